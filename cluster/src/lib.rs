@@ -1,0 +1,3 @@
+//! Who is where. Knows no XEP.
+
+pub mod routes;

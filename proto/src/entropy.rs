@@ -1,0 +1,1 @@
+//! Random-looking bytes from a seed that is handed in.

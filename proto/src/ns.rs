@@ -1,0 +1,46 @@
+//! Every namespace of the wire, its specification on the line above.
+
+/// RFC 6120 §4.8.1: the stream root element.
+pub const STREAM: &str = "http://etherx.jabber.org/streams";
+/// RFC 6120 §4.8.2: content of a client-to-server stream.
+pub const CLIENT: &str = "jabber:client";
+/// RFC 6120 §4.8.2: content of a server-to-server stream.
+pub const SERVER: &str = "jabber:server";
+/// RFC 6120 §4.9.2: conditions of stream errors.
+pub const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
+/// RFC 6120 §8.3.2: conditions of stanza errors.
+pub const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+/// RFC 6120 §5: STARTTLS negotiation.
+pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
+/// RFC 6120 §6: SASL negotiation.
+pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+/// RFC 6120 §7: resource binding.
+pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+/// RFC 3921 §3 (obsolete): session establishment, kept as an optional no-op.
+pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+/// XEP-0440: SASL channel-binding type capability.
+pub const SASL_CHANNEL_BINDING: &str = "urn:xmpp:sasl-cb:0";
+/// Namespaces in XML 1.0: `xml:lang` and its kin.
+pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
+/// RFC 6121 §2: roster management.
+pub const ROSTER: &str = "jabber:iq:roster";
+/// RFC 6121 §2.6.1: the stream feature of roster versioning.
+pub const ROSTER_VERSIONING: &str = "urn:xmpp:features:rosterver";
+/// RFC 6121 §3.4.1: the stream feature of subscription pre-approval.
+pub const PRE_APPROVAL: &str = "urn:xmpp:features:pre-approval";
+/// XEP-0030: service discovery, identity and features.
+pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
+/// XEP-0030: service discovery, associated items.
+pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
+/// XEP-0077: in-band registration.
+pub const REGISTER: &str = "jabber:iq:register";
+/// XEP-0077 §8: the stream feature of in-band registration.
+pub const REGISTER_FEATURE: &str = "http://jabber.org/features/iq-register";
+/// XEP-0082 needs none; XEP-0092: software version.
+pub const VERSION: &str = "jabber:iq:version";
+/// XEP-0199: ping.
+pub const PING: &str = "urn:xmpp:ping";
+/// XEP-0202: entity time.
+pub const TIME: &str = "urn:xmpp:time";
+/// XEP-0203: delayed delivery.
+pub const DELAY: &str = "urn:xmpp:delay";

@@ -1,0 +1,1 @@
+//! SASL mechanisms as small machines (RFC 6120 §6).

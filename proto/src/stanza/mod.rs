@@ -1,0 +1,1 @@
+//! Stanzas (RFC 6120 §8): a typed head over an immutable element.

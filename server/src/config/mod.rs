@@ -1,0 +1,1 @@
+//! The configuration: one struct a section, defaults written out.

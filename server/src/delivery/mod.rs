@@ -1,0 +1,1 @@
+//! Hands a stanza to its receivers.

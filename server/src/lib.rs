@@ -1,0 +1,19 @@
+//! The Althing node. Modules in the order of the way of one stanza (ARCHITECTURE.md).
+
+pub mod delivery;
+pub mod listener;
+pub mod modules;
+pub mod pipeline;
+pub mod router;
+pub mod session;
+pub mod stream;
+
+pub mod auth;
+pub mod storage;
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod metrics;
+pub mod node;
+pub mod telemetry;

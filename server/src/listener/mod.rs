@@ -1,0 +1,1 @@
+//! Accepts connections: TCP and direct TLS.

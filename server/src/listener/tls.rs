@@ -1,0 +1,1 @@
+//! TLS of the client-to-server listeners: certificates, ALPN, channel-binding data.

@@ -1,0 +1,1 @@
+//! Builds and stops one whole node from its configuration: no process-wide state.

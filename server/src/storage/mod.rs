@@ -1,0 +1,1 @@
+//! Durable data: one small trait a concern.

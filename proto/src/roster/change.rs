@@ -293,7 +293,8 @@ mod tests {
 
     #[test]
     fn removal_ends_what_was_there() {
-        let cases: [(&[(Direction, SubscriptionKind)], &[SubscriptionKind], bool, bool); 6] = [
+        type Steps = &'static [(Direction, SubscriptionKind)];
+        let cases: [(Steps, &[SubscriptionKind], bool, bool); 6] = [
             (&[], &[], false, false),
             (&[(Outbound, Subscribe)], &[Unsubscribe], false, false),
             (&[(Inbound, Subscribe)], &[Unsubscribed], false, false),

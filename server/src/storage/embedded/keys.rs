@@ -20,6 +20,9 @@ use althing_proto::jid::BareJid;
 /// The directory of the database below the data directory.
 pub(super) const DIRECTORY: &str = "store";
 
+/// The file in it that sled holds locked.
+pub(super) const DATABASE_FILE: &str = "db";
+
 /// The file beside it that a running node holds locked.
 pub(super) const LOCK_FILE: &str = "store.lock";
 

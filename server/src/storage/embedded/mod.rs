@@ -23,4 +23,7 @@ mod rows;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use store::{Embedded, EmbeddedOptions};

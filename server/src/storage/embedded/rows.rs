@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterItem;
@@ -16,6 +17,10 @@ use super::super::roster_rules::RosterHead;
 use super::super::{Account, Roster, StorageError};
 use super::fault::Fault;
 use super::{EmbeddedOptions, codec, keys, writer};
+
+/// How often, and with which pause, the release of sled's file is awaited: five seconds in all.
+const RELEASE_TRIES: u32 = 1_000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The database of one data directory.
 pub(super) struct Rows {
@@ -36,6 +41,7 @@ impl Rows {
         let path = dir.join(keys::DIRECTORY);
         std::fs::create_dir_all(&path).map_err(|error| io(&path, "create", &error))?;
         let lock = lock(dir, &path)?;
+        await_release(&path)?;
         let (db, tree) = guarded(&path, "open", || {
             // No flusher of sled's own: an answer is given only after the writer's flush.
             let config =
@@ -259,6 +265,21 @@ fn lock(dir: &Path, path: &Path) -> Result<File, StorageError> {
         Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(io(&name, "lock", &error)),
     }
+}
+
+/// Waits for an earlier database of this process: threads of sled's own let go of its file a moment
+/// after it was closed. Another process cannot be the cause, it would hold the lock file too.
+fn await_release(path: &Path) -> Result<(), StorageError> {
+    let name = path.join(keys::DATABASE_FILE);
+    let Ok(file) = File::open(&name) else { return Ok(()) };
+    for _ in 0..RELEASE_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(io(&name, "lock", &error)),
+        }
+    }
+    Err(StorageError::Locked { path: path.to_owned() })
 }
 
 /// Runs a step of opening. On damaged files sled panics as often as it returns an error; the operator

@@ -81,13 +81,13 @@ impl Embedded {
         })
     }
 
-    async fn write(&self, command: Command) -> Result<Reply, StorageError> {
+    async fn write(&self, command: impl Into<Option<Command>>) -> Result<Reply, StorageError> {
         let (reply, answer) = oneshot::channel();
-        self.queue_write(Write::Apply(command, reply))?;
+        self.queue(Write { command: command.into(), reply })?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
-    fn queue_write(&self, write: Write) -> Result<(), StorageError> {
+    fn queue(&self, write: Write) -> Result<(), StorageError> {
         let queues = self.queues.read();
         let queues = queues.as_ref().ok_or(StorageError::Closed)?;
         queues.writes.try_send(write).map_err(|error| match error {
@@ -237,9 +237,7 @@ impl PrivateData for Embedded {
 #[async_trait]
 impl Engine for Embedded {
     async fn flush(&self) -> Result<(), StorageError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue_write(Write::Flush(reply))?;
-        answer.await.unwrap_or_else(|_| Err(self.gone()))
+        self.write(None).await.map(|_done| ())
     }
 
     async fn close(&self) -> Result<(), StorageError> {

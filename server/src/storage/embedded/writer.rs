@@ -20,11 +20,11 @@ const GROUP: usize = 512;
 const ROWS_PER_BATCH: usize = 2_048;
 
 /// Something for the writer to do.
-pub(super) enum Write {
-    /// Apply a command, answer when it is durable.
-    Apply(Command, oneshot::Sender<Result<Reply, StorageError>>),
-    /// Answer when everything before is durable.
-    Flush(oneshot::Sender<Result<(), StorageError>>),
+pub(super) struct Write {
+    /// What to apply; `None` only asks for the flush.
+    pub(super) command: Option<Command>,
+    /// Is answered when the command and everything before it are durable.
+    pub(super) reply: oneshot::Sender<Result<Reply, StorageError>>,
 }
 
 /// Runs until all senders are gone and the queue is empty. Then lets go of the database.
@@ -40,41 +40,21 @@ pub(super) fn run(rows: &Arc<Rows>, mut queue: mpsc::Receiver<Write>) {
 }
 
 fn work(rows: &Rows, group: &mut Vec<Write>) {
-    let mut replies = Vec::with_capacity(group.len());
-    let mut flushes = Vec::new();
-    let mut commands = Vec::with_capacity(group.len());
-    for write in group.drain(..) {
-        match write {
-            Write::Apply(command, reply) => {
-                commands.push(command);
-                replies.push(reply);
-            }
-            Write::Flush(reply) => flushes.push(reply),
-        }
-    }
-    let result = commit(rows, commands);
-    let flushed = result.as_ref().map(|_| ()).map_err(Clone::clone);
-    // A receiver that is gone does not want its answer.
-    match result {
-        Ok(answers) => {
-            for (reply, answer) in replies.into_iter().zip(answers) {
-                let _gone = reply.send(answer);
-            }
-        }
-        Err(error) => {
-            for reply in replies {
-                let _gone = reply.send(Err(error.clone()));
-            }
-        }
-    }
-    for reply in flushes {
-        let _gone = reply.send(flushed.clone());
+    let (commands, replies): (Vec<_>, Vec<_>) =
+        group.drain(..).map(|write| (write.command, write.reply)).unzip();
+    let answers = commit(rows, commands).unwrap_or_else(|error| vec![Err(error); replies.len()]);
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        // A receiver that is gone does not want its answer.
+        let _gone = reply.send(answer);
     }
 }
 
 /// Applies `commands` and flushes. The outer error means that the group may be on disk or not: the store
 /// then refuses every further write, since after a failed flush nobody knows what the disk has.
-fn commit(rows: &Rows, commands: Vec<Command>) -> Result<Vec<Result<Reply, StorageError>>, StorageError> {
+fn commit(
+    rows: &Rows,
+    commands: Vec<Option<Command>>,
+) -> Result<Vec<Result<Reply, StorageError>>, StorageError> {
     if let Some(failure) = rows.failure() {
         return Err(failure);
     }
@@ -82,7 +62,9 @@ fn commit(rows: &Rows, commands: Vec<Command>) -> Result<Vec<Result<Reply, Stora
     let written = (|| {
         let mut view = View::new(rows.tree());
         for command in commands {
-            answers.push(view.apply(command).map_err(|fault| rows.explain(fault, "apply a change to")));
+            answers.push(command.map_or(Ok(Reply::Done(true)), |command| {
+                view.apply(command).map_err(|fault| rows.explain(fault, "apply a change to"))
+            }));
             if view.is_unfinished() || view.len() >= ROWS_PER_BATCH {
                 write(rows, std::mem::replace(&mut view, View::new(rows.tree())))?;
             }

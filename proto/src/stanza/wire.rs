@@ -37,7 +37,11 @@ impl Stanza {
             write_address("from", from, out);
         }
         let element = self.element();
-        writer::write_attributes(element, |namespace, name| namespace.is_empty() && matches!(name, "to" | "from"), out);
+        writer::write_attributes(
+            element,
+            |namespace, name| namespace.is_empty() && matches!(name, "to" | "from"),
+            out,
+        );
         if element.nodes().next().is_none() {
             out.extend_from_slice(b"/>");
             return;

@@ -19,7 +19,8 @@ pub(super) fn mechanisms(config: &StreamConfig, tls: Option<&TlsInfo>) -> Vec<Me
         return Vec::new();
     }
     let can_bind = tls.is_some_and(|tls| tls.available().next().is_some());
-    let fits = |mechanism: &Mechanism| config.mechanisms.contains(mechanism) && (can_bind || !mechanism.is_plus());
+    let fits =
+        |mechanism: &Mechanism| config.mechanisms.contains(mechanism) && (can_bind || !mechanism.is_plus());
     Mechanism::ALL.into_iter().filter(fits).collect()
 }
 

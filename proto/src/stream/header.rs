@@ -22,7 +22,10 @@ pub(super) struct Opening {
 /// the version, the domain.
 pub(super) fn check(header: &StreamHeader, domains: &[DomainPart]) -> Result<Opening, StreamError> {
     if header.namespace != ns::STREAM {
-        return Err(StreamError::new(StreamCondition::InvalidNamespace, "the root is not in the stream namespace"));
+        return Err(StreamError::new(
+            StreamCondition::InvalidNamespace,
+            "the root is not in the stream namespace",
+        ));
     }
     // Without a default namespace each stanza names its own (§4.8.3).
     if header.content_namespace.as_deref().is_some_and(|content| content != ns::CLIENT) {
@@ -38,7 +41,9 @@ pub(super) fn check(header: &StreamHeader, domains: &[DomainPart]) -> Result<Ope
         None => domains.first(),
         Some(to) => {
             let to = BareJid::new(to).ok().filter(|to| to.node().is_none());
-            domains.iter().find(|domain| to.as_ref().is_some_and(|to| to.domain().as_str() == domain.as_str()))
+            domains
+                .iter()
+                .find(|domain| to.as_ref().is_some_and(|to| to.domain().as_str() == domain.as_str()))
         }
     };
     Ok(Opening {
@@ -50,7 +55,8 @@ pub(super) fn check(header: &StreamHeader, domains: &[DomainPart]) -> Result<Ope
 
 /// Whether a version is 1.0 or later (§4.7.5: two numbers, compared one by one).
 fn is_supported(version: &str) -> bool {
-    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
     match version.split_once('.') {
         Some((major, minor)) => number(major).is_some_and(|major| major >= 1) && number(minor).is_some(),
         None => false,
@@ -94,7 +100,8 @@ mod tests {
             lang: None,
         };
         change(&mut header);
-        let domains = ["example.com", "example.net"].map(|domain| DomainPart::new(domain).unwrap().into_owned());
+        let domains =
+            ["example.com", "example.net"].map(|domain| DomainPart::new(domain).unwrap().into_owned());
         check(&header, &domains).map_err(|error| error.condition)
     }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::jid::{FullJid, Jid};
 use crate::ns;
 use crate::stream::error::{StreamCondition, StreamError};
-use crate::xml::build::Attributes;
+use crate::xml::build::ElementExt;
 
 /// Why an element is not taken as a stanza.
 #[derive(Debug, Clone, PartialEq)]

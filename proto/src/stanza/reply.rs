@@ -5,7 +5,7 @@ use minidom::Element;
 use super::{IqType, Kind, Stanza, StanzaCondition, StanzaError};
 use crate::jid::Jid;
 use crate::ns;
-use crate::xml::build::Attributes;
+use crate::xml::build::{BuilderExt, ElementExt};
 use crate::xml::name;
 
 impl Stanza {

@@ -13,7 +13,7 @@ use crate::stream::error::{StreamCondition, StreamError};
 use crate::xml::build::ElementExt;
 
 /// Why an element is not taken as a stanza.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum ParseError {
     /// No stanza at all: the stream decides (RFC 6120 §4.9.3.24).
     NotAStanza(Box<Element>),

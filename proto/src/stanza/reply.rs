@@ -116,7 +116,7 @@ mod tests {
         let get =
             stanza("<iq xmlns='jabber:client' type='get' id='7' from='a@b/c' to='b'><q xmlns='x'/></iq>");
         let result = get.result(None);
-        assert_eq!(result.to_bytes(), "<iq to='a@b/c' from='b' type='result' id='7'/>");
+        assert_eq!(result.to_bytes(), "<iq to='a@b/c' from='b' id='7' type='result'/>");
     }
 
     /// I7: an error carries its condition, id and swapped addresses.
@@ -129,7 +129,7 @@ mod tests {
         let text = String::from_utf8(error.to_bytes().to_vec()).unwrap();
         assert_eq!(
             text,
-            "<iq to='a@b/c' from='b' type='error' id='7'><error type='cancel'>\
+            "<iq to='a@b/c' from='b' id='7' type='error'><error type='cancel'>\
              <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
         );
     }

@@ -74,7 +74,7 @@ fn write_tree(element: &Element, prefix: &str, declare: Option<&str>, default_ns
     if let Some(namespace) = declare {
         write_attribute("xmlns", namespace, out);
     }
-    write_attributes(element, out);
+    write_attributes(element, |_| false, out);
     if element.nodes().len() == 0 {
         out.extend_from_slice(b"/>");
         return;
@@ -92,13 +92,16 @@ fn write_tree(element: &Element, prefix: &str, declare: Option<&str>, default_ns
     out.push(b'>');
 }
 
-fn write_attributes(element: &Element, out: &mut Vec<u8>) {
+/// Writes the attributes of `element`, less those without a namespace that `skip` names.
+pub(crate) fn write_attributes(element: &Element, skip: impl Fn(&str) -> bool, out: &mut Vec<u8>) {
     // The map is ordered by namespace, so attributes that share a prefix are neighbours.
     let mut last: Option<&Namespace<'_>> = None;
     let mut generated = 0_usize;
     for ((namespace, name), value) in element.attrs() {
         if namespace.is_none() {
-            write_attribute(name, value, out);
+            if !skip(name) {
+                write_attribute(name, value, out);
+            }
             continue;
         }
         if namespace == Namespace::xml() {

@@ -36,8 +36,7 @@ impl LocalRoutes {
 #[async_trait]
 impl Routes for LocalRoutes {
     async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
-        let command =
-            RouteCommand::Bind { jid: jid.clone(), node: self.node, incarnation: self.incarnation };
+        let command = RouteCommand::Bind { jid: jid.clone(), node: self.node, incarnation: self.incarnation };
         let (index, reply) = self.apply(command);
         let index = BindIndex(index);
         match reply {

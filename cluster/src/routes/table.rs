@@ -75,9 +75,9 @@ impl RouteTable {
     fn remove(&mut self, jid: &FullJid, expected: Option<BindIndex>) -> Option<Route> {
         let account = account_of(jid);
         let sessions = self.accounts.get_mut(account)?;
-        let at = sessions.iter().position(|(full, route)| {
-            full == jid && expected.is_none_or(|index| index == route.index)
-        })?;
+        let at = sessions
+            .iter()
+            .position(|(full, route)| full == jid && expected.is_none_or(|index| index == route.index))?;
         let (_, route) = sessions.remove(at);
         if sessions.is_empty() {
             self.accounts.remove(account);

@@ -9,9 +9,6 @@ pub mod packet;
 pub mod registry;
 pub mod stage;
 
-#[cfg(test)]
-mod tests;
-
 use futures_util::future::BoxFuture;
 
 use crate::session::effect::Effect;

@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn an_account_is_told_from_one_with_a_longer_name() {
         let account = BareJid::new("a@b.c").unwrap();
-        for (jid, own) in [("a@b.c", true), ("a@b.c/d", true), ("a@b.com", false), ("b.c", false), ("a@b", false)]
+        for (jid, own) in
+            [("a@b.c", true), ("a@b.c/d", true), ("a@b.com", false), ("b.c", false), ("a@b", false)]
         {
             assert_eq!(is_of_account(&Jid::new(jid).unwrap(), &account), own, "{jid}");
         }

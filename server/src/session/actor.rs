@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
 use tracing::{debug, debug_span};
 
@@ -31,20 +33,23 @@ pub struct Session {
     node: Arc<NodeContext>,
     state: SessionState,
     outbox: Rc<Outbox>,
-    ended: bool,
+    /// Set when the session ends: done when its contacts were told and its route is gone.
+    farewell: Option<Farewell>,
 }
+
+type Farewell = Shared<BoxFuture<'static, ()>>;
 
 impl Session {
     /// A session that writes into `outbox`.
     #[must_use]
     pub fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
-        Session { node, state, outbox, ended: false }
+        Session { node, state, outbox, farewell: None }
     }
 
     /// Goes on with work until it is done or has to wait.
     fn advance(&mut self, mut work: Work) -> Progress {
         loop {
-            if self.ended {
+            if self.has_ended() {
                 return Progress::Ended;
             }
             let waiting = if let Some(effect) = work.effects.pop_front() {
@@ -135,7 +140,9 @@ impl Session {
             }
             Effect::Session(change) => self.change(change),
             // The way to oneself is short: the receiver's pass, here and now.
-            Effect::Route(stanza) if stanza.to().is_some_and(|to| to.as_str() == self.state.jid().as_str()) => {
+            Effect::Route(stanza)
+                if stanza.to().is_some_and(|to| to.as_str() == self.state.jid().as_str()) =>
+            {
                 self.receive(stanza)
             }
             Effect::Route(stanza) => delivery::route(&self.node, stanza, Some(&self.state)),
@@ -211,7 +218,6 @@ impl Session {
 
     /// Performs what did not come from the client, such as deliveries. While it waits, so do later ones.
     fn perform_aside(&mut self, waiting: Option<BoxFuture<'static, Effects>>, ctx: &mut Context<Self>) {
-        use actix::ActorFutureExt;
         if let Some(future) = waiting {
             ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
                 let waiting = session.perform_all(effects);
@@ -236,12 +242,15 @@ impl Session {
         }
     }
 
-    /// Ends the session: tells its contacts, gives its route up, closes the stream. Idempotent.
-    fn end(&mut self, reason: &EndReason) {
-        if self.ended {
-            return;
+    fn has_ended(&self) -> bool {
+        self.farewell.is_some()
+    }
+
+    /// Ends the session: closes the stream, gives the route up, tells its contacts. Idempotent.
+    fn end(&mut self, reason: &EndReason) -> Farewell {
+        if let Some(farewell) = &self.farewell {
+            return farewell.clone();
         }
-        self.ended = true;
         let error = match reason {
             EndReason::ClientGone => None,
             EndReason::Error(error) => {
@@ -250,15 +259,22 @@ impl Session {
             }
         };
         self.outbox.close(last_words(error));
-        let farewell = self.state.farewell();
+        let effects = self.state.farewell();
         self.state.apply(SessionChange::Presence(None));
-        self.node.sessions.remove(self.state.index());
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
-        actix_rt::spawn(async move {
-            let _ = node.routes.unbind(&jid, index).await;
-            delivery::drive(&node, farewell).await;
+        let farewell: BoxFuture<'static, ()> = Box::pin(async move {
+            if let Err(error) = node.routes.unbind(&jid, index).await {
+                debug!(%jid, %error, "the route had gone before its session");
+            }
+            delivery::drive(&node, effects).await;
+            node.sessions.remove(index);
         });
+        let farewell = farewell.shared();
+        // It goes on even if nobody waits for it.
+        actix_rt::spawn(farewell.clone());
+        self.farewell = Some(farewell.clone());
+        farewell
     }
 
     fn view(&self) -> View<'_> {
@@ -292,7 +308,7 @@ impl Actor for Session {
 impl Drop for Session {
     /// A panic in a handler skips `End`: the route must go all the same.
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.has_ended() {
             self.end(&EndReason::Error(StreamCondition::InternalServerError.into()));
         }
     }
@@ -310,7 +326,7 @@ impl Handler<Deliver> for Session {
     type Result = ();
 
     fn handle(&mut self, Deliver(stanza): Deliver, ctx: &mut Self::Context) {
-        if self.ended {
+        if self.has_ended() {
             // Routed before the route was gone: as if it had arrived a moment later.
             let waiting = delivery::route(&self.node, stanza, None);
             delivery::drive_aside(&self.node, waiting);
@@ -325,7 +341,7 @@ impl Handler<Notify> for Session {
     type Result = ();
 
     fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
-        if !self.ended {
+        if !self.has_ended() {
             let effects = self.state.on_event(event);
             let waiting = self.perform_all(effects);
             self.perform_aside(waiting, ctx);
@@ -334,13 +350,10 @@ impl Handler<Notify> for Session {
 }
 
 impl Handler<End> for Session {
-    type Result = actix::ResponseFuture<()>;
+    type Result = ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, End(reason): End, ctx: &mut Self::Context) -> Self::Result {
-        use actix::ActorContext;
-        let _ = ctx;
-        self.end(&reason);
-        ctx.stop();
-        Box::pin(std::future::ready(()))
+    fn handle(&mut self, End(reason): End, _: &mut Self::Context) -> Self::Result {
+        // The actor stays until the farewell is done, so that what is still in its mailbox is routed anew.
+        Box::pin(self.end(&reason).into_actor(self).map(|(), _, ctx| ctx.stop()))
     }
 }

@@ -218,8 +218,9 @@ impl SessionState {
 
     fn unavailable(&self) -> Stanza {
         let kind = Kind::Presence(PresenceType::Unavailable);
-        let element =
-            Element::builder("presence", ns::CLIENT).set(name!("type"), PresenceType::Unavailable.name()).build();
+        let element = Element::builder("presence", ns::CLIENT)
+            .set(name!("type"), PresenceType::Unavailable.name())
+            .build();
         Stanza::from_parts(kind, Some(self.jid.clone().into()), None, element)
     }
 }

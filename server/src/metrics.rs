@@ -12,57 +12,39 @@ use prometheus::{
     Registry, Result,
 };
 
+use althing_proto::stanza::{Kind, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
+use althing_proto::time::Timestamp;
 
-pub use labels::{
-    Counters, Counters2, Direction, DropReason, Gauges, Handshake, Kind, Label, Listener, Login, Outcome,
-    Registration, Rejection, SlowConsumer, StoreOp,
-};
+use labels::{Counters, Counters2, Gauges, Label};
+pub use labels::{Delivery, Direction, Handshake, Listener, Login, Registration, Rejection, StoreOp};
 pub use table::{METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
 /// The metrics of one node; clones count into the same series. Meanings: [`METRICS`].
 #[derive(Debug, Clone)]
 pub struct NodeMetrics {
-    /// `althing_sessions`.
-    pub sessions: IntGauge,
-    /// `althing_connections`.
-    pub connections: Gauges<Listener>,
-    /// `althing_connections_accepted_total`.
-    pub accepted: Counters<Listener>,
-    /// `althing_connections_rejected_total`.
-    pub rejected: Counters<Rejection>,
-    /// `althing_tls_handshakes_total`.
-    pub handshakes: Counters<Handshake>,
-    /// `althing_tls_handshake_duration_seconds`.
-    pub handshake_duration: Histogram,
-    /// `althing_tls_certificate_expiry_timestamp_seconds`.
-    pub certificate_expiry: IntGauge,
-    /// `althing_session_setup_duration_seconds`.
-    pub session_setup_duration: Histogram,
-    /// `althing_registrations_total`.
-    pub registrations: Counters<Registration>,
-    /// `althing_stanzas_total`.
-    pub stanzas: Counters2<Direction, Kind>,
-    /// `althing_delivery_total`.
-    pub delivery: Counters<Outcome>,
-    /// `althing_stanzas_dropped_total`.
-    pub dropped: Counters<DropReason>,
-    /// `althing_stream_errors_total`.
-    pub stream_errors: Counters<StreamCondition>,
-    /// `althing_mailbox_full_total`.
-    pub mailbox_full: IntCounter,
-    /// `althing_slow_consumers_total`.
-    pub slow_consumers: Counters<SlowConsumer>,
-    /// `althing_storage_queue_commands`.
-    pub storage_queue: IntGauge,
-    /// `althing_storage_size_bytes`.
-    pub storage_size: IntGauge,
-    /// `althing_storage_errors_total`.
-    pub storage_errors: IntCounter,
-    storage_duration: Vec<Histogram>,
-    stanza_handling: Vec<Histogram>,
+    sessions: IntGauge,
+    connections: Gauges<Listener>,
+    accepted: Counters<Listener>,
+    rejected: Counters<Rejection>,
+    handshakes: Counters<Handshake>,
+    handshake_duration: Histogram,
+    certificate_expiry: IntGauge,
     logins: IntCounterVec,
-    stanza_errors: IntCounterVec,
+    session_setup_duration: Histogram,
+    registrations: Counters<Registration>,
+    stanzas: Counters2<Direction, Kind>,
+    stanza_handling: Vec<Histogram>,
+    deliveries: Counters<Delivery>,
+    dropped: IntCounterVec,
+    stanza_errors: Counters<StanzaCondition>,
+    stream_errors: Counters<StreamCondition>,
+    mailbox_full: IntCounter,
+    slow_consumers: IntCounter,
+    storage_queue: IntGauge,
+    storage_size: IntGauge,
+    storage_errors: IntCounter,
+    storage_duration: Vec<Histogram>,
 }
 
 impl NodeMetrics {
@@ -88,43 +70,137 @@ impl NodeMetrics {
             session_setup_duration: make.histogram("althing_session_setup_duration_seconds")?,
             registrations: make.by_label("althing_registrations_total")?,
             stanzas: Counters2::new(&make.counters("althing_stanzas_total")?),
-            delivery: make.by_label("althing_delivery_total")?,
-            dropped: make.by_label("althing_stanzas_dropped_total")?,
+            deliveries: make.by_label("althing_delivery_total")?,
+            dropped: make.counters("althing_stanzas_dropped_total")?,
             stream_errors: make.by_label("althing_stream_errors_total")?,
             mailbox_full: make.counter("althing_mailbox_full_total")?,
-            slow_consumers: make.by_label("althing_slow_consumers_total")?,
+            slow_consumers: make.counter("althing_slow_consumers_total")?,
             storage_queue: make.gauge("althing_storage_queue_commands")?,
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
             storage_duration: make.histograms::<StoreOp>("althing_storage_duration_seconds")?,
             stanza_handling: make.histograms::<Kind>("althing_stanza_handling_duration_seconds")?,
             logins: make.counters("althing_logins_total")?,
-            stanza_errors: make.counters("althing_stanza_errors_total")?,
+            stanza_errors: make.by_label("althing_stanza_errors_total")?,
         })
     }
 
-    /// Counts the end of a login with the SASL mechanism of this name; one that is not ours is `other`,
-    /// since a client chooses the name.
+    /// A client's connection was accepted.
+    pub fn connection_opened(&self, listener: Listener) {
+        self.accepted.inc(listener);
+        self.connections.add(listener, 1);
+    }
+
+    /// An accepted connection is closed.
+    pub fn connection_closed(&self, listener: Listener) {
+        self.connections.add(listener, -1);
+    }
+
+    /// A connection was closed at once, before [`NodeMetrics::connection_opened`].
+    pub fn connection_rejected(&self, reason: Rejection) {
+        self.rejected.inc(reason);
+    }
+
+    /// A TLS handshake ended after `seconds`.
+    pub fn handshake(&self, result: Handshake, seconds: f64) {
+        self.handshakes.inc(result);
+        if result != Handshake::Failed {
+            self.handshake_duration.observe(seconds);
+        }
+    }
+
+    /// When the served certificate expires.
+    pub fn certificate_expires(&self, at: Timestamp) {
+        self.certificate_expiry.set(i64::try_from(at.as_millis() / 1000).unwrap_or(i64::MAX));
+    }
+
+    /// A login with the SASL mechanism of this name ended. A name that is not ours counts as `other`,
+    /// since a client chooses it.
     pub fn login(&self, mechanism: &str, result: Login) {
         let known = crate::config::MECHANISMS.iter().find(|name| **name == mechanism);
         self.logins.with_label_values(&[known.unwrap_or(&"other"), result.word()]).inc();
     }
 
-    /// Counts a stanza error that this server made; `condition` is the element's name in RFC 6120 §8.3.3.
-    pub fn stanza_error(&self, condition: &'static str) {
-        self.stanza_errors.with_label_values(&[condition]).inc();
+    /// An attempt to make an account in band ended.
+    pub fn registration(&self, result: Registration) {
+        self.registrations.inc(result);
     }
 
-    /// The time, in seconds, of something the store did.
-    pub fn storage_took(&self, op: StoreOp, seconds: f64) {
-        if let Some(histogram) = self.storage_duration.get(op.index()) {
+    /// A client bound its resource `seconds` after its connection was accepted.
+    pub fn session_set_up(&self, seconds: f64) {
+        self.session_setup_duration.observe(seconds);
+    }
+
+    /// A session began.
+    pub fn session_started(&self) {
+        self.sessions.inc();
+    }
+
+    /// A session ended.
+    pub fn session_ended(&self) {
+        self.sessions.dec();
+    }
+
+    /// A stanza was read from a client or written to one.
+    pub fn stanza(&self, kind: Kind, direction: Direction) {
+        self.stanzas.inc(direction, kind);
+    }
+
+    /// The sender's session handled a stanza in `seconds`.
+    pub fn stanza_handled(&self, kind: Kind, seconds: f64) {
+        if let Some(histogram) = self.stanza_handling.get(kind.index()) {
             histogram.observe(seconds);
         }
     }
 
-    /// The time, in seconds, that the handling of a stanza took.
-    pub fn stanza_took(&self, kind: Kind, seconds: f64) {
-        if let Some(histogram) = self.stanza_handling.get(kind.index()) {
+    /// What became of a routed stanza.
+    pub fn delivery(&self, outcome: Delivery) {
+        self.deliveries.inc(outcome);
+    }
+
+    /// A stanza was dropped. `reason` is one word of the source, never of the wire: each makes a series.
+    pub fn dropped(&self, reason: &'static str) {
+        self.dropped.with_label_values(&[reason]).inc();
+    }
+
+    /// This server made a stanza error.
+    pub fn stanza_error(&self, condition: StanzaCondition) {
+        self.stanza_errors.inc(condition);
+    }
+
+    /// This server ended a stream with an error.
+    pub fn stream_error(&self, condition: StreamCondition) {
+        self.stream_errors.inc(condition);
+    }
+
+    /// A stanza met a full mailbox.
+    pub fn mailbox_full(&self) {
+        self.mailbox_full.inc();
+    }
+
+    /// A client was closed because it read too slowly.
+    pub fn slow_consumer(&self) {
+        self.slow_consumers.inc();
+    }
+
+    /// How many writes wait for the store.
+    pub fn storage_queue(&self, commands: usize) {
+        self.storage_queue.set(i64::try_from(commands).unwrap_or(i64::MAX));
+    }
+
+    /// Bytes of the store on disk.
+    pub fn storage_size(&self, bytes: u64) {
+        self.storage_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The store could not do what it was asked.
+    pub fn storage_error(&self) {
+        self.storage_errors.inc();
+    }
+
+    /// The store did something in `seconds`.
+    pub fn storage_did(&self, op: StoreOp, seconds: f64) {
+        if let Some(histogram) = self.storage_duration.get(op.index()) {
             histogram.observe(seconds);
         }
     }
@@ -209,7 +285,7 @@ mod tests {
         let registry = Registry::new();
         let metrics = NodeMetrics::register(&registry, "node-0").unwrap();
         metrics.login("PLAIN", Login::Success);
-        metrics.stanza_error("bad-request");
+        metrics.dropped("filter");
         let shown: BTreeSet<String> =
             registry.gather().iter().map(|family| family.name().to_owned()).collect();
         let process = PROCESS_METRICS.iter().map(|(name, _)| *name).filter(|_| cfg!(target_os = "linux"));
@@ -236,7 +312,7 @@ mod tests {
         let (one, two) = (Registry::new(), Registry::new());
         let metrics = NodeMetrics::register(&one, "node-0").unwrap();
         let other = NodeMetrics::register(&two, "node-1").unwrap();
-        metrics.clone().stanzas.inc(Direction::In, Kind::Iq);
+        metrics.clone().stanza(Kind::Iq, Direction::In);
         assert_eq!(metrics.stanzas.get(Direction::In, Kind::Iq), 1);
         assert_eq!(metrics.stanzas.get(Direction::Out, Kind::Iq), 0);
         assert_eq!(other.stanzas.get(Direction::In, Kind::Iq), 0);

@@ -100,15 +100,21 @@ fn load_ca(files: &DevCertificates, now: OffsetDateTime) -> Option<Issuer<'stati
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
     let fits = parsed.public_key().raw == rcgen::PublicKeyData::subject_public_key_info(&key);
-    (fits && lasts(&parsed, now)).then(|| Issuer::from_ca_cert_der(&der, key).ok())?
+    (fits && lasts(&parsed, now)).then(|| Issuer::new(ca_params(now), key))
 }
 
-fn make_ca(files: &DevCertificates, now: OffsetDateTime) -> anyhow::Result<Issuer<'static, KeyPair>> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+/// Name and usages of the CA; the same at every start, so that an issuer can be made from the key alone.
+fn ca_params(now: OffsetDateTime) -> CertificateParams {
     let mut params = validity(CertificateParams::default(), now, CA_DAYS);
     params.distinguished_name.push(DnType::CommonName, "Althing development CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn make_ca(files: &DevCertificates, now: OffsetDateTime) -> anyhow::Result<Issuer<'static, KeyPair>> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let params = ca_params(now);
     let certificate = params.self_signed(&key)?;
     write(&files.ca_key, &key.serialize_pem(), 0o600)?;
     write(&files.ca, &certificate.pem(), 0o644)?;

@@ -1,6 +1,6 @@
 //! `althing user`: accounts, while the node is down.
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use althing_proto::stanza::{Kind, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -75,15 +76,6 @@ labels! {
         /// The request was malformed or not allowed.
         Refused = "refused",
     }
-    /// Kinds of stanzas (RFC 6120 §8.2).
-    Kind {
-        /// `<message/>`.
-        Message = "message",
-        /// `<presence/>`.
-        Presence = "presence",
-        /// `<iq/>`.
-        Iq = "iq",
-    }
     /// Which way a stanza went, seen from the server.
     Direction {
         /// From a client.
@@ -92,7 +84,7 @@ labels! {
         Out = "out",
     }
     /// What became of a stanza that was routed.
-    Outcome {
+    Delivery {
         /// Put into the mailbox of a session.
         Delivered = "delivered",
         /// Answered by the server itself.
@@ -102,30 +94,6 @@ labels! {
         /// Dropped, as the rules or the bounds ask; `althing_stanzas_dropped_total` says why.
         Dropped = "dropped",
     }
-    /// Why a stanza was dropped.
-    DropReason {
-        /// The rules of RFC 6121 §8 say so: nobody to deliver to, no error to send.
-        Silent = "silent",
-        /// It would have answered an error with an error.
-        ErrorLoop = "error_loop",
-        /// The receiving session's mailbox was full.
-        MailboxFull = "mailbox_full",
-        /// The receiving session ended meanwhile.
-        SessionGone = "session_gone",
-        /// A bound of `[limits]` on stored data was reached.
-        Limit = "limit",
-        /// Storage could not answer.
-        Storage = "storage",
-    }
-    /// Why a slow consumer was closed.
-    SlowConsumer {
-        /// More than `limits.outbox_bytes` waited.
-        OutboxFull = "outbox_full",
-        /// Nothing was taken for `limits.outbox_stall_s`.
-        OutboxStalled = "outbox_stalled",
-        /// More than `limits.mailbox_stanzas` waited.
-        MailboxFull = "mailbox_full",
-    }
     /// What the store did.
     StoreOp {
         /// A read.
@@ -134,6 +102,26 @@ labels! {
         Write = "write",
         /// One flush to the disk.
         Flush = "flush",
+    }
+}
+
+impl Label for Kind {
+    const ALL: &'static [Self] = &[Kind::Message, Kind::Presence, Kind::Iq];
+    fn index(self) -> usize {
+        self as usize
+    }
+    fn word(self) -> &'static str {
+        self.element_name()
+    }
+}
+
+impl Label for StanzaCondition {
+    const ALL: &'static [Self] = StanzaCondition::ALL;
+    fn index(self) -> usize {
+        self as usize
+    }
+    fn word(self) -> &'static str {
+        self.name()
     }
 }
 
@@ -250,6 +238,7 @@ mod tests {
         }
         check::<StreamCondition>();
         check::<Kind>();
-        check::<DropReason>();
+        check::<StanzaCondition>();
+        check::<Delivery>();
     }
 }

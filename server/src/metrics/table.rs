@@ -92,7 +92,7 @@ pub const METRICS: &[Metric] = &[
     counter("althing_stanza_errors_total", &["condition"], "Stanza errors made by this server."),
     counter("althing_stream_errors_total", &["condition"], "Stream errors sent to clients."),
     counter("althing_mailbox_full_total", &[], "Stanzas that met a full mailbox of a session."),
-    counter("althing_slow_consumers_total", &["reason"], "Clients closed because they read too slowly."),
+    counter("althing_slow_consumers_total", &[], "Clients closed because they read too slowly."),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk."),
     counter("althing_storage_errors_total", &[], "Reads and writes that the store could not do."),

@@ -1,15 +1,17 @@
 //! One node as a child process: its log, its end.
 
 use std::collections::VecDeque;
-use std::process::{ExitStatus, Stdio};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use parking_lot::Mutex;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStderr, ChildStdin, Command};
-use tokio::task::JoinHandle;
+use tokio::process::{ChildStdin, Command};
 
 use super::layout::NodeFiles;
 
@@ -41,21 +43,22 @@ impl Child {
             .spawn()
             .with_context(|| format!("{} cannot be started", node.name))?;
         let last_lines = Arc::new(Mutex::new(VecDeque::with_capacity(LAST_LINES)));
-        let log = process.stderr.take().map(|stderr| {
-            let copy = copy_log(stderr, node.log.clone(), last_lines.clone());
-            actix_rt::spawn(copy)
-        });
+        let log = match process.stderr.take() {
+            Some(stderr) => {
+                let log = File::from(stderr.into_owned_fd()?);
+                let (file, last) = (node.log.clone(), last_lines.clone());
+                Some(std::thread::spawn(move || copy_log(log, &file, &last)))
+            }
+            None => None,
+        };
         Ok(Child { name: node.name.clone(), stdin: process.stdin.take(), process, last_lines, log })
     }
 
     /// Waits for the end of a node that was not asked to end, and says what it said last.
     pub(super) async fn ended(&mut self) -> anyhow::Error {
         let status = self.process.wait().await;
-        if let Some(log) = self.log.take() {
-            // The pipe is closed, so this ends.
-            let _ = log.await;
-        }
-        let how = status.map_or_else(|error| error.to_string(), describe);
+        self.finish_log();
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let lines: Vec<String> = self.last_lines.lock().iter().map(|line| format!("\n    {line}")).collect();
         anyhow!("{} ended unexpectedly ({how}); its last words:{}", self.name, lines.concat())
     }
@@ -71,34 +74,33 @@ impl Child {
             tracing::warn!(node = %self.name, "node did not end in time and is killed");
             let _ = self.process.kill().await;
         }
+        self.finish_log();
+    }
+
+    /// Waits for the rest of the log; the node has ended and its pipe with it.
+    fn finish_log(&mut self) {
         if let Some(log) = self.log.take() {
-            let _ = log.await;
+            let _ = log.join();
         }
     }
 }
 
-fn describe(status: ExitStatus) -> String {
-    status.to_string()
-}
-
-/// Copies a node's log to standard error and to its file.
-async fn copy_log(stderr: ChildStderr, file: std::path::PathBuf, last: Arc<Mutex<VecDeque<String>>>) {
-    let mut copy = tokio::fs::OpenOptions::new().create(true).append(true).open(&file).await.ok();
-    let mut console = tokio::io::stderr();
-    let mut lines = BufReader::new(stderr).split(b'\n');
-    while let Ok(Some(mut line)) = lines.next_segment().await {
-        line.push(b'\n');
-        let _ = console.write_all(&line).await;
+/// Copies a node's log to standard error and to its file, until the node closes it.
+fn copy_log(log: File, file: &Path, last: &Mutex<VecDeque<String>>) {
+    let mut copy = OpenOptions::new().create(true).append(true).open(file).ok();
+    let mut lines = BufReader::new(log);
+    let mut line = Vec::new();
+    while matches!(lines.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+        // A full disk or a closed console must not stop the node, which waits for this pipe.
+        let _ = std::io::stderr().write_all(&line);
         if let Some(copy) = &mut copy {
-            let _ = copy.write_all(&line).await;
+            let _ = copy.write_all(&line);
         }
         let mut last = last.lock();
         if last.len() == LAST_LINES {
             last.pop_front();
         }
         last.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
-    }
-    if let Some(copy) = &mut copy {
-        let _ = copy.flush().await;
+        line.clear();
     }
 }

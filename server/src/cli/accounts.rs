@@ -1,0 +1,1 @@
+//! The accounts of a node that is down, for the commands.

@@ -16,7 +16,7 @@ use althing_proto::stanza::{Kind, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
-use labels::{Counters, Counters2, Gauges, Label};
+use labels::{Counters, Counters2, Gauges, Label, Name};
 pub use labels::{Delivery, Direction, Handshake, Listener, Login, Registration, Rejection, StoreOp};
 pub use table::{METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
@@ -33,7 +33,7 @@ pub struct NodeMetrics {
     logins: IntCounterVec,
     session_setup_duration: Histogram,
     registrations: Counters<Registration>,
-    stanzas: Counters2<Direction, Kind>,
+    stanzas: Counters2<Direction, Name>,
     stanza_handling: Vec<Histogram>,
     deliveries: Counters<Delivery>,
     dropped: IntCounterVec,
@@ -79,7 +79,7 @@ impl NodeMetrics {
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
             storage_duration: make.histograms::<StoreOp>("althing_storage_duration_seconds")?,
-            stanza_handling: make.histograms::<Kind>("althing_stanza_handling_duration_seconds")?,
+            stanza_handling: make.histograms::<Name>("althing_stanza_handling_duration_seconds")?,
             logins: make.counters("althing_logins_total")?,
             stanza_errors: make.by_label("althing_stanza_errors_total")?,
         })
@@ -143,12 +143,12 @@ impl NodeMetrics {
 
     /// A stanza was read from a client or written to one.
     pub fn stanza(&self, kind: Kind, direction: Direction) {
-        self.stanzas.inc(direction, kind);
+        self.stanzas.inc(direction, kind.into());
     }
 
     /// The sender's session handled a stanza in `seconds`.
     pub fn stanza_handled(&self, kind: Kind, seconds: f64) {
-        if let Some(histogram) = self.stanza_handling.get(kind.index()) {
+        if let Some(histogram) = self.stanza_handling.get(Name::from(kind).index()) {
             histogram.observe(seconds);
         }
     }
@@ -272,6 +272,8 @@ impl Maker<'_> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use althing_proto::stanza::PresenceType;
+
     use super::*;
 
     #[test]
@@ -312,10 +314,10 @@ mod tests {
         let (one, two) = (Registry::new(), Registry::new());
         let metrics = NodeMetrics::register(&one, "node-0").unwrap();
         let other = NodeMetrics::register(&two, "node-1").unwrap();
-        metrics.clone().stanza(Kind::Iq, Direction::In);
-        assert_eq!(metrics.stanzas.get(Direction::In, Kind::Iq), 1);
-        assert_eq!(metrics.stanzas.get(Direction::Out, Kind::Iq), 0);
-        assert_eq!(other.stanzas.get(Direction::In, Kind::Iq), 0);
+        metrics.clone().stanza(Kind::Presence(PresenceType::Available), Direction::In);
+        assert_eq!(metrics.stanzas.get(Direction::In, Name::Presence), 1);
+        assert_eq!(metrics.stanzas.get(Direction::Out, Name::Presence), 0);
+        assert_eq!(other.stanzas.get(Direction::In, Name::Presence), 0);
     }
 
     #[test]

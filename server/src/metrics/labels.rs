@@ -76,6 +76,15 @@ labels! {
         /// The request was malformed or not allowed.
         Refused = "refused",
     }
+    /// Names of stanzas (RFC 6120 §8.2).
+    Name {
+        /// `<message/>`.
+        Message = "message",
+        /// `<presence/>`.
+        Presence = "presence",
+        /// `<iq/>`.
+        Iq = "iq",
+    }
     /// Which way a stanza went, seen from the server.
     Direction {
         /// From a client.
@@ -105,13 +114,13 @@ labels! {
     }
 }
 
-impl Label for Kind {
-    const ALL: &'static [Self] = &[Kind::Message, Kind::Presence, Kind::Iq];
-    fn index(self) -> usize {
-        self as usize
-    }
-    fn word(self) -> &'static str {
-        self.element_name()
+impl From<Kind> for Name {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Message(_) => Name::Message,
+            Kind::Presence(_) => Name::Presence,
+            Kind::Iq(_) => Name::Iq,
+        }
     }
 }
 
@@ -237,7 +246,7 @@ mod tests {
             }
         }
         check::<StreamCondition>();
-        check::<Kind>();
+        check::<Name>();
         check::<StanzaCondition>();
         check::<Delivery>();
     }

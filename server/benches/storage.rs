@@ -73,10 +73,10 @@ async fn main() {
         move |number: usize| {
             let store = store.clone();
             async move {
-                let contact = user(number / USERS + number + 1);
+                let (owner, contact) = (user(number), user(number / USERS + number + 1));
                 let name = format!("Contact {number}");
                 let change = RosterChange::Set { name: Some(name), groups: vec!["G".to_owned(); groups] };
-                let changed = store.rosters.change(&user(number), &contact, change, RosterLimits::default());
+                let changed = store.rosters.change(&owner, &contact, change, RosterLimits::default());
                 changed.await.unwrap().unwrap();
             }
         }

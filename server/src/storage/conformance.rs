@@ -292,11 +292,11 @@ async fn deletion_takes_all_that_a_user_owns(storage: Storage) {
     with_users(&storage).await;
     let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
     for owner in ["juliet@example.com", "romeo@example.com"] {
-        // More rows than one batch of the embedded store deletes.
         for number in 0..150 {
             change(&storage, owner, &format!("c{number}@example.net"), named("C")).await.unwrap();
         }
     }
+    // More rows than one batch of the embedded store deletes.
     let puts: Vec<_> = (0..2_500)
         .map(|number| {
             let (storage, juliet) = (storage.clone(), juliet.clone());
@@ -344,7 +344,7 @@ async fn a_closed_store_says_so(storage: Storage) {
     assert_eq!(storage.flush().await, Err(StorageError::Closed));
 }
 
-/// A module with one test for each part of the suite; `$make` gives a storage and what it must outlive.
+/// A module with one test for each part of the suite; `$make` gives a storage and what must outlive it.
 macro_rules! suite {
     ($place:ident, $make:expr, [$($part:ident),* $(,)?]) => {
         mod $place {

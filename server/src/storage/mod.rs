@@ -7,7 +7,8 @@
 //!
 //! Each place passes the same suite (`conformance.rs`). What a trait's method has answered is
 //! durable: it survives the death of the process (in `memory`: of nothing). Reads never see half
-//! of a change; they may see a change a moment before it is answered.
+//! of a change; they may see a change a moment before it is answered. One exception: the rows of a
+//! deleted user with very many of them go by steps after the account itself.
 //!
 //! Every row belongs to an account: a change for a user without one is refused with
 //! [`StorageError::UnknownUser`], so that a change that crosses a deletion leaves nothing behind for

@@ -1,7 +1,7 @@
 //! The handle of the embedded store: the storage traits over the queues of its threads.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use althing_proto::jid::BareJid;
@@ -42,14 +42,12 @@ impl Default for EmbeddedOptions {
 /// The embedded store. Dropped without [`Engine::close`], its threads finish what is queued and end on
 /// their own.
 pub struct Embedded {
-    rows: RowsRef,
+    /// Weak: the database closes when its threads are done, not when the last handle goes.
+    rows: Weak<Rows>,
     /// `None` once closed.
     queues: RwLock<Option<Queues>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
-
-/// The handle must not keep the database open when its threads are done.
-type RowsRef = std::sync::Weak<Rows>;
 
 struct Queues {
     writes: mpsc::Sender<Write>,

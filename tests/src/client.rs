@@ -184,9 +184,9 @@ impl Drop for Client {
 /// The name of the defined condition of a stream or stanza error element.
 #[must_use]
 pub fn condition_of(error: &Element) -> String {
-    let condition = error
-        .children()
-        .find(|child| (child.ns() == ns::STREAM_ERRORS || child.ns() == ns::STANZA_ERRORS) && child.name() != "text");
+    let condition = error.children().find(|child| {
+        (child.ns() == ns::STREAM_ERRORS || child.ns() == ns::STANZA_ERRORS) && child.name() != "text"
+    });
     condition.map_or_else(|| "no condition".to_owned(), |child| child.name().to_owned())
 }
 
@@ -196,7 +196,8 @@ pub fn condition_of(error: &Element) -> String {
 /// A stanza that is none.
 pub fn stanza_error(stanza: &Element) -> Result<String> {
     ensure!(stanza.attr("type") == Some("error"), "no error: type {:?}", stanza.attr("type"));
-    let error = stanza.children().find(|child| child.name() == "error").context("an error without <error/>")?;
+    let error =
+        stanza.children().find(|child| child.name() == "error").context("an error without <error/>")?;
     Ok(condition_of(error))
 }
 

@@ -160,8 +160,7 @@ async fn sasl_answer(stream: &mut Stream) -> Result<Answer> {
 /// # Errors
 /// Refusal, or an answer that holds no JID.
 pub async fn bind(stream: &mut Stream, resource: Option<&str>) -> Result<String> {
-    let wish =
-        resource.map(|name| format!("<resource>{}</resource>", escape_xml(name))).unwrap_or_default();
+    let wish = resource.map(|name| format!("<resource>{}</resource>", escape_xml(name))).unwrap_or_default();
     stream.send(&format!("<iq type='set' id='bind'><bind xmlns='{}'>{wish}</bind></iq>", ns::BIND)).await?;
     let answer = stream.element().await?;
     ensure!(answer.attr("id") == Some("bind"), "expected the answer to bind, got {answer:?}");

@@ -156,7 +156,8 @@ impl TestNode {
         let child = self.process.as_ref().context("the node does not run")?;
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("no number")?;
+        let kib: u64 =
+            line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).context("no number")?;
         Ok(kib * 1024)
     }
 

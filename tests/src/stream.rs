@@ -58,7 +58,8 @@ impl Stream {
         let direct = security == Security::DirectTls;
         let address = if direct { endpoint.c2s_tls } else { endpoint.c2s };
         let socket = within("connecting", async {
-            let tcp = TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
+            let tcp =
+                TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
             tcp.set_nodelay(true)?;
             if !direct {
                 return Ok(Socket::Tcp(tcp));
@@ -104,7 +105,11 @@ impl Stream {
         self.send(&header_text(&self.domain)).await?;
         match self.event().await? {
             Event::Header(header) => {
-                ensure!(header.version.as_deref() == Some("1.0"), "the header's version: {:?}", header.version);
+                ensure!(
+                    header.version.as_deref() == Some("1.0"),
+                    "the header's version: {:?}",
+                    header.version
+                );
                 ensure!(header.id.as_ref().is_some_and(|id| !id.is_empty()), "the header has no id");
             }
             other => bail!("expected the server's header, got {other:?}"),
@@ -195,11 +200,10 @@ impl Stream {
             if let Some(event) = event {
                 return Ok(event.into());
             }
-            let mut chunk = [0_u8; 16 * 1024];
-            match self.socket.read(&mut chunk).await {
-                // A reset is how a closing server sounds to a client that still writes.
-                Ok(0) | Err(_) => return Ok(Event::Eof),
-                Ok(count) => self.inbox.extend_from_slice(&chunk[..count]),
+            self.inbox.reserve(16 * 1024);
+            // A reset is how a closing server sounds to a client that still writes.
+            if !matches!(self.socket.read_buf(&mut self.inbox).await, Ok(1..)) {
+                return Ok(Event::Eof);
             }
         }
     }

@@ -83,7 +83,10 @@ pub fn server_end_point(connection: &ClientConnection) -> Result<Vec<u8>> {
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).context("the server's certificate")?;
     let algorithm = match parsed.signature_algorithm.algorithm.to_id_string().as_str() {
         // md5, sha1, sha256 with RSA; ECDSA with SHA-1 and SHA-256
-        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" | "1.2.840.10045.4.1"
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
         | "1.2.840.10045.4.3.2" => &digest::SHA256,
         "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => &digest::SHA384,
         "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => &digest::SHA512,

@@ -72,7 +72,8 @@ async fn play_all(scripts: &[PathBuf]) -> ExitCode {
             Ok(()) => println!("test {} ... ok", name(path)),
             Err(error) => {
                 println!("test {} ... FAILED", name(path));
-                failures.push(format!("---- {} ----\n{error:?}", name(path)));
+                let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+                failures.push(format!("---- {} ----\n{}", name(path), causes.join("\n")));
             }
         }
     }

@@ -20,14 +20,17 @@ impl Run<'_> {
         };
         let others: Vec<String> = self.players.keys().filter(|name| *name != who).cloned().collect();
         for name in others {
-            let Some(sender) = self.players.get_mut(&name).and_then(|player| player.bound()) else { continue };
+            let Some(sender) = self.players.get_mut(&name).and_then(|player| player.bound()) else {
+                continue;
+            };
             let id = format!("fence-{}", random::hex(4));
             sender.send(&format!("<message to='{jid}' id='{id}' type='normal'/>")).await?;
             self.only(who, |stanza| stanza.attr("id") == Some(&id)).await?;
         }
         let id = format!("fence-{}", random::hex(4));
         let client = self.players.get_mut(who).and_then(|player| player.bound()).context("not bound")?;
-        let ping = format!("<iq type='get' id='{id}' to='{}'><ping xmlns='{}'/></iq>", client.domain(), ns::PING);
+        let ping =
+            format!("<iq type='get' id='{id}' to='{}'><ping xmlns='{}'/></iq>", client.domain(), ns::PING);
         client.send(&ping).await?;
         self.only(who, |stanza| stanza.attr("id") == Some(&id)).await
     }
@@ -45,7 +48,10 @@ impl Run<'_> {
         let names: Vec<String> = self.players.keys().cloned().collect();
         // A client that ignores its stanzas would let the markers of others vanish among them; they still count.
         for name in names {
-            let looks = self.players.get_mut(&name).is_some_and(|player| !player.ignoring && player.bound().is_some());
+            let looks = self
+                .players
+                .get_mut(&name)
+                .is_some_and(|player| !player.ignoring && player.bound().is_some());
             if looks {
                 self.nothing_for(&name).await?;
             }
@@ -61,7 +67,9 @@ impl Run<'_> {
         subscribe(&mut right, &mut left).await?;
         left.close().await?;
         // The second leaves when it has seen the first one go: then no presence of theirs is under way.
-        right.recv_until(|stanza| stanza.name() == "presence" && stanza.attr("type") == Some("unavailable")).await?;
+        right
+            .recv_until(|stanza| stanza.name() == "presence" && stanza.attr("type") == Some("unavailable"))
+            .await?;
         right.close().await
     }
 

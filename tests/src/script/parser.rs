@@ -106,7 +106,8 @@ pub fn parse(name: &str, text: &str) -> Result<Script> {
             block.push(lines.next().map_or("", |(_, line)| line));
         }
         let block = dedent(&block);
-        statement(&mut script, number, content, &block).with_context(|| format!("line {number}: {content}"))?;
+        statement(&mut script, number, content, &block)
+            .with_context(|| format!("line {number}: {content}"))?;
     }
     ensure!(!script.steps.is_empty(), "the script does nothing");
     Ok(script)
@@ -114,7 +115,7 @@ pub fn parse(name: &str, text: &str) -> Result<Script> {
 
 fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Result<()> {
     let head = content.strip_suffix(':');
-    ensure!(head.is_some() == !block.is_empty(), "a line that ends in `:` has a block, and no other");
+    ensure!(head.is_none() == block.is_empty(), "a line that ends in `:` has a block, and no other");
     if let Some(declaration) = content.strip_prefix("client ") {
         script.clients.push(declared(declaration)?);
         return Ok(());
@@ -139,7 +140,11 @@ fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Re
         other => long_verb(other)?,
     };
     let takes_block = matches!(action, Action::Send(_) | Action::Receive { .. });
-    ensure!(takes_block == !block.is_empty(), "this verb {} a block", if takes_block { "needs" } else { "has not" });
+    ensure!(
+        takes_block != block.is_empty(),
+        "this verb {} a block",
+        if takes_block { "needs" } else { "has not" }
+    );
     script.steps.push(Step { line, who: who.to_owned(), action });
     Ok(())
 }

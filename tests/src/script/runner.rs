@@ -25,12 +25,8 @@ pub(super) struct Run<'a> {
 /// The first step that fails, with its line.
 pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
     let first = endpoints.first().context("no endpoint")?;
-    let mut run = Run {
-        endpoints,
-        accounts: BTreeMap::new(),
-        players: BTreeMap::new(),
-        captures: Captures::default(),
-    };
+    let mut run =
+        Run { endpoints, accounts: BTreeMap::new(), players: BTreeMap::new(), captures: Captures::default() };
     run.captures.set("domain", first.domain.as_str());
     let names: BTreeSet<&str> = script.clients.iter().map(|client| client.account.as_str()).collect();
     for name in names {

@@ -70,10 +70,17 @@ pub fn named_paths(tree: &Tree, document: &str, top_level: &[&str], findings: &m
         for name in names.filter(|name| top_level.iter().any(|top| name.starts_with(top))) {
             let fixed = name.split(['<', '{', '*', ':', '#']).next().unwrap_or_default();
             // `server/src/modules/<word>.rs` leaves the folder, `tests/tests/wire.rs.` a full stop.
-            let fixed = if fixed.len() < name.len() { fixed.rfind('/').map_or("", |end| &fixed[..end]) } else { fixed };
+            let fixed = if fixed.len() < name.len() {
+                fixed.rfind('/').map_or("", |end| &fixed[..end])
+            } else {
+                fixed
+            };
             let fixed = fixed.trim_end_matches(['.', '/']);
             if !fixed.is_empty() && !tree.has(fixed) {
-                findings.push(Finding::new(format!("{document}:{}", index + 1), format!("{name} does not exist")));
+                findings.push(Finding::new(
+                    format!("{document}:{}", index + 1),
+                    format!("{name} does not exist"),
+                ));
             }
         }
     }
@@ -96,7 +103,7 @@ fn contains_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(start, _)| {
         let before = line[..start].chars().next_back();
         let after = line[start + word.len()..].chars().next();
-        !(head && grows(before)) && !(tail && grows(after))
+        !(head && grows(before) || tail && grows(after))
     })
 }
 
@@ -118,8 +125,13 @@ mod tests {
         findings.into_iter().map(|finding| finding.place).collect()
     }
 
-    const RULE: WordRule =
-        WordRule { word: "sled", within: &["server/"], except: &["server/store/"], comments: false, reason: "" };
+    const RULE: WordRule = WordRule {
+        word: "sled",
+        within: &["server/"],
+        except: &["server/store/"],
+        comments: false,
+        reason: "",
+    };
 
     fn sled(path: &str, line: &str) -> bool {
         !found(|tree, out| words(tree, &[RULE], out), &[(path, line)]).is_empty()
@@ -161,14 +173,18 @@ mod tests {
     #[test]
     fn no_file_names_a_place_on_a_machine() {
         let home = ["cd /ho", "me/x"].concat();
-        assert_eq!(found(|tree, out| words(tree, &[], out), &[("a.md", "ok\n"), ("b.sh", &home)]), ["b.sh:1"]);
+        assert_eq!(
+            found(|tree, out| words(tree, &[], out), &[("a.md", "ok\n"), ("b.sh", &home)]),
+            ["b.sh:1"]
+        );
         let relative = ["see ../wo", "rk/x and docs/wo", "rk/y"].concat();
         assert!(found(|tree, out| words(tree, &[], out), &[("a.md", &relative)]).is_empty());
     }
 
     #[test]
     fn a_document_names_only_what_exists() {
-        let text = "`proto/src/a.rs`, `proto/src/<word>.rs`, proto/gone.rs.\n`proto/lost/{a,b}.rs` elsewhere/x\n";
+        let text =
+            "`proto/src/a.rs`, `proto/src/<word>.rs`, proto/gone.rs.\n`proto/lost/{a,b}.rs` elsewhere/x\n";
         let files = [("proto/src/a.rs", ""), ("A.md", text)];
         let check = |tree: &Tree, out: &mut Vec<Finding>| named_paths(tree, "A.md", &["proto/"], out);
         assert_eq!(found(check, &files), ["A.md:1", "A.md:2"]);

@@ -67,8 +67,13 @@ const ACTIX_PLACES: &[&str] = &[
     "server/src/node.rs",
     "server/src/main.rs",
 ];
-const NET_PLACES: &[&str] =
-    &["server/src/listener/", "server/src/stream/", "server/src/admin/", "server/src/cli/", "cluster/src/link/"];
+const NET_PLACES: &[&str] = &[
+    "server/src/listener/",
+    "server/src/stream/",
+    "server/src/admin/",
+    "server/src/cli/",
+    "cluster/src/link/",
+];
 const SLED_PLACES: &[&str] =
     &["server/src/storage/sled/", "server/src/storage/embedded/", "cluster/src/raft/log_store.rs"];
 

@@ -5,7 +5,7 @@ use std::fmt;
 use minidom::Element;
 
 use crate::ns;
-use crate::xml::build::Attributes;
+use crate::xml::build::BuilderExt;
 use crate::xml::name;
 
 /// What the sender can do about an error (RFC 6120 §8.3.2).

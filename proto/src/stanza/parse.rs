@@ -4,14 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use minidom::Element;
 
-use super::{Inner, IqType, Kind, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError, error_for};
+use super::{
+    Inner, IqType, Kind, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError, error_for,
+};
 use crate::jid::{FullJid, Jid};
 use crate::ns;
 use crate::stream::error::{StreamCondition, StreamError};
-use crate::xml::build::Attributes;
+use crate::xml::build::ElementExt;
 
 /// Why an element is not taken as a stanza.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum ParseError {
     /// No stanza at all: the stream decides (RFC 6120 §4.9.3.24).
     NotAStanza(Box<Element>),
@@ -102,9 +104,7 @@ fn kind_of(element: &Element) -> Result<Option<Kind>, StanzaError> {
                 .ok_or_else(|| bad_type("the 'type' of an iq is get, set, result or error"))?,
         ),
         // RFC 6121 §5.2.2: an unknown type is taken as normal.
-        "message" => {
-            Kind::Message(type_name.and_then(MessageType::from_name).unwrap_or(MessageType::Normal))
-        }
+        "message" => Kind::Message(type_name.and_then(MessageType::from_name).unwrap_or(MessageType::Normal)),
         // RFC 6121 §4.7.1: other values are an error; the empty string is no spelling of "available".
         "presence" => Kind::Presence(match type_name {
             None => PresenceType::Available,
@@ -200,10 +200,7 @@ mod tests {
 
     #[test]
     fn addresses_must_be_jids() {
-        assert_eq!(
-            condition("<message xmlns='jabber:client' to='a@b@c//'/>"),
-            StanzaCondition::JidMalformed
-        );
+        assert_eq!(condition("<message xmlns='jabber:client' to='a@b@c//'/>"), StanzaCondition::JidMalformed);
         assert!(matches!(
             parse("<message xmlns='jabber:client' from='@x'/>"),
             Err(ParseError::Stream(e)) if e.condition == StreamCondition::InvalidFrom

@@ -5,7 +5,7 @@ use minidom::Element;
 use super::{IqType, Kind, Stanza, StanzaCondition, StanzaError};
 use crate::jid::Jid;
 use crate::ns;
-use crate::xml::build::Attributes;
+use crate::xml::build::{BuilderExt, ElementExt};
 use crate::xml::name;
 
 impl Stanza {
@@ -113,21 +113,23 @@ mod tests {
 
     #[test]
     fn a_result_swaps_addresses_and_keeps_the_id() {
-        let get = stanza("<iq xmlns='jabber:client' type='get' id='7' from='a@b/c' to='b'><q xmlns='x'/></iq>");
+        let get =
+            stanza("<iq xmlns='jabber:client' type='get' id='7' from='a@b/c' to='b'><q xmlns='x'/></iq>");
         let result = get.result(None);
-        assert_eq!(result.to_bytes(), "<iq to='a@b/c' from='b' type='result' id='7'/>");
+        assert_eq!(result.to_bytes(), "<iq to='a@b/c' from='b' id='7' type='result'/>");
     }
 
     /// I7: an error carries its condition, id and swapped addresses.
     #[test]
     fn an_error_has_its_shape() {
-        let get = stanza("<iq xmlns='jabber:client' type='get' id='7' from='a@b/c' to='b'><q xmlns='x'/></iq>");
+        let get =
+            stanza("<iq xmlns='jabber:client' type='get' id='7' from='a@b/c' to='b'><q xmlns='x'/></iq>");
         let error = get.error(StanzaCondition::ServiceUnavailable).unwrap();
         assert_eq!(error.error_condition(), Some(StanzaCondition::ServiceUnavailable));
         let text = String::from_utf8(error.to_bytes().to_vec()).unwrap();
         assert_eq!(
             text,
-            "<iq to='a@b/c' from='b' type='error' id='7'><error type='cancel'>\
+            "<iq to='a@b/c' from='b' id='7' type='error'><error type='cancel'>\
              <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
         );
     }

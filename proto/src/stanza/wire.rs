@@ -18,7 +18,7 @@ impl Stanza {
                 let mut out = Vec::with_capacity(512);
                 self.write_name(&mut out);
                 if let Some(to) = self.to() {
-                    write_address("to", to, &mut out);
+                    writer::write_attribute("to", to.as_str(), &mut out);
                 }
                 self.write_rest(&mut out);
                 Bytes::from(out)
@@ -34,10 +34,10 @@ impl Stanza {
     /// All after the name and `to`: the other attributes and the content.
     fn write_rest(&self, out: &mut Vec<u8>) {
         if let Some(from) = self.from() {
-            write_address("from", from, out);
+            writer::write_attribute("from", from.as_str(), out);
         }
         let element = self.element();
-        writer::write_attributes(element, |namespace, name| namespace.is_empty() && matches!(name, "to" | "from"), out);
+        writer::write_attributes(element, |name| matches!(name, "to" | "from"), out);
         if element.nodes().next().is_none() {
             out.extend_from_slice(b"/>");
             return;
@@ -53,14 +53,6 @@ impl Stanza {
         out.extend_from_slice(self.kind().element_name().as_bytes());
         out.push(b'>');
     }
-}
-
-fn write_address(name: &str, jid: &Jid, out: &mut Vec<u8>) {
-    out.push(b' ');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"='");
-    writer::write_attr_value(jid.as_str(), out);
-    out.push(b'\'');
 }
 
 /// One stanza for many receivers: serialized once, each copy differs only in its `to`.
@@ -91,7 +83,7 @@ impl Broadcast {
         let to = Jid::from(to.clone());
         let mut out = Vec::with_capacity(self.rest.len() + to.as_str().len() + 24);
         self.stanza.write_name(&mut out);
-        write_address("to", &to, &mut out);
+        writer::write_attribute("to", to.as_str(), &mut out);
         out.extend_from_slice(&self.rest);
         let copy = self.stanza.with_to(to);
         // The cell of a fresh value is empty: this sets it.
@@ -110,7 +102,7 @@ mod tests {
                    <c xmlns='http://jabber.org/protocol/caps' ver='&apos;&lt;'/></presence>";
         let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
         let broadcast = Broadcast::new(stanza.clone());
-        for to in ["x@y", "o'neil@example.org"] {
+        for to in ["x@y", "über@example.org"] {
             let to = BareJid::new(to).unwrap();
             let copy = broadcast.copy_for(&to);
             assert_eq!(copy.to().map(Jid::as_str), Some(to.as_str()));

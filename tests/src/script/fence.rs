@@ -37,8 +37,8 @@ impl Run<'_> {
 
     /// The next stanza for `who` must be the marker.
     async fn only(&mut self, who: &str, is_marker: impl Fn(&Element) -> bool) -> Result<()> {
-        let client = self.players.get_mut(who).and_then(|player| player.bound()).context("not bound")?;
-        let got = client.recv().await?;
+        let player = self.players.get_mut(who).context("no such client")?;
+        let got = player.next(&self.captures).await?;
         ensure!(is_marker(&got), "{who} should receive nothing, but received: {}", show(&got));
         Ok(())
     }

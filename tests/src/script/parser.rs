@@ -70,6 +70,8 @@ pub enum Action {
         /// Whether in any order.
         any_order: bool,
     },
+    /// Stanzas that may come from here on, each once, and are not looked at when they do.
+    Tolerate(Vec<Element>),
     /// Nothing has arrived and nothing is on its way.
     ReceiveNothing,
     /// A stream error of this condition, then the end of the stream.
@@ -132,6 +134,7 @@ fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Re
         "sends" => Action::Send(block.to_owned()),
         "receives" => Action::Receive { templates: elements(block)?, any_order: false },
         "receives in any order" => Action::Receive { templates: elements(block)?, any_order: true },
+        "may receive" => Action::Tolerate(elements(block)?),
         "receives nothing" => Action::ReceiveNothing,
         "is closed" => Action::Closed,
         "disconnects" => Action::Disconnect,
@@ -139,7 +142,7 @@ fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Re
         "ignores the rest" => Action::Ignore,
         other => long_verb(other)?,
     };
-    let takes_block = matches!(action, Action::Send(_) | Action::Receive { .. });
+    let takes_block = matches!(action, Action::Send(_) | Action::Receive { .. } | Action::Tolerate(_));
     ensure!(
         takes_block != block.is_empty(),
         "this verb {} a block",

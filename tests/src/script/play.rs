@@ -28,6 +28,8 @@ pub(super) struct Player {
     account: Account,
     resource: String,
     state: State,
+    /// What may come or not.
+    tolerated: Vec<Element>,
     /// Its further stanzas do not matter.
     pub(super) ignoring: bool,
 }
@@ -35,7 +37,7 @@ pub(super) struct Player {
 impl Player {
     pub(super) fn new(name: &str, endpoint: Endpoint, account: Account, resource: &str) -> Player {
         let (name, resource) = (name.to_owned(), resource.to_owned());
-        Player { name, endpoint, account, resource, state: State::Away, ignoring: false }
+        Player { name, endpoint, account, resource, state: State::Away, tolerated: Vec::new(), ignoring: false }
     }
 
     pub(super) fn account(&self) -> (&Endpoint, &Account) {
@@ -63,12 +65,13 @@ impl Player {
             Action::Send(text) => self.send(&captures.fill(text, escape_xml)?).await?,
             Action::Receive { templates, any_order: false } => {
                 for template in templates {
-                    let got = self.next().await.with_context(|| expectation(template))?;
+                    let got = self.next(captures).await.with_context(|| expectation(template))?;
                     check(template, &got, captures)?;
                 }
             }
             Action::Receive { templates, any_order: true } => self.receive_any(templates, captures).await?,
-            Action::StreamError(condition) => self.stream_error(condition).await?,
+            Action::Tolerate(templates) => self.tolerated.extend_from_slice(templates),
+            Action::StreamError(condition) => self.stream_error(condition, captures).await?,
             Action::Closed => self.closed().await?,
             Action::Disconnect => self.state = State::Away,
             Action::Close => self.close().await?,
@@ -104,7 +107,7 @@ impl Player {
         };
         self.send(&text).await?;
         let own = captures.get(&self.name).unwrap_or_default().to_owned();
-        let got = self.next().await.context("its own presence")?;
+        let got = self.next(captures).await.context("its own presence")?;
         ensure!(
             got.name() == "presence" && got.attr("from") == Some(&own) && got.attr("type").is_none(),
             "expected its own presence, got {}",
@@ -130,17 +133,25 @@ impl Player {
         }
     }
 
-    async fn next(&mut self) -> Result<Element> {
-        match self.event().await? {
-            Event::Element(element) => Ok(element),
-            other => bail!("got {other:?}"),
+    /// The next stanza that is not merely tolerated.
+    pub(super) async fn next(&mut self, captures: &Captures) -> Result<Element> {
+        loop {
+            let got = match self.event().await? {
+                Event::Element(element) => element,
+                other => bail!("got {other:?}"),
+            };
+            let known = |template: &Element| matches(template, &got, &mut captures.clone()).is_ok();
+            match self.tolerated.iter().position(known) {
+                Some(index) => drop(self.tolerated.remove(index)),
+                None => return Ok(got),
+            }
         }
     }
 
     async fn receive_any(&mut self, templates: &[Element], captures: &mut Captures) -> Result<()> {
         let mut open: Vec<&Element> = templates.iter().collect();
         while !open.is_empty() {
-            let got = self.next().await.with_context(|| {
+            let got = self.next(captures).await.with_context(|| {
                 let wanted: Vec<String> = open.iter().map(|template| expectation(template)).collect();
                 wanted.join("\n")
             })?;
@@ -158,8 +169,8 @@ impl Player {
         Ok(())
     }
 
-    async fn stream_error(&mut self, condition: &str) -> Result<()> {
-        let got = self.next().await.with_context(|| format!("expected the stream error {condition}"))?;
+    async fn stream_error(&mut self, condition: &str, captures: &Captures) -> Result<()> {
+        let got = self.next(captures).await.with_context(|| format!("expected the stream error {condition}"))?;
         ensure!(got.is("error", ns::STREAM), "expected the stream error {condition}, got {}", show(&got));
         let named = condition_of(&got);
         ensure!(named == condition, "expected the stream error {condition}, got {named}");

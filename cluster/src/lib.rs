@@ -1,3 +1,9 @@
-//! Who is where. Knows no XEP.
+//! Who is where: nodes and the route table. Knows no XEP.
+//!
+//! | module      | what                                                            |
+//! |-------------|-----------------------------------------------------------------|
+//! | [`node_id`] | names of nodes: a stable id, and an incarnation that each start raises |
+//! | [`routes`]  | the route table, and the strategies that keep it                |
 
+pub mod node_id;
 pub mod routes;

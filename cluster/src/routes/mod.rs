@@ -1,1 +1,75 @@
-//! The route table.
+//! The route table: which node owns which full JID.
+//!
+//! [`table`] is pure and deterministic: every replica that applies the same commands in the same order
+//! holds the same table. A [`Routes`] strategy decides who orders the commands: [`local::LocalRoutes`]
+//! does it alone, for a single node.
+
+pub mod command;
+pub mod local;
+pub mod table;
+
+use async_trait::async_trait;
+
+use althing_proto::jid::{BareJid, FullJid};
+
+pub use command::{RouteCommand, RouteReply};
+pub use local::LocalRoutes;
+pub use table::{BindIndex, Route, RouteTable};
+
+/// What a successful bind tells the binding node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The epoch of the new session: every later command about it names this index.
+    pub index: BindIndex,
+    /// The owner that the JID had before. It must be ended with `<conflict/>` before the bind is answered
+    /// (promise 1).
+    pub displaced: Option<Route>,
+}
+
+/// Why the table could not be changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The command names a bind that is no longer the owner.
+    #[error("the session {0} no longer owns its address")]
+    Stale(BindIndex),
+    /// Nobody can order the command now; nothing was changed, it may be tried again.
+    #[error("the route table cannot be changed now: {0}")]
+    Unavailable(String),
+}
+
+/// A strategy that keeps the route table. Reads are local and cheap; changes are answered when they are
+/// applied on this node.
+#[async_trait]
+pub trait Routes: Send + Sync {
+    /// Makes this node the owner of `jid`.
+    ///
+    /// # Errors
+    /// [`RouteError::Unavailable`].
+    async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError>;
+
+    /// Ends the ownership that `index` began; a newer owner stays.
+    ///
+    /// # Errors
+    /// [`RouteError::Stale`] where a newer bind owns the JID or nobody does.
+    async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError>;
+
+    /// Sets the presence priority, or `None` for a session that is not available.
+    ///
+    /// # Errors
+    /// [`RouteError::Stale`] where another bind owns the JID.
+    async fn set_priority(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        priority: Option<i8>,
+    ) -> Result<(), RouteError>;
+
+    /// The owner of a full JID.
+    fn locate(&self, jid: &FullJid) -> Option<Route>;
+
+    /// All sessions of an account, in the order of their binds.
+    fn locate_account(&self, jid: &BareJid) -> Vec<(FullJid, Route)>;
+
+    /// How many sessions the table holds.
+    fn sessions(&self) -> usize;
+}

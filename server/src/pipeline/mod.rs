@@ -1,1 +1,78 @@
 //! The four stages of a packet: preprocess, process, postprocess, filter.
+//!
+//! A packet passes twice, once for its sender and once for its receiver ([`Pass`]). Modules declare what
+//! they want to see; the order inside a stage is the registry's, always the same. A stage decides and
+//! returns [`Effect`]s; nothing here acts.
+
+pub mod interest;
+pub mod packet;
+pub mod registry;
+pub mod stage;
+
+use futures_util::future::BoxFuture;
+
+use crate::session::effect::Effect;
+
+pub use interest::{At, Interest};
+pub use packet::{Packet, Pass, View};
+pub use registry::Registry;
+
+/// Effects that a stage yields, in the order in which they are to be performed.
+pub type Effects = Vec<Effect>;
+
+/// What a preprocessor says.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The packet goes on.
+    Pass,
+    /// The packet ends here; these effects (an error to the sender, perhaps) take its place.
+    Block(Effects),
+}
+
+/// What a processor says.
+pub enum Outcome {
+    /// Not mine after all: others may look.
+    Pass,
+    /// Handled; these effects follow.
+    Done(Effects),
+    /// Handled once the storage or network answers. Later packets of the same sender wait behind it.
+    Later(BoxFuture<'static, Effects>),
+}
+
+impl Outcome {
+    /// Handled with one effect: that stanza is routed.
+    #[must_use]
+    pub fn reply(stanza: althing_proto::stanza::Stanza) -> Outcome {
+        Outcome::Done(vec![Effect::Route(stanza)])
+    }
+
+    /// Handled by refusing: the sender gets the error, where one may be sent.
+    #[must_use]
+    pub fn refuse(packet: &Packet, error: impl Into<althing_proto::stanza::StanzaError>) -> Outcome {
+        Outcome::Done(refusal(packet, error))
+    }
+
+    /// Handled after `future`.
+    #[must_use]
+    pub fn later(future: impl Future<Output = Effects> + Send + 'static) -> Outcome {
+        Outcome::Later(Box::pin(future))
+    }
+}
+
+/// The effects of a refusal: an error to the sender, where one may be sent.
+#[must_use]
+pub fn refusal(packet: &Packet, error: impl Into<althing_proto::stanza::StanzaError>) -> Effects {
+    packet.stanza.error(error).map(Effect::Route).into_iter().collect()
+}
+
+/// Runs the stages preprocess, process and postprocess. The fourth, [`stage::filter`], runs over each
+/// effect when it is about to be performed, so that those of a [`Outcome::Later`] pass it too.
+pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
+    if let Verdict::Block(effects) = stage::preprocess(registry, packet, view) {
+        return Outcome::Done(effects);
+    }
+    match stage::process(registry, packet, view) {
+        Outcome::Pass => stage::postprocess(registry, packet, view),
+        handled => handled,
+    }
+}

@@ -1,1 +1,10 @@
-//! The session actor: one bound resource.
+//! The session: one bound resource. A pure core that decides, an actor that performs.
+
+pub mod actor;
+pub mod core;
+pub mod effect;
+pub mod messages;
+pub mod outbox;
+pub mod registry;
+
+pub use registry::{SessionHandle, SessionRegistry};

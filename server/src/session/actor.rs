@@ -1,0 +1,359 @@
+//! The session actor: the thin shell round `core.rs`. One stanza at a time; it never waits.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
+use minidom::Element;
+use tracing::{debug, debug_span};
+
+use althing_proto::stanza::{ParseError, Stanza};
+use althing_proto::stream::error::{StreamCondition, StreamError};
+use althing_proto::xml::writer;
+
+use super::core::SessionState;
+use super::effect::{Effect, SessionChange};
+use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
+use super::outbox::{Full, Outbox};
+use crate::delivery;
+use crate::metrics::Direction;
+use crate::node::NodeContext;
+use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
+
+/// The last words of a stream (RFC 6120 §4.4).
+const STREAM_END: &[u8] = b"</stream:stream>";
+
+/// One bound resource.
+pub struct Session {
+    node: Arc<NodeContext>,
+    state: SessionState,
+    outbox: Rc<Outbox>,
+    /// Set when the session ends: done when its contacts were told and its route is gone.
+    farewell: Option<Farewell>,
+}
+
+type Farewell = Shared<BoxFuture<'static, ()>>;
+
+impl Session {
+    /// A session that writes into `outbox`.
+    #[must_use]
+    pub fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
+        Session { node, state, outbox, farewell: None }
+    }
+
+    /// Goes on with work until it is done or has to wait.
+    fn advance(&mut self, mut work: Work) -> Progress {
+        loop {
+            if self.has_ended() {
+                return Progress::Ended;
+            }
+            let waiting = if let Some(effect) = work.effects.pop_front() {
+                self.perform(effect)
+            } else if let Some(element) = work.elements.pop_front() {
+                self.from_client(element, &mut work.effects)
+            } else {
+                return Progress::Done;
+            };
+            if let Some(future) = waiting {
+                return Progress::Waiting(future, work);
+            }
+        }
+    }
+
+    /// The sender's pass of an element that the client sent.
+    fn from_client(
+        &mut self,
+        element: Element,
+        effects: &mut VecDeque<Effect>,
+    ) -> Option<BoxFuture<'static, Effects>> {
+        let stanza = match Stanza::received(element, self.state.jid()) {
+            Ok(stanza) => stanza,
+            Err(error) => {
+                effects.extend(self.refuse(error));
+                return None;
+            }
+        };
+        self.node.metrics.stanza(stanza.kind(), Direction::In);
+        let span = debug_span!("stanza", kind = stanza.kind().element_name(), id = stanza.id());
+        let _in_span = span.enter();
+        debug!(stop = "session.actor", from = %self.state.jid(), to = stanza.to().map(tracing::field::display));
+        let packet = Packet::new(stanza, Pass::Outbound);
+        debug!(stop = "pipeline", pass = "outbound");
+        self.settle(pipeline::run(&self.node.modules, &packet, &self.view()), effects)
+    }
+
+    /// The answer to something that is no good stanza.
+    fn refuse(&self, error: ParseError) -> Option<Effect> {
+        let close = |error| Some(Effect::Session(SessionChange::Close(error)));
+        match error {
+            ParseError::Answer(answer, condition) => {
+                self.node.metrics.stanza_error(condition);
+                Some(Effect::Deliver(*answer))
+            }
+            ParseError::Stream(error) => close(error),
+            ParseError::Ignore(why) => {
+                debug!(stop = "session.actor", dropped = why);
+                self.node.metrics.dropped("malformed");
+                None
+            }
+            // RFC 6120 §4.9.3.24.
+            ParseError::NotAStanza(element) => close(StreamError::new(
+                StreamCondition::UnsupportedStanzaType,
+                format!("<{}/> is no stanza and was not negotiated", element.name()),
+            )),
+        }
+    }
+
+    /// Puts an outcome's effects in front of the others, or gives back the future to wait for.
+    fn settle(
+        &self,
+        outcome: Outcome,
+        effects: &mut VecDeque<Effect>,
+    ) -> Option<BoxFuture<'static, Effects>> {
+        match outcome {
+            Outcome::Pass => None,
+            Outcome::Done(done) => {
+                for effect in done.into_iter().rev() {
+                    effects.push_front(effect);
+                }
+                None
+            }
+            Outcome::Later(future) => Some(future),
+        }
+    }
+
+    /// Performs one effect; gives back what must be waited for.
+    fn perform(&mut self, effect: Effect) -> Option<BoxFuture<'static, Effects>> {
+        if !pipeline::stage::filter(&self.node.modules, &effect, &self.view()) {
+            self.node.metrics.dropped("filter");
+            return None;
+        }
+        match effect {
+            Effect::Deliver(stanza) => {
+                self.write(&stanza);
+                None
+            }
+            Effect::Session(change) => self.change(change),
+            // The way to oneself is short: the receiver's pass, here and now.
+            Effect::Route(stanza)
+                if stanza.to().is_some_and(|to| to.as_str() == self.state.jid().as_str()) =>
+            {
+                self.receive(stanza)
+            }
+            Effect::Route(stanza) => delivery::route(&self.node, stanza, Some(&self.state)),
+            Effect::FanOut { stanza, to } => {
+                delivery::fan_out::to_accounts(&self.node, stanza, &to);
+                None
+            }
+            Effect::Notify { account, event } => {
+                delivery::local::notify_account(&self.node, &account, &event);
+                None
+            }
+        }
+    }
+
+    fn change(&mut self, change: SessionChange) -> Option<BoxFuture<'static, Effects>> {
+        let waiting = match &change {
+            SessionChange::Presence(presence) => {
+                let priority = presence.as_ref().map(Stanza::priority);
+                let unchanged = self.state.presence().map(Stanza::priority) == priority;
+                (!unchanged).then(|| self.commit_priority(priority))
+            }
+            SessionChange::Close(error) => {
+                self.end(&EndReason::Error(error.clone()));
+                None
+            }
+            _ => None,
+        };
+        self.state.apply(change);
+        waiting
+    }
+
+    /// Lets the route table know; what follows waits until it does.
+    fn commit_priority(&self, priority: Option<i8>) -> BoxFuture<'static, Effects> {
+        let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
+        Box::pin(async move {
+            if let Err(error) = node.routes.set_priority(&jid, index, priority).await {
+                // Another bind owns the address: this session is about to be told.
+                debug!(%jid, %error, "priority not committed");
+            }
+            Vec::new()
+        })
+    }
+
+    /// The receiver's pass of a stanza for this session.
+    fn receive(&mut self, stanza: Stanza) -> Option<BoxFuture<'static, Effects>> {
+        let span = debug_span!("stanza", kind = stanza.kind().element_name(), id = stanza.id());
+        let _in_span = span.enter();
+        debug!(stop = "session.actor", receiver = %self.state.jid());
+        let packet = Packet::new(stanza, Pass::Inbound);
+        debug!(stop = "pipeline", pass = "inbound");
+        match pipeline::run(&self.node.modules, &packet, &self.view()) {
+            Outcome::Pass => None,
+            Outcome::Done(effects) => self.perform_all(effects),
+            Outcome::Later(future) => Some(future),
+        }
+    }
+
+    /// Performs effects until one must be waited for; the rest follows it.
+    fn perform_all(&mut self, effects: Effects) -> Option<BoxFuture<'static, Effects>> {
+        let mut effects = effects.into_iter();
+        while let Some(effect) = effects.next() {
+            if let Some(future) = self.perform(effect) {
+                let rest: Effects = effects.collect();
+                return Some(Box::pin(async move {
+                    let mut next = future.await;
+                    next.extend(rest);
+                    next
+                }));
+            }
+        }
+        None
+    }
+
+    /// Performs what did not come from the client, such as deliveries. While it waits, so do later ones.
+    fn perform_aside(&mut self, waiting: Option<BoxFuture<'static, Effects>>, ctx: &mut Context<Self>) {
+        if let Some(future) = waiting {
+            ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
+                let waiting = session.perform_all(effects);
+                session.perform_aside(waiting, ctx);
+            }));
+        }
+    }
+
+    fn write(&mut self, stanza: &Stanza) {
+        debug!(stop = "stream.connection", bytes = stanza.to_bytes().len());
+        match self.outbox.push(stanza.to_bytes()) {
+            Ok(()) => self.node.metrics.stanza(stanza.kind(), Direction::Out),
+            Err(Full) => {
+                self.node.metrics.slow_consumer();
+                let error = StreamError::new(
+                    StreamCondition::PolicyViolation,
+                    "the client reads too slowly: limits.outbox_bytes are waiting",
+                );
+                self.outbox.abort(last_words(Some(&error)));
+                self.end(&EndReason::Error(error));
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.farewell.is_some()
+    }
+
+    /// Ends the session: closes the stream, gives the route up, tells its contacts. Idempotent.
+    fn end(&mut self, reason: &EndReason) -> Farewell {
+        if let Some(farewell) = &self.farewell {
+            return farewell.clone();
+        }
+        let error = match reason {
+            EndReason::ClientGone => None,
+            EndReason::Error(error) => {
+                self.node.metrics.stream_error(error.condition);
+                Some(error)
+            }
+        };
+        self.outbox.close(last_words(error));
+        let effects = self.state.farewell();
+        self.state.apply(SessionChange::Presence(None));
+        let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
+        // The route goes first, so that nobody delivers to a session that has said farewell.
+        let farewell: BoxFuture<'static, ()> = Box::pin(async move {
+            if let Err(error) = node.routes.unbind(&jid, index).await {
+                debug!(%jid, %error, "the route had gone before its session");
+            }
+            delivery::drive(&node, effects).await;
+            node.sessions.remove(index);
+        });
+        let farewell = farewell.shared();
+        // It goes on even if nobody waits for it.
+        actix_rt::spawn(farewell.clone());
+        self.farewell = Some(farewell.clone());
+        farewell
+    }
+
+    fn view(&self) -> View<'_> {
+        View { node: &self.node, session: Some(&self.state), now: self.node.now() }
+    }
+}
+
+/// The stream error, if there is one, and the end of the stream.
+fn last_words(error: Option<&StreamError>) -> Bytes {
+    let mut out = Vec::new();
+    if let Some(error) = error {
+        writer::write_element(&error.to_element(), althing_proto::ns::CLIENT, &mut out);
+    }
+    out.extend_from_slice(STREAM_END);
+    Bytes::from(out)
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.node.config.limits.mailbox_stanzas);
+        self.node.metrics.session_started();
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.node.metrics.session_ended();
+    }
+}
+
+impl Drop for Session {
+    /// A panic in a handler skips `End`: the route must go all the same.
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            self.end(&EndReason::Error(StreamCondition::InternalServerError.into()));
+        }
+    }
+}
+
+impl Handler<Advance> for Session {
+    type Result = Progress;
+
+    fn handle(&mut self, Advance(work): Advance, _: &mut Self::Context) -> Progress {
+        self.advance(work)
+    }
+}
+
+impl Handler<Deliver> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Deliver(stanza): Deliver, ctx: &mut Self::Context) {
+        if self.has_ended() {
+            // Routed before the route was gone: as if it had arrived a moment later.
+            let waiting = delivery::route(&self.node, stanza, None);
+            delivery::drive_aside(&self.node, waiting);
+            return;
+        }
+        let waiting = self.receive(stanza);
+        self.perform_aside(waiting, ctx);
+    }
+}
+
+impl Handler<Notify> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
+        if !self.has_ended() {
+            let effects = self.state.on_event(event);
+            let waiting = self.perform_all(effects);
+            self.perform_aside(waiting, ctx);
+        }
+    }
+}
+
+impl Handler<End> for Session {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, End(reason): End, _: &mut Self::Context) -> Self::Result {
+        // The actor stays until the farewell is done, so that what is still in its mailbox is routed anew.
+        Box::pin(self.end(&reason).into_actor(self).map(|(), _, ctx| ctx.stop()))
+    }
+}

@@ -1,0 +1,334 @@
+//! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::{BareJid, FullJid, Jid};
+use althing_proto::ns;
+use althing_proto::roster::{RosterItem, Subscription};
+use althing_proto::stanza::{Kind, PresenceType, Stanza};
+use althing_proto::xml::build::BuilderExt;
+use althing_proto::xml::{Element, name};
+
+use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
+
+/// Most targets of directed presence that a session remembers (RFC 6121 §4.6.3 asks to remember them all;
+/// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
+pub const MAX_DIRECTED: usize = 1_000;
+
+/// The state of one session.
+#[derive(Debug, Clone)]
+pub struct SessionState {
+    jid: FullJid,
+    account: BareJid,
+    index: BindIndex,
+    /// The last available presence that was broadcast.
+    presence: Option<Stanza>,
+    /// Whether the client asked for the roster.
+    interested: bool,
+    /// Contacts with a subscription in either direction.
+    contacts: HashMap<BareJid, Subscription>,
+    /// Subscription requests that wait for an answer, as XML.
+    pending: BTreeMap<BareJid, Bytes>,
+    roster_version: u64,
+    /// Whom directed presence told that this session is available.
+    directed: HashSet<Jid>,
+}
+
+impl SessionState {
+    /// A session that has just been bound and knows its roster as of `version`.
+    #[must_use]
+    pub fn new(jid: FullJid, index: BindIndex, version: u64, roster: Vec<RosterItem>) -> Self {
+        let account = jid.to_bare();
+        let mut contacts = HashMap::with_capacity(roster.len());
+        let mut pending = BTreeMap::new();
+        for item in roster {
+            if let Some(request) = item.pending_in {
+                pending.insert(item.jid.clone(), Bytes::from(request));
+            }
+            if item.subscription != Subscription::None {
+                contacts.insert(item.jid, item.subscription);
+            }
+        }
+        SessionState {
+            jid,
+            account,
+            index,
+            presence: None,
+            interested: false,
+            contacts,
+            pending,
+            roster_version: version,
+            directed: HashSet::new(),
+        }
+    }
+
+    /// The session's full JID.
+    #[must_use]
+    pub fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn account(&self) -> &BareJid {
+        &self.account
+    }
+
+    /// The bind that began the session.
+    #[must_use]
+    pub fn index(&self) -> BindIndex {
+        self.index
+    }
+
+    /// The last available presence, while the session is available.
+    #[must_use]
+    pub fn presence(&self) -> Option<&Stanza> {
+        self.presence.as_ref()
+    }
+
+    /// The subscription with a contact.
+    #[must_use]
+    pub fn subscription(&self, contact: &BareJid) -> Subscription {
+        self.contacts.get(contact).copied().unwrap_or_default()
+    }
+
+    /// Whom this session's presence goes to: contacts that receive it, and the account itself, whose
+    /// other resources see it too (RFC 6121 §4.2.2, §4.4.2).
+    #[must_use]
+    pub fn audience(&self) -> Vec<BareJid> {
+        let contacts = self.contacts.iter().filter(|(_, subscription)| subscription.is_from());
+        contacts.map(|(contact, _)| contact.clone()).chain([self.account.clone()]).collect()
+    }
+
+    /// Whose presence this session asks for when it becomes available: contacts whose presence the
+    /// account receives, and its own other resources (RFC 6121 §4.3.1, §4.2.2).
+    pub fn probe_targets(&self) -> impl Iterator<Item = &BareJid> {
+        let contacts = self.contacts.iter().filter(|(_, subscription)| subscription.is_to());
+        contacts.map(|(contact, _)| contact).chain([&self.account])
+    }
+
+    /// Subscription requests that wait for the user's answer, as XML.
+    pub fn pending_requests(&self) -> impl Iterator<Item = &Bytes> {
+        self.pending.values()
+    }
+
+    /// Whether the targets of directed presence are at their bound.
+    #[must_use]
+    pub fn directed_full(&self) -> bool {
+        self.directed.len() >= MAX_DIRECTED
+    }
+
+    /// Takes a change over. `Close` is no change of state.
+    pub fn apply(&mut self, change: SessionChange) {
+        match change {
+            SessionChange::Presence(presence) => {
+                if presence.is_none() {
+                    self.directed.clear();
+                }
+                self.presence = presence;
+            }
+            SessionChange::Interested => self.interested = true,
+            SessionChange::Directed(target) => {
+                if !self.directed_full() {
+                    self.directed.insert(target);
+                }
+            }
+            SessionChange::Undirected(target) => {
+                self.directed.remove(&target);
+            }
+            SessionChange::Close(_) => {}
+        }
+    }
+
+    /// An event of the account.
+    pub fn on_event(&mut self, event: UserEvent) -> Vec<Effect> {
+        match event {
+            UserEvent::Roster(change) => self.on_roster_changed(change),
+            UserEvent::Probe { from } => self.answer_probe(&from).into_iter().collect(),
+            UserEvent::Stanza { stanza, audience } => {
+                let wanted = match audience {
+                    Audience::Available => self.presence.is_some(),
+                    Audience::Interested => self.interested,
+                };
+                if wanted { vec![Effect::Deliver(stanza)] } else { Vec::new() }
+            }
+        }
+    }
+
+    /// The presence for one who asks, if there is one and the asker may know: a contact that receives it, or
+    /// another resource of the account (RFC 6121 §4.3.2).
+    #[must_use]
+    pub fn answer_probe(&self, from: &Jid) -> Option<Effect> {
+        let presence = self.presence.as_ref()?;
+        let asker = from.to_bare();
+        let may_know = asker == self.account || self.subscription(&asker).is_from();
+        let is_self = from.as_str() == self.jid.as_str();
+        (may_know && !is_self).then(|| Effect::Route(presence.with_to(from.clone())))
+    }
+
+    /// Follows a roster change: the push, and the presence that a contact gains or loses the sight of
+    /// (RFC 6121 §3.1.5, §3.2.1).
+    fn on_roster_changed(&mut self, change: RosterChanged) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        // A request that waits is no visible change and raises no version.
+        match change.pending {
+            Some(request) => self.pending.insert(change.contact.clone(), request),
+            None => self.pending.remove(&change.contact),
+        };
+        if change.version <= self.roster_version {
+            // The roster that this session loaded has it already.
+            return effects;
+        }
+        self.roster_version = change.version;
+        let before = match change.subscription {
+            Subscription::None => self.contacts.remove(&change.contact),
+            now => self.contacts.insert(change.contact.clone(), now),
+        }
+        .unwrap_or_default();
+        if let Some(push) = change.push
+            && self.interested
+        {
+            effects.push(Effect::Deliver(push.with_to(self.jid.clone())));
+        }
+        if let Some(presence) = &self.presence {
+            match (before.is_from(), change.subscription.is_from()) {
+                (false, true) => effects.push(Effect::Route(presence.with_to(change.contact))),
+                (true, false) => {
+                    effects.push(Effect::Route(self.unavailable().with_to(change.contact)));
+                }
+                _ => {}
+            }
+        }
+        effects
+    }
+
+    /// What must be told to others when the session stops being available with `presence`: contacts,
+    /// the account's other resources, and targets of directed presence (RFC 6121 §4.5.2, §4.6.3).
+    #[must_use]
+    pub fn unavailability(&self, presence: &Stanza) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.presence.is_some() {
+            effects.push(Effect::Session(SessionChange::Presence(None)));
+            effects.push(Effect::FanOut { stanza: presence.clone(), to: self.audience() });
+        }
+        let told = |target: &&Jid| {
+            let account = target.to_bare();
+            self.presence.is_none() || !(self.subscription(&account).is_from() || account == self.account)
+        };
+        let directed = self.directed.iter().filter(told);
+        effects.extend(directed.map(|target| Effect::Route(presence.with_to(target.clone()))));
+        effects
+    }
+
+    /// What must be told to others when the session ends without a word of its client.
+    #[must_use]
+    pub fn farewell(&self) -> Vec<Effect> {
+        self.unavailability(&self.unavailable())
+    }
+
+    fn unavailable(&self) -> Stanza {
+        let kind = Kind::Presence(PresenceType::Unavailable);
+        let element = Element::builder("presence", ns::CLIENT)
+            .set(name!("type"), PresenceType::Unavailable.name())
+            .build();
+        Stanza::from_parts(kind, Some(self.jid.clone().into()), None, element)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bare(text: &str) -> BareJid {
+        BareJid::new(text).unwrap()
+    }
+
+    fn session(contacts: &[(&str, Subscription)]) -> SessionState {
+        let items = contacts.iter().map(|(contact, subscription)| {
+            let mut item = RosterItem::new(bare(contact));
+            item.subscription = *subscription;
+            item
+        });
+        SessionState::new(FullJid::new("a@b/c").unwrap(), BindIndex(1), 7, items.collect())
+    }
+
+    fn available(state: &mut SessionState) {
+        let xml = "<presence xmlns='jabber:client' from='a@b/c'/>";
+        state.apply(SessionChange::Presence(Some(Stanza::parse(xml.parse().unwrap()).unwrap())));
+    }
+
+    fn changed(version: u64, contact: &str, subscription: Subscription) -> UserEvent {
+        UserEvent::Roster(RosterChanged {
+            version,
+            contact: bare(contact),
+            subscription,
+            pending: None,
+            push: None,
+        })
+    }
+
+    fn routed(effects: &[Effect]) -> Vec<String> {
+        effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Route(stanza) => Some(String::from_utf8(stanza.to_bytes().to_vec()).unwrap()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn presence_goes_to_those_who_receive_it_and_to_the_account() {
+        use Subscription::{Both, From, To};
+        let state = session(&[("from@x", From), ("both@x", Both), ("to@x", To)]);
+        let mut audience = state.audience();
+        audience.sort();
+        assert_eq!(audience, [bare("a@b"), bare("both@x"), bare("from@x")]);
+        let mut probed: Vec<_> = state.probe_targets().cloned().collect();
+        probed.sort();
+        assert_eq!(probed, [bare("a@b"), bare("both@x"), bare("to@x")]);
+    }
+
+    #[test]
+    fn a_gained_contact_gets_presence_and_a_lost_one_unavailable() {
+        let mut state = session(&[]);
+        assert!(state.on_event(changed(8, "x@y", Subscription::From)).is_empty(), "not available yet");
+        state.on_event(changed(9, "x@y", Subscription::None));
+        available(&mut state);
+        let gained = state.on_event(changed(10, "x@y", Subscription::Both));
+        assert_eq!(routed(&gained), ["<presence to='x@y' from='a@b/c'/>"]);
+        assert!(state.on_event(changed(11, "x@y", Subscription::From)).is_empty());
+        let lost = state.on_event(changed(12, "x@y", Subscription::To));
+        assert_eq!(routed(&lost), ["<presence to='x@y' from='a@b/c' type='unavailable'/>"]);
+    }
+
+    #[test]
+    fn an_old_roster_change_is_ignored() {
+        let mut state = session(&[("x@y", Subscription::Both)]);
+        assert!(state.on_event(changed(7, "x@y", Subscription::None)).is_empty());
+        assert_eq!(state.subscription(&bare("x@y")), Subscription::Both);
+    }
+
+    #[test]
+    fn the_farewell_tells_contacts_once_and_strangers_that_were_told() {
+        let mut state = session(&[("x@y", Subscription::Both)]);
+        assert!(state.farewell().is_empty(), "nobody was told that it was available");
+        available(&mut state);
+        for target in ["x@y/z", "stranger@y/z"] {
+            state.apply(SessionChange::Directed(Jid::new(target).unwrap()));
+        }
+        let farewell = state.farewell();
+        assert!(farewell.iter().any(|effect| matches!(effect, Effect::FanOut { to, .. } if to.len() == 2)));
+        assert_eq!(routed(&farewell), ["<presence to='stranger@y/z' from='a@b/c' type='unavailable'/>"]);
+    }
+
+    #[test]
+    fn directed_presence_before_the_initial_one_is_ended_too() {
+        let mut state = session(&[("x@y", Subscription::Both)]);
+        state.apply(SessionChange::Directed(Jid::new("x@y/z").unwrap()));
+        assert_eq!(routed(&state.farewell()).len(), 1);
+    }
+}

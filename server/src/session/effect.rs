@@ -1,0 +1,93 @@
+//! Effects: what the pipeline and the session's core want done, as values.
+//!
+//! Only `session/actor.rs` performs those that touch a session, only `delivery/` the others.
+
+use bytes::Bytes;
+
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::roster::Subscription;
+use althing_proto::stanza::Stanza;
+use althing_proto::stream::error::StreamError;
+
+/// Something to be done. Effects of one packet are performed in order.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Hand the stanza to the router, which finds its receivers.
+    Route(Stanza),
+    /// Write the stanza to this session's client: it has passed the receiver's pass.
+    Deliver(Stanza),
+    /// Send a presence to the available sessions of many accounts. Serialized once.
+    FanOut {
+        /// The presence; each copy gets its receiver's bare JID as `to`.
+        stanza: Stanza,
+        /// The accounts, local or remote.
+        to: Vec<BareJid>,
+    },
+    /// Tell every session of an account, on whatever node.
+    Notify {
+        /// The account.
+        account: BareJid,
+        /// What happened.
+        event: UserEvent,
+    },
+    /// Change the session in which the packet was handled.
+    Session(SessionChange),
+}
+
+/// A change of a session's state.
+#[derive(Debug, Clone)]
+pub enum SessionChange {
+    /// The session is available with that presence, or no longer available.
+    Presence(Option<Stanza>),
+    /// The client asked for the roster: it wants pushes (RFC 6121 §2.2).
+    Interested,
+    /// A directed presence was sent (RFC 6121 §4.6): its target learns of the session's end.
+    Directed(Jid),
+    /// A directed unavailable presence was sent.
+    Undirected(Jid),
+    /// End the session and its stream with that error.
+    Close(StreamError),
+}
+
+/// Something that concerns all sessions of an account.
+#[derive(Debug, Clone)]
+pub enum UserEvent {
+    /// An item of the account's roster changed.
+    Roster(RosterChanged),
+    /// Somebody asks for the presence of the account's sessions (RFC 6121 §4.3).
+    Probe {
+        /// Who asks.
+        from: Jid,
+    },
+    /// A stanza for a class of the account's sessions.
+    Stanza {
+        /// The stanza; its `to` is the account's bare JID.
+        stanza: Stanza,
+        /// Which sessions it is for.
+        audience: Audience,
+    },
+}
+
+/// Which sessions of an account a stanza is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Those that are available.
+    Available,
+    /// Those that asked for the roster (RFC 6121 §2.2: "interested resources").
+    Interested,
+}
+
+/// What a session must know of a changed roster item.
+#[derive(Debug, Clone)]
+pub struct RosterChanged {
+    /// The roster's version after the change: a session that knows a later one ignores it.
+    pub version: u64,
+    /// The contact.
+    pub contact: BareJid,
+    /// The subscription after the change; `None` for an item that is gone.
+    pub subscription: Subscription,
+    /// The contact's subscription request that waits for an answer, as XML.
+    pub pending: Option<Bytes>,
+    /// The push for interested sessions (RFC 6121 §2.1.6), without `to`; absent where nothing visible changed.
+    pub push: Option<Stanza>,
+}

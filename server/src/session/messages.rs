@@ -1,0 +1,63 @@
+//! The actix messages of a session.
+
+use std::collections::VecDeque;
+
+use actix::{Message, MessageResponse};
+use futures_util::future::BoxFuture;
+use minidom::Element;
+
+use althing_proto::stanza::Stanza;
+use althing_proto::stream::error::StreamError;
+
+use super::effect::{Effect, UserEvent};
+use crate::pipeline::Effects;
+
+/// What a client sent and what followed from it, not yet done. The connection carries it between the
+/// session and whatever the session waits for, so that the session itself never waits.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Effects to perform first, in order.
+    pub effects: VecDeque<Effect>,
+    /// Elements from the client, in the order received.
+    pub elements: VecDeque<Element>,
+}
+
+/// How far the work went.
+#[derive(MessageResponse)]
+pub enum Progress {
+    /// All done.
+    Done,
+    /// The next effects come from outside; then the rest goes on.
+    Waiting(BoxFuture<'static, Effects>, Work),
+    /// The session has ended: nothing more will be done.
+    Ended,
+}
+
+/// Go on with work from this session's own client.
+#[derive(Message)]
+#[rtype(result = "Progress")]
+pub struct Advance(pub Work);
+
+/// A stanza for this session: it passes the receiver's pass.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Deliver(pub Stanza);
+
+/// Something that concerns all sessions of the account.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Notify(pub UserEvent);
+
+/// Why a session ends.
+#[derive(Debug, Clone)]
+pub enum EndReason {
+    /// The client closed its stream (RFC 6120 §4.4), or the connection is lost.
+    ClientGone,
+    /// The server ends it, with that stream error.
+    Error(StreamError),
+}
+
+/// End the session. Answered when its contacts were told and its route is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct End(pub EndReason);

@@ -1,0 +1,181 @@
+//! The bytes on their way from a session to its socket: bounded, with a written policy for "full".
+//!
+//! Policy: a client that lets more than the limit pile up is a slow consumer. It is counted, its queue is
+//! dropped and its stream closed with `policy-violation` (RFC 6120 §4.9.3.14). Session, reader and writer
+//! share the box on one arbiter; it never crosses a thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// Whether the box still takes bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// No more bytes are taken; those in the queue are still written.
+    Closing,
+    /// Nothing is written any more.
+    Closed,
+}
+
+/// The queue between a session and its socket's writer.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: RefCell<VecDeque<Bytes>>,
+    bytes: Cell<usize>,
+    limit: usize,
+    state: Cell<State>,
+    /// Wakes the writer.
+    filled: Notify,
+    /// Wakes the reader when the stream is to end.
+    ended: Notify,
+}
+
+/// More bytes are waiting than the limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl Outbox {
+    /// An empty box that holds at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Outbox {
+            queue: RefCell::default(),
+            bytes: Cell::new(0),
+            limit,
+            state: Cell::new(State::Open),
+            filled: Notify::new(),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Appends bytes. One that is closing swallows them: the stream is over for its client.
+    ///
+    /// # Errors
+    /// [`Full`] where the limit would be passed; nothing was appended.
+    pub fn push(&self, bytes: Bytes) -> Result<(), Full> {
+        if self.state.get() != State::Open {
+            return Ok(());
+        }
+        let total = self.bytes.get() + bytes.len();
+        if total > self.limit {
+            return Err(Full);
+        }
+        self.bytes.set(total);
+        self.queue.borrow_mut().push_back(bytes);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Closes the box: what waits is written, then `last`, then the socket is closed.
+    pub fn close(&self, last: Bytes) {
+        if self.state.get() != State::Open {
+            return;
+        }
+        self.bytes.set(self.bytes.get() + last.len());
+        self.queue.borrow_mut().push_back(last);
+        self.state.set(State::Closing);
+        self.filled.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Closes the box and drops what waits: only `last` is still tried.
+    pub fn abort(&self, last: Bytes) {
+        if self.state.get() != State::Open {
+            return;
+        }
+        self.queue.borrow_mut().clear();
+        self.bytes.set(0);
+        self.close(last);
+    }
+
+    /// Ends everything: nothing more is written. For the side that found the socket broken.
+    pub fn hang_up(&self) {
+        self.state.set(State::Closed);
+        self.queue.borrow_mut().clear();
+        self.bytes.set(0);
+        self.filled.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Waits for bytes and moves all of them into `out`; `false` when the box is closed and empty.
+    pub async fn take(&self, out: &mut Vec<u8>) -> bool {
+        loop {
+            if !self.queue.borrow().is_empty() {
+                for bytes in self.queue.borrow_mut().drain(..) {
+                    out.extend_from_slice(&bytes);
+                }
+                return true;
+            }
+            if self.state.get() != State::Open {
+                return false;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// The writer wrote `count` bytes that it had taken: they no longer count against the limit.
+    pub fn written(&self, count: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(count));
+    }
+
+    /// Waits until the stream is to end.
+    pub async fn ended(&self) {
+        while self.state.get() == State::Open {
+            self.ended.notified().await;
+        }
+    }
+
+    /// Whether bytes are still taken.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[actix_rt::test]
+    async fn bytes_come_out_in_order_and_count_until_written() {
+        let outbox = Outbox::new(6);
+        outbox.push(bytes("abc")).unwrap();
+        outbox.push(bytes("def")).unwrap();
+        let mut out = Vec::new();
+        assert!(outbox.take(&mut out).await);
+        assert_eq!(out, b"abcdef");
+        assert_eq!(outbox.push(bytes("g")), Err(Full), "taken, but not written");
+        outbox.written(6);
+        assert_eq!(outbox.push(bytes("g")), Ok(()));
+    }
+
+    #[actix_rt::test]
+    async fn closing_writes_what_waits_and_the_last_words() {
+        let outbox = Outbox::new(3);
+        outbox.push(bytes("abc")).unwrap();
+        outbox.close(bytes("</stream:stream>"));
+        outbox.push(bytes("too late")).unwrap();
+        outbox.ended().await;
+        let mut out = Vec::new();
+        assert!(outbox.take(&mut out).await);
+        assert_eq!(out, b"abc</stream:stream>");
+        assert!(!outbox.take(&mut out).await);
+    }
+
+    #[actix_rt::test]
+    async fn aborting_drops_what_waits() {
+        let outbox = Outbox::new(3);
+        outbox.push(bytes("abc")).unwrap();
+        outbox.abort(bytes("!"));
+        let mut out = Vec::new();
+        assert!(outbox.take(&mut out).await);
+        assert_eq!(out, b"!");
+    }
+}

@@ -1,0 +1,125 @@
+//! The sessions of this node: from the bind that the route table names to the actor's address.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::prelude::SendError;
+use actix::{Addr, MailboxError};
+use parking_lot::RwLock;
+
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::FullJid;
+use althing_proto::stanza::Stanza;
+
+use super::actor::Session;
+use super::effect::UserEvent;
+use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
+
+/// Why a session did not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its mailbox is full: `limits.mailbox_messages` are waiting.
+    Full,
+    /// It has ended.
+    Gone,
+}
+
+impl<T> From<SendError<T>> for Refused {
+    fn from(error: SendError<T>) -> Self {
+        match error {
+            SendError::Full(_) => Refused::Full,
+            SendError::Closed(_) => Refused::Gone,
+        }
+    }
+}
+
+/// A session as others see it. One address a session: clones of actix addresses are dear.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// The full JID.
+    pub jid: FullJid,
+    /// The bind that began the session.
+    pub index: BindIndex,
+    address: Addr<Session>,
+}
+
+impl SessionHandle {
+    /// A handle on a running session.
+    #[must_use]
+    pub fn new(jid: FullJid, index: BindIndex, address: Addr<Session>) -> Self {
+        SessionHandle { jid, index, address }
+    }
+
+    /// Puts a stanza into the session's mailbox.
+    ///
+    /// # Errors
+    /// [`Refused`]; the caller keeps to the policy of `delivery/local.rs`.
+    pub fn deliver(&self, stanza: Stanza) -> Result<(), Refused> {
+        Ok(self.address.try_send(Deliver(stanza))?)
+    }
+
+    /// Tells the session of an event.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn notify(&self, event: UserEvent) -> Result<(), Refused> {
+        Ok(self.address.try_send(Notify(event))?)
+    }
+
+    /// Lets the session go on with work of its own client.
+    ///
+    /// # Errors
+    /// [`MailboxError`] where the session is gone.
+    pub async fn advance(&self, work: Work) -> Result<Progress, MailboxError> {
+        self.address.send(Advance(work)).await
+    }
+
+    /// Ends the session and waits until its contacts were told and its route is gone. One that has
+    /// ended already is fine.
+    pub async fn end(&self, reason: EndReason) {
+        // An error says that the actor is gone, which is what was asked for.
+        let _ = self.address.send(End(reason)).await;
+    }
+}
+
+/// All sessions of this node.
+#[derive(Debug, Default)]
+pub struct SessionRegistry {
+    sessions: RwLock<HashMap<BindIndex, Arc<SessionHandle>>>,
+}
+
+impl SessionRegistry {
+    /// Adds a session.
+    pub fn insert(&self, handle: Arc<SessionHandle>) {
+        self.sessions.write().insert(handle.index, handle);
+    }
+
+    /// Removes the session that `index` began.
+    pub fn remove(&self, index: BindIndex) {
+        self.sessions.write().remove(&index);
+    }
+
+    /// The session that `index` began.
+    #[must_use]
+    pub fn get(&self, index: BindIndex) -> Option<Arc<SessionHandle>> {
+        self.sessions.read().get(&index).cloned()
+    }
+
+    /// All sessions, as they are now.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.sessions.read().values().cloned().collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.read().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

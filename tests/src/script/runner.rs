@@ -1,0 +1,73 @@
+//! Plays a script: fresh accounts, one client after another over the endpoints, step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail};
+
+use super::captures::Captures;
+use super::parser::{Action, Declared, Script, Step};
+use super::play::Player;
+use crate::endpoint::Endpoint;
+use crate::login::{Account, register_at};
+
+/// A script on its way.
+pub(super) struct Run<'a> {
+    pub(super) endpoints: &'a [Endpoint],
+    pub(super) accounts: BTreeMap<String, Account>,
+    pub(super) players: BTreeMap<String, Player>,
+    pub(super) captures: Captures,
+}
+
+/// Plays `script` against `endpoints`: the clients are dealt out to them in the order of declaration, so
+/// the same script shows one node and a cluster to be alike.
+///
+/// # Errors
+/// The first step that fails, with its line.
+pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
+    let first = endpoints.first().context("no endpoint")?;
+    let mut run =
+        Run { endpoints, accounts: BTreeMap::new(), players: BTreeMap::new(), captures: Captures::default() };
+    run.captures.set("domain", first.domain.as_str());
+    let names: BTreeSet<&str> = script.clients.iter().map(|client| client.account.as_str()).collect();
+    for name in names {
+        let account = Account::fresh(name);
+        register_at(first, &account).await.with_context(|| format!("registering {name}"))?;
+        run.accounts.insert(name.to_owned(), account);
+    }
+    for (index, declared) in script.clients.iter().enumerate() {
+        run.declare(index, declared)?;
+    }
+    for step in &script.steps {
+        run.step(step).await.with_context(|| format!("line {}", step.line))?;
+    }
+    run.nothing_left().await.context("at the end of the script")
+}
+
+impl Run<'_> {
+    fn declare(&mut self, index: usize, declared: &Declared) -> Result<()> {
+        let account = self.accounts.get(&declared.account).context("no such account")?.clone();
+        let endpoint = &self.endpoints[index % self.endpoints.len()];
+        let (name, bare) = (&declared.name, account.bare(&endpoint.domain));
+        self.captures.set(format!("{name}.user"), account.user.as_str());
+        self.captures.set(format!("{name}.password"), account.password.as_str());
+        self.captures.set(format!("{name}.resource"), declared.resource.as_str());
+        self.captures.set(name.as_str(), format!("{bare}/{}", declared.resource));
+        self.captures.set(format!("{name}.bare"), bare);
+        let player = Player::new(name, endpoint.clone(), account, &declared.resource);
+        if self.players.insert(name.clone(), player).is_some() {
+            bail!("two clients are called {name}");
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<()> {
+        match &step.action {
+            Action::ReceiveNothing => self.nothing_for(&step.who).await,
+            Action::Befriend(other) => self.befriend(&step.who, other).await,
+            action => {
+                let player = self.players.get_mut(&step.who).context("no such client")?;
+                player.play(action, &mut self.captures).await.with_context(|| step.who.clone())
+            }
+        }
+    }
+}

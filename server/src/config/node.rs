@@ -42,6 +42,14 @@ section! {
     }
 }
 
+impl Storage {
+    /// `cache_mib` in bytes.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_mib.saturating_mul(1024 * 1024)
+    }
+}
+
 words! {
     /// Forms of log lines.
     LogFormat {

@@ -13,6 +13,7 @@ pub mod storage;
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod metrics;
 pub mod node;

@@ -1,1 +1,334 @@
 //! The node's Prometheus registry.
+//!
+//! A registry belongs to one node, so that several nodes can live in one process. Hot counters are
+//! fields, found without a lookup. Adding a metric: one row in [`METRICS`], one field here.
+
+mod labels;
+mod table;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, Result,
+};
+
+use althing_proto::stanza::{Kind, StanzaCondition};
+use althing_proto::stream::error::StreamCondition;
+use althing_proto::time::Timestamp;
+
+use labels::{Counters, Counters2, Gauges, Label, Name};
+pub use labels::{Delivery, Direction, Handshake, Listener, Login, Registration, Rejection, StoreOp};
+pub use table::{METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
+
+/// The metrics of one node; clones count into the same series. Meanings: [`METRICS`].
+#[derive(Debug, Clone)]
+pub struct NodeMetrics {
+    sessions: IntGauge,
+    connections: Gauges<Listener>,
+    accepted: Counters<Listener>,
+    rejected: Counters<Rejection>,
+    handshakes: Counters<Handshake>,
+    handshake_duration: Histogram,
+    certificate_expiry: IntGauge,
+    logins: IntCounterVec,
+    session_setup_duration: Histogram,
+    registrations: Counters<Registration>,
+    stanzas: Counters2<Direction, Name>,
+    stanza_handling: Vec<Histogram>,
+    deliveries: Counters<Delivery>,
+    dropped: IntCounterVec,
+    stanza_errors: Counters<StanzaCondition>,
+    stream_errors: Counters<StreamCondition>,
+    mailbox_full: IntCounter,
+    slow_consumers: IntCounter,
+    storage_queue: IntGauge,
+    storage_size: IntGauge,
+    storage_errors: IntCounter,
+    storage_duration: Vec<Histogram>,
+}
+
+impl NodeMetrics {
+    /// Registers all metrics of the node called `node`.
+    ///
+    /// # Errors
+    ///
+    /// When `registry` holds one of them already.
+    pub fn register(registry: &Registry, node: &str) -> Result<Self> {
+        let make = Maker(registry);
+        make.gauges("althing_build_info")?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        make.gauges("althing_node_info")?.with_label_values(&[node]).set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(NodeMetrics {
+            sessions: make.gauge("althing_sessions")?,
+            connections: Gauges::new(&make.gauges("althing_connections")?),
+            accepted: make.by_label("althing_connections_accepted_total")?,
+            rejected: make.by_label("althing_connections_rejected_total")?,
+            handshakes: make.by_label("althing_tls_handshakes_total")?,
+            handshake_duration: make.histogram("althing_tls_handshake_duration_seconds")?,
+            certificate_expiry: make.gauge("althing_tls_certificate_expiry_timestamp_seconds")?,
+            session_setup_duration: make.histogram("althing_session_setup_duration_seconds")?,
+            registrations: make.by_label("althing_registrations_total")?,
+            stanzas: Counters2::new(&make.counters("althing_stanzas_total")?),
+            deliveries: make.by_label("althing_delivery_total")?,
+            dropped: make.counters("althing_stanzas_dropped_total")?,
+            stream_errors: make.by_label("althing_stream_errors_total")?,
+            mailbox_full: make.counter("althing_mailbox_full_total")?,
+            slow_consumers: make.counter("althing_slow_consumers_total")?,
+            storage_queue: make.gauge("althing_storage_queue_commands")?,
+            storage_size: make.gauge("althing_storage_size_bytes")?,
+            storage_errors: make.counter("althing_storage_errors_total")?,
+            storage_duration: make.histograms::<StoreOp>("althing_storage_duration_seconds")?,
+            stanza_handling: make.histograms::<Name>("althing_stanza_handling_duration_seconds")?,
+            logins: make.counters("althing_logins_total")?,
+            stanza_errors: make.by_label("althing_stanza_errors_total")?,
+        })
+    }
+
+    /// A client's connection was accepted.
+    pub fn connection_opened(&self, listener: Listener) {
+        self.accepted.inc(listener);
+        self.connections.add(listener, 1);
+    }
+
+    /// An accepted connection is closed.
+    pub fn connection_closed(&self, listener: Listener) {
+        self.connections.add(listener, -1);
+    }
+
+    /// A connection was closed at once, before [`NodeMetrics::connection_opened`].
+    pub fn connection_rejected(&self, reason: Rejection) {
+        self.rejected.inc(reason);
+    }
+
+    /// A TLS handshake ended after `seconds`.
+    pub fn handshake(&self, result: Handshake, seconds: f64) {
+        self.handshakes.inc(result);
+        if result != Handshake::Failed {
+            self.handshake_duration.observe(seconds);
+        }
+    }
+
+    /// When the served certificate expires.
+    pub fn certificate_expires(&self, at: Timestamp) {
+        self.certificate_expiry.set(i64::try_from(at.as_millis() / 1000).unwrap_or(i64::MAX));
+    }
+
+    /// A login with the SASL mechanism of this name ended. A name that is not ours counts as `other`,
+    /// since a client chooses it.
+    pub fn login(&self, mechanism: &str, result: Login) {
+        let known = crate::config::MECHANISMS.iter().find(|name| **name == mechanism);
+        self.logins.with_label_values(&[known.unwrap_or(&"other"), result.word()]).inc();
+    }
+
+    /// An attempt to make an account in band ended.
+    pub fn registration(&self, result: Registration) {
+        self.registrations.inc(result);
+    }
+
+    /// A client bound its resource `seconds` after its connection was accepted.
+    pub fn session_set_up(&self, seconds: f64) {
+        self.session_setup_duration.observe(seconds);
+    }
+
+    /// A session began.
+    pub fn session_started(&self) {
+        self.sessions.inc();
+    }
+
+    /// A session ended.
+    pub fn session_ended(&self) {
+        self.sessions.dec();
+    }
+
+    /// A stanza was read from a client or written to one.
+    pub fn stanza(&self, kind: Kind, direction: Direction) {
+        self.stanzas.inc(direction, kind.into());
+    }
+
+    /// The sender's session handled a stanza in `seconds`.
+    pub fn stanza_handled(&self, kind: Kind, seconds: f64) {
+        if let Some(histogram) = self.stanza_handling.get(Name::from(kind).index()) {
+            histogram.observe(seconds);
+        }
+    }
+
+    /// What became of a routed stanza.
+    pub fn delivery(&self, outcome: Delivery) {
+        self.deliveries.inc(outcome);
+    }
+
+    /// A stanza was dropped. `reason` is one word of the source, never of the wire: each makes a series.
+    pub fn dropped(&self, reason: &'static str) {
+        self.dropped.with_label_values(&[reason]).inc();
+    }
+
+    /// This server made a stanza error.
+    pub fn stanza_error(&self, condition: StanzaCondition) {
+        self.stanza_errors.inc(condition);
+    }
+
+    /// This server ended a stream with an error.
+    pub fn stream_error(&self, condition: StreamCondition) {
+        self.stream_errors.inc(condition);
+    }
+
+    /// A stanza met a full mailbox.
+    pub fn mailbox_full(&self) {
+        self.mailbox_full.inc();
+    }
+
+    /// A client was closed because it read too slowly.
+    pub fn slow_consumer(&self) {
+        self.slow_consumers.inc();
+    }
+
+    /// How many writes wait for the store.
+    pub fn storage_queue(&self, commands: usize) {
+        self.storage_queue.set(i64::try_from(commands).unwrap_or(i64::MAX));
+    }
+
+    /// Bytes of the store on disk.
+    pub fn storage_size(&self, bytes: u64) {
+        self.storage_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The store could not do what it was asked.
+    pub fn storage_error(&self) {
+        self.storage_errors.inc();
+    }
+
+    /// The store did something in `seconds`.
+    pub fn storage_did(&self, op: StoreOp, seconds: f64) {
+        if let Some(histogram) = self.storage_duration.get(op.index()) {
+            histogram.observe(seconds);
+        }
+    }
+}
+
+/// Registers metrics by their row in the table.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn row(name: &str) -> Result<&'static Metric> {
+        METRICS
+            .iter()
+            .find(|metric| metric.name == name)
+            .ok_or_else(|| Error::Msg(format!("{name} is not in the table of metrics")))
+    }
+
+    fn opts(name: &str) -> Result<(Opts, &'static [&'static str])> {
+        let row = Self::row(name)?;
+        Ok((Opts::new(row.name, row.help), row.labels))
+    }
+
+    fn add<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn gauge(&self, name: &str) -> Result<IntGauge> {
+        self.add(IntGauge::with_opts(Self::opts(name)?.0)?)
+    }
+
+    fn gauges(&self, name: &str) -> Result<IntGaugeVec> {
+        let (opts, labels) = Self::opts(name)?;
+        self.add(IntGaugeVec::new(opts, labels)?)
+    }
+
+    fn counter(&self, name: &str) -> Result<IntCounter> {
+        self.add(IntCounter::with_opts(Self::opts(name)?.0)?)
+    }
+
+    fn counters(&self, name: &str) -> Result<IntCounterVec> {
+        let (opts, labels) = Self::opts(name)?;
+        self.add(IntCounterVec::new(opts, labels)?)
+    }
+
+    fn by_label<L: Label>(&self, name: &str) -> Result<Counters<L>> {
+        Ok(Counters::new(&self.counters(name)?, &[]))
+    }
+
+    fn histogram_opts(name: &str) -> Result<(HistogramOpts, &'static [&'static str])> {
+        let row = Self::row(name)?;
+        let MetricKind::Histogram(buckets) = row.kind else {
+            return Err(Error::Msg(format!("{name} is not a histogram")));
+        };
+        Ok((HistogramOpts::new(row.name, row.help).buckets(buckets.to_vec()), row.labels))
+    }
+
+    fn histogram(&self, name: &str) -> Result<Histogram> {
+        self.add(Histogram::with_opts(Self::histogram_opts(name)?.0)?)
+    }
+
+    fn histograms<L: Label>(&self, name: &str) -> Result<Vec<Histogram>> {
+        let (opts, labels) = Self::histogram_opts(name)?;
+        let vec = self.add(HistogramVec::new(opts, labels)?)?;
+        Ok(L::ALL.iter().map(|value| vec.with_label_values(&[value.word()])).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use althing_proto::stanza::PresenceType;
+
+    use super::*;
+
+    #[test]
+    fn reference_page_is_up_to_date() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/reference/metrics.md");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), markdown(), "run `make fix`");
+    }
+
+    #[test]
+    fn the_table_and_the_registry_agree() {
+        let registry = Registry::new();
+        let metrics = NodeMetrics::register(&registry, "node-0").unwrap();
+        metrics.login("PLAIN", Login::Success);
+        metrics.dropped("filter");
+        let shown: BTreeSet<String> =
+            registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let process = PROCESS_METRICS.iter().map(|(name, _)| *name).filter(|_| cfg!(target_os = "linux"));
+        let documented: BTreeSet<String> =
+            METRICS.iter().map(|metric| metric.name).chain(process).map(str::to_owned).collect();
+        assert_eq!(shown, documented);
+    }
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("althing_"), "{}", metric.name);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == MetricKind::Counter,
+                "{}",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn clones_count_into_the_same_series_and_nodes_do_not() {
+        let (one, two) = (Registry::new(), Registry::new());
+        let metrics = NodeMetrics::register(&one, "node-0").unwrap();
+        let other = NodeMetrics::register(&two, "node-1").unwrap();
+        metrics.clone().stanza(Kind::Presence(PresenceType::Available), Direction::In);
+        assert_eq!(metrics.stanzas.get(Direction::In, Name::Presence), 1);
+        assert_eq!(metrics.stanzas.get(Direction::Out, Name::Presence), 0);
+        assert_eq!(other.stanzas.get(Direction::In, Name::Presence), 0);
+    }
+
+    #[test]
+    fn a_mechanism_chosen_by_a_stranger_makes_no_new_series() {
+        let registry = Registry::new();
+        let metrics = NodeMetrics::register(&registry, "node-0").unwrap();
+        for name in ["X-1", "X-2", "X-3"] {
+            metrics.login(name, Login::Failure);
+        }
+        let families = registry.gather();
+        let logins = families.iter().find(|family| family.name() == "althing_logins_total").unwrap();
+        assert_eq!(logins.get_metric().len(), 1);
+    }
+}

@@ -26,6 +26,27 @@ impl Stanza {
             .clone()
     }
 
+    /// The stanza as XML that stands on its own, with its namespace: for storage and for other nodes.
+    #[must_use]
+    pub fn to_standalone(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        self.write_name(&mut out);
+        writer::write_attribute("xmlns", ns::CLIENT, &mut out);
+        if let Some(to) = self.to() {
+            writer::write_attribute("to", to.as_str(), &mut out);
+        }
+        self.write_rest(&mut out);
+        out
+    }
+
+    /// Reads what [`Stanza::to_standalone`] wrote; `None` if it is no stanza. For bytes that this server
+    /// made: what comes from the network goes through [`crate::xml::reader`] and its limits.
+    #[must_use]
+    pub fn from_standalone(xml: &[u8]) -> Option<Stanza> {
+        let element = minidom::Element::from_reader(xml).ok()?;
+        Stanza::parse(element).ok()
+    }
+
     fn write_name(&self, out: &mut Vec<u8>) {
         out.push(b'<');
         out.extend_from_slice(self.kind().element_name().as_bytes());
@@ -108,5 +129,13 @@ mod tests {
             assert_eq!(copy.to().map(Jid::as_str), Some(to.as_str()));
             assert_eq!(copy.to_bytes(), stanza.with_to(to).to_bytes());
         }
+    }
+
+    #[test]
+    fn standalone_xml_is_read_back() {
+        let xml = "<presence xmlns='jabber:client' type='subscribe'><status>hi &amp; you</status></presence>";
+        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap().with_from(BareJid::new("a@b").unwrap());
+        let back = Stanza::from_standalone(&stanza.to_standalone()).unwrap();
+        assert_eq!(back.to_bytes(), stanza.to_bytes());
     }
 }

@@ -1,3 +1,33 @@
 //! Streams (RFC 6120 §4 to §7): their errors and the client-to-server machine.
+//!
+//! [`StreamMachine`] is one client's connection without its socket: [`Input`]s with a timestamp go in,
+//! [`Action`]s come out, and whoever holds the socket performs them in order. The way of a login:
+//!
+//! | file        | what                                                          | RFC 6120      |
+//! |-------------|---------------------------------------------------------------|---------------|
+//! | `machine`   | the door: inputs, the loop over bytes, how a stream ends      | §4.1, §4.4    |
+//! | `header`    | the client's header, and ours                                 | §4.7, §4.8    |
+//! | `features`  | what is offered when                                          | §4.3          |
+//! | `negotiate` | first-level elements before login: STARTTLS, registration     | §5, XEP-0077  |
+//! | `login`     | SASL                                                          | §6            |
+//! | `bind`      | resource binding                                              | §7            |
+//! | `error`     | stream errors                                                 | §4.9          |
 
+mod action;
+mod bind;
+mod config;
 pub mod error;
+mod features;
+mod header;
+mod input;
+mod login;
+mod machine;
+mod negotiate;
+mod state;
+
+pub use action::Action;
+pub use config::StreamConfig;
+pub use input::{Bar, BindError, CredentialsReply, Input, PasswordVerdict, Transport};
+pub use machine::{MAX_WAITING_BYTES, StreamMachine};
+
+pub use crate::sasl::TlsInfo;

@@ -46,6 +46,13 @@ pub enum LimitExceeded {
     /// Namespace declarations in force at one place.
     #[error("at most {0} namespace declarations may be in force")]
     Bindings(usize),
+    /// Attributes with a prefix in one stanza, bounded by
+    /// [`Limits::attributes`](super::limits::Limits::attributes) too.
+    #[error("a stanza may have at most {0} attributes with a prefix")]
+    Prefixed(usize),
+    /// Bytes of one namespace name.
+    #[error("a namespace name may have at most {0} bytes")]
+    NamespaceBytes(usize),
     /// Bytes of one name or attribute value.
     #[error("a name or attribute value may have at most {0} bytes")]
     TokenBytes(usize),

@@ -86,6 +86,8 @@ pub struct StreamReader {
     used: usize,
     /// Elements below the stanza under way.
     children: usize,
+    /// Attributes with a prefix other than `xml` in the stanza under way.
+    prefixed: usize,
     /// Whitespace came first: an XML declaration may not follow (XML 1.0 §2.8).
     padded: bool,
     /// The header was `<stream/>`, perhaps: ask the tokenizer before looking at more bytes.
@@ -107,6 +109,7 @@ impl StreamReader {
             phase: Phase::Prolog,
             used: 0,
             children: 0,
+            prefixed: 0,
             padded: false,
             drain: false,
             scope: Scope::default(),
@@ -233,6 +236,7 @@ impl StreamReader {
             }
             if self.open.is_empty() {
                 self.children = 0;
+                self.prefixed = 0;
             } else if self.children >= self.limits.children {
                 return Err(LimitExceeded::Children(self.limits.children).into());
             } else {
@@ -260,6 +264,12 @@ impl StreamReader {
             None if name == "xmlns" => self.scope.declare(head.mark, None, value),
             Some(prefix) if prefix == "xmlns" => self.scope.declare(head.mark, Some(name), value),
             Some(prefix) => {
+                if prefix != "xml" {
+                    if self.prefixed >= self.limits.attributes {
+                        return Err(LimitExceeded::Prefixed(self.limits.attributes).into());
+                    }
+                    self.prefixed += 1;
+                }
                 head.prefixed.push((prefix, name, value));
                 Ok(())
             }

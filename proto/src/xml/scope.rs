@@ -3,7 +3,7 @@
 use rxml::{Namespace, NcName, XMLNS_XMLNS};
 
 use super::error::{LimitExceeded, XmlError, not_well_formed};
-use super::limits::BINDINGS;
+use super::limits::{BINDINGS, NAMESPACE_BYTES};
 
 /// A stack of declarations, the innermost last. It is kept here, not in the tokenizer, because the
 /// tokenizer's own resolver lets a second `xmlns` on one element win over the first.
@@ -41,6 +41,9 @@ impl Scope {
         }
         if uri == XMLNS_XMLNS {
             return Err(not_well_formed("reserved namespace name"));
+        }
+        if uri.len() > NAMESPACE_BYTES {
+            return Err(LimitExceeded::NamespaceBytes(NAMESPACE_BYTES).into());
         }
         if self.bindings.len() >= BINDINGS {
             return Err(LimitExceeded::Bindings(BINDINGS).into());

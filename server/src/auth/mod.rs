@@ -1,1 +1,101 @@
-//! Credentials: making and checking them.
+//! Credentials: making and checking them, off the arbiters.
+
+pub mod rate;
+
+use std::sync::Arc;
+
+use althing_proto::jid::BareJid;
+use althing_proto::sasl::{Credentials, PasswordError, Secret};
+use althing_proto::stream::input::{CredentialsReply, PasswordVerdict};
+
+use crate::node::NodeContext;
+use crate::storage::{Account, StorageError};
+
+/// Why an account could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The name is taken.
+    #[error("the account exists already")]
+    Exists,
+    /// The password cannot be prepared (RFC 4013), or is empty.
+    #[error("the password cannot be used: {0}")]
+    Password(#[from] PasswordError),
+    /// The storage could not answer.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The server lacks randomness, or is stopping.
+    #[error("the server cannot make credentials now")]
+    Unavailable,
+}
+
+/// Makes an account. PBKDF2 takes milliseconds: it runs on the blocking pool, as many at a time as there
+/// are cores.
+///
+/// # Errors
+/// [`CreateError`].
+pub async fn create_account(
+    node: &Arc<NodeContext>,
+    user: &BareJid,
+    password: Secret,
+) -> Result<(), CreateError> {
+    if node.storage.accounts.get(user).await?.is_some() {
+        // Before the dear part: a stranger must not make the server derive keys for nothing.
+        return Err(CreateError::Exists);
+    }
+    let salt = node.random::<16>().ok_or(CreateError::Unavailable)?;
+    let iterations = node.config.auth.scram_iterations;
+    let credentials =
+        on_blocking_pool(node, move || Credentials::derive(password.expose(), iterations, salt))
+            .await
+            .ok_or(CreateError::Unavailable)??;
+    let account = Account { credentials, created: node.now() };
+    if node.storage.accounts.create(user, account).await? { Ok(()) } else { Err(CreateError::Exists) }
+}
+
+/// The credentials for a SCRAM login.
+pub async fn fetch_credentials(node: &Arc<NodeContext>, user: &BareJid) -> CredentialsReply {
+    match node.storage.accounts.get(user).await {
+        Ok(Some(account)) => {
+            CredentialsReply::Found { credentials: Box::new(account.credentials), bar: None }
+        }
+        Ok(None) => CredentialsReply::Unknown,
+        Err(error) => {
+            tracing::warn!(%error, "storage could not answer: a login fails");
+            CredentialsReply::Unavailable
+        }
+    }
+}
+
+/// Checks the password of a PLAIN login. An unknown user costs as much as a known one.
+pub async fn check_password(node: &Arc<NodeContext>, user: &BareJid, password: Secret) -> PasswordVerdict {
+    let account = match node.storage.accounts.get(user).await {
+        Ok(account) => account,
+        Err(error) => {
+            tracing::warn!(%error, "storage could not answer: a login fails");
+            return PasswordVerdict::Unavailable;
+        }
+    };
+    let (secret, iterations) = (node.decoy_secret, node.config.auth.scram_iterations);
+    let name = user.as_str().to_owned();
+    let checked = on_blocking_pool(node, move || match account {
+        Some(account) => account.credentials.verify_password(password.expose()),
+        None => {
+            althing_proto::sasl::decoy(&secret, &name, iterations).verify_password(password.expose());
+            false
+        }
+    });
+    match checked.await {
+        Some(true) => PasswordVerdict::Right,
+        Some(false) => PasswordVerdict::Wrong,
+        None => PasswordVerdict::Unavailable,
+    }
+}
+
+/// Runs something dear on the blocking pool; `None` if the node is stopping.
+async fn on_blocking_pool<T: Send + 'static>(
+    node: &Arc<NodeContext>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let _permit = node.hashing.acquire().await.ok()?;
+    tokio::task::spawn_blocking(work).await.ok()
+}

@@ -1,1 +1,77 @@
-//! Hands a stanza to its receivers.
+//! Hands a stanza to its receivers, and performs the effects that touch no session.
+
+pub mod bounce;
+pub mod fan_out;
+pub mod local;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use althing_proto::stanza::Stanza;
+
+use crate::node::NodeContext;
+use crate::pipeline::stage;
+use crate::pipeline::{Effects, View};
+use crate::router::steps::{self, Routed};
+use crate::session::core::SessionState;
+use crate::session::effect::Effect;
+
+/// Most effects that may follow from one another before the chain is cut: a module that answers its own
+/// answer is a bug, and must not become a loop.
+const MAX_CHAIN: usize = 10_000;
+
+/// Routes a stanza. Gives back what the caller must perform: at once, if it is there already, or after a
+/// wait. `session` is the sender's, where the stanza comes straight from one.
+pub fn route(
+    node: &Arc<NodeContext>,
+    stanza: Stanza,
+    session: Option<&SessionState>,
+) -> Option<BoxFuture<'static, Effects>> {
+    match steps::route(node, stanza, session) {
+        Routed::Done(effects) if effects.is_empty() => None,
+        Routed::Done(effects) => Some(Box::pin(std::future::ready(effects))),
+        Routed::Later(future) => Some(future),
+    }
+}
+
+/// Performs effects outside any session until nothing follows from them.
+pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
+    let mut queue = std::collections::VecDeque::from(effects);
+    for _ in 0..MAX_CHAIN {
+        let Some(effect) = queue.pop_front() else { return };
+        if let Some(future) = perform(node, effect) {
+            for effect in future.await.into_iter().rev() {
+                queue.push_front(effect);
+            }
+        }
+    }
+    tracing::error!(left = queue.len(), "effects follow from effects without end: the rest is dropped");
+}
+
+/// Drives what `waiting` yields, on this arbiter, without waiting for it.
+pub fn drive_aside(node: &Arc<NodeContext>, waiting: Option<BoxFuture<'static, Effects>>) {
+    if let Some(future) = waiting {
+        let node = Arc::clone(node);
+        actix_rt::spawn(async move {
+            let effects = future.await;
+            drive(&node, effects).await;
+        });
+    }
+}
+
+fn perform(node: &Arc<NodeContext>, effect: Effect) -> Option<BoxFuture<'static, Effects>> {
+    let view = View { node, session: None, now: node.now() };
+    if !stage::filter(&node.modules, &effect, &view) {
+        node.metrics.dropped("filter");
+        return None;
+    }
+    match effect {
+        Effect::Route(stanza) => return route(node, stanza, None),
+        Effect::FanOut { stanza, to } => fan_out::to_accounts(node, stanza, &to),
+        Effect::Notify { account, event } => local::notify_account(node, &account, &event),
+        // The session is gone: there is no client to write to and no state to change.
+        Effect::Deliver(_) | Effect::Session(_) => node.metrics.dropped("session_gone"),
+    }
+    None
+}

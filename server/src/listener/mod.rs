@@ -1,1 +1,3 @@
 //! Accepts connections: TCP and direct TLS.
+
+pub mod tls;

@@ -1,1 +1,93 @@
-//! One file a XEP, one registry line each.
+//! One file a XEP, one registry line each. CONTRIBUTING.md, "Add a XEP", is the recipe.
+
+mod disco;
+mod ping;
+mod presence;
+mod register;
+mod roster;
+mod session;
+mod time;
+mod version;
+
+pub use register::{Limiter, before_login};
+
+use minidom::Element;
+
+use althing_proto::stanza::Stanza;
+
+use crate::pipeline::{At, Interest, Outcome, Packet, Verdict, View};
+
+/// Every module, in the order in which each stage asks them.
+pub const REGISTRY: &[&dyn Module] = &[
+    &presence::MODULE,
+    &roster::MODULE,
+    &session::MODULE,
+    &register::MODULE,
+    &disco::MODULE,
+    &ping::MODULE,
+    &version::MODULE,
+    &time::MODULE,
+];
+
+/// What a module implements: shown in the README's table, in logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// The module's name: its file's.
+    pub name: &'static str,
+    /// The specification: `XEP-0199`, `RFC 6121 §2`.
+    pub document: &'static str,
+    /// The version of a XEP; empty for an RFC.
+    pub version: &'static str,
+    /// The specification's title.
+    pub title: &'static str,
+}
+
+/// A feature that service discovery lists (XEP-0030 §3.1), and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// The value of `var`.
+    pub var: &'static str,
+    /// [`At::SERVER`], [`At::OWN_ACCOUNT`] or both.
+    pub at: At,
+}
+
+/// A part of XMPP. It decides and returns effects; it never acts. All methods but the first have defaults.
+pub trait Module: Send + Sync {
+    /// What it implements.
+    fn spec(&self) -> Spec;
+
+    /// The stanzas that its [`Module::process`] wants to see.
+    fn interests(&self) -> &'static [Interest] {
+        &[]
+    }
+
+    /// What service discovery lists.
+    fn features(&self, _view: &View<'_>) -> Vec<Feature> {
+        Vec::new()
+    }
+
+    /// What the stream's features list after login (RFC 6120 §4.3.2).
+    fn stream_features(&self) -> Vec<Element> {
+        Vec::new()
+    }
+
+    /// Stage 1: sees every packet, may block it. Must be cheap.
+    fn preprocess(&self, _packet: &Packet, _view: &View<'_>) -> Verdict {
+        Verdict::Pass
+    }
+
+    /// Stage 2: sees the packets of its interests.
+    fn process(&self, _packet: &Packet, _view: &View<'_>) -> Outcome {
+        Outcome::Pass
+    }
+
+    /// Stage 3: sees what no processor handled.
+    fn postprocess(&self, _packet: &Packet, _view: &View<'_>) -> Outcome {
+        Outcome::Pass
+    }
+
+    /// Stage 4: sees every stanza that results; `false` stops it.
+    fn filter(&self, _stanza: &Stanza, _view: &View<'_>) -> bool {
+        true
+    }
+}

@@ -147,6 +147,7 @@ impl SessionState {
     pub fn on_event(&mut self, event: UserEvent) -> Vec<Effect> {
         match event {
             UserEvent::Roster(change) => self.on_roster_changed(change),
+            UserEvent::Probe { from } => self.answer_probe(&from).into_iter().collect(),
             UserEvent::Stanza { stanza, audience } => {
                 let wanted = match audience {
                     Audience::Available => self.presence.is_some(),
@@ -157,19 +158,31 @@ impl SessionState {
         }
     }
 
+    /// The presence for one who asks, if there is one and the asker may know: a contact that receives it, or
+    /// another resource of the account (RFC 6121 §4.3.2).
+    #[must_use]
+    pub fn answer_probe(&self, from: &Jid) -> Option<Effect> {
+        let presence = self.presence.as_ref()?;
+        let asker = from.to_bare();
+        let may_know = asker == self.account || self.subscription(&asker).is_from();
+        let is_self = from.as_str() == self.jid.as_str();
+        (may_know && !is_self).then(|| Effect::Route(presence.with_to(from.clone())))
+    }
+
     /// Follows a roster change: the push, and the presence that a contact gains or loses the sight of
     /// (RFC 6121 §3.1.5, §3.2.1).
     fn on_roster_changed(&mut self, change: RosterChanged) -> Vec<Effect> {
         let mut effects = Vec::new();
+        // A request that waits is no visible change and raises no version.
+        match change.pending {
+            Some(request) => self.pending.insert(change.contact.clone(), request),
+            None => self.pending.remove(&change.contact),
+        };
         if change.version <= self.roster_version {
             // The roster that this session loaded has it already.
             return effects;
         }
         self.roster_version = change.version;
-        match change.pending {
-            Some(request) => self.pending.insert(change.contact.clone(), request),
-            None => self.pending.remove(&change.contact),
-        };
         let before = match change.subscription {
             Subscription::None => self.contacts.remove(&change.contact),
             now => self.contacts.insert(change.contact.clone(), now),

@@ -54,6 +54,11 @@ pub enum SessionChange {
 pub enum UserEvent {
     /// An item of the account's roster changed.
     Roster(RosterChanged),
+    /// Somebody asks for the presence of the account's sessions (RFC 6121 §4.3).
+    Probe {
+        /// Who asks.
+        from: Jid,
+    },
     /// A stanza for a class of the account's sessions.
     Stanza {
         /// The stanza; its `to` is the account's bare JID.

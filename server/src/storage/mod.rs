@@ -1,1 +1,249 @@
 //! Durable data: one small trait a concern.
+//!
+//! | place                  | for                                                             |
+//! |------------------------|-----------------------------------------------------------------|
+//! | [`memory`]             | tests and simulation; gone with the process                     |
+//! | [`embedded`]           | the default: sled below the data directory, typed commands      |
+//!
+//! Each place passes the same suite (`conformance.rs`). What a trait's method has answered is
+//! durable: it survives the death of the process (in `memory`: of nothing). Reads never see half
+//! of a change; they may see a change a moment before it is answered. One exception: the rows of a
+//! deleted user with very many of them go by steps after the account itself.
+//!
+//! Every row belongs to an account: a change for a user without one is refused with
+//! [`StorageError::UnknownUser`], so that a change that crosses a deletion leaves nothing behind for
+//! whoever takes the name next. Reads for such a user find nothing.
+
+mod error;
+mod roster_rules;
+
+pub mod embedded;
+pub mod memory;
+
+#[cfg(test)]
+mod conformance;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::{RosterChange, RosterError, RosterItem, RosterOutcome};
+use althing_proto::sasl::Credentials;
+use althing_proto::time::Timestamp;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use embedded::EmbeddedOptions;
+pub use error::StorageError;
+
+/// Largest value of [`PrivateData`], in bytes. sled keeps larger ones badly, and one client could
+/// fill the disk with them.
+pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+
+/// Longest key and longest namespace of [`PrivateData`], in bytes.
+pub const MAX_KEY_BYTES: usize = 4 * 1024;
+
+/// What the server keeps of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// What a password is checked against; the password itself is not kept.
+    pub credentials: Credentials,
+    /// When the account was made.
+    pub created: Timestamp,
+}
+
+/// Who may log in.
+#[async_trait]
+pub trait Accounts: Send + Sync {
+    /// The account of `user`, `None` if there is none.
+    async fn get(&self, user: &BareJid) -> Result<Option<Account>, StorageError>;
+
+    /// Makes an account. `false`: the user has one, which stays as it is.
+    async fn create(&self, user: &BareJid, account: Account) -> Result<bool, StorageError>;
+
+    /// Replaces the credentials. `false`: there is no such account.
+    async fn set_credentials(&self, user: &BareJid, credentials: Credentials) -> Result<bool, StorageError>;
+
+    /// Deletes the account with everything that the user owns: roster, private data. All of it or
+    /// nothing, whenever the process dies. `false`: there is no such account.
+    async fn delete(&self, user: &BareJid) -> Result<bool, StorageError>;
+
+    /// Up to `limit` users of `domain` that come after `after`, in the order of their local parts
+    /// (bytewise). For the next page, pass the last one.
+    async fn list(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError>;
+}
+
+/// A roster as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Roster {
+    /// Grows by one with each change that is pushed; 0: never changed. It begins anew when an
+    /// account is deleted and made again.
+    pub version: u64,
+    /// All items, those that are not [`listed`](RosterItem::listed) too, ordered by domain, then
+    /// local part of the contact.
+    pub items: Vec<RosterItem>,
+}
+
+/// How many items a roster may have. Enforced where an item is added; a smaller limit removes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterLimits {
+    /// Most contacts in a roster; above it [`RosterError::RosterFull`].
+    pub items: u32,
+    /// Most requests of contacts that are not in the roster; above it [`RosterError::TooManyRequests`].
+    pub requests: u32,
+}
+
+impl Default for RosterLimits {
+    fn default() -> Self {
+        RosterLimits { items: 1_000, requests: 100 }
+    }
+}
+
+/// What a roster change came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The version of the roster afterwards; a push carries it.
+    pub version: u64,
+    /// What the server has to do.
+    pub outcome: RosterOutcome,
+}
+
+/// Who is in whose roster (RFC 6121 §2).
+#[async_trait]
+pub trait Rosters: Send + Sync {
+    /// The roster of `owner`; an empty one of version 0 if it never had an item.
+    async fn load(&self, owner: &BareJid) -> Result<Roster, StorageError>;
+
+    /// Applies `change` to what `owner` has for `contact`. Changes of one roster happen one after the
+    /// other, each wholly or not at all; the inner error says why the change is not allowed.
+    async fn change(
+        &self,
+        owner: &BareJid,
+        contact: &BareJid,
+        change: RosterChange,
+        limits: RosterLimits,
+    ) -> Result<Result<Changed, RosterError>, StorageError>;
+
+    /// The item for `contact` in the roster of `owner`, listed or not.
+    async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError>;
+}
+
+/// Rows that modules keep for a user: (user, namespace of the module, key) -> bytes.
+///
+/// How many rows a client may make is for the module to bound.
+#[async_trait]
+pub trait PrivateData: Send + Sync {
+    /// The value of a row.
+    async fn get(&self, user: &BareJid, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Writes a row, over an older one if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError::TooLarge`] above [`MAX_VALUE_BYTES`] and [`MAX_KEY_BYTES`].
+    async fn put(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), StorageError>;
+
+    /// Deletes a row. `false`: there is no such row.
+    async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError>;
+
+    /// Up to `limit` rows of one namespace whose keys come after `after`, ordered by key (bytewise).
+    async fn list(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError>;
+}
+
+/// What a place of storage can do beside its data.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Returns when everything that was written before is durable.
+    async fn flush(&self) -> Result<(), StorageError>;
+
+    /// Finishes what is queued, flushes, and lets go of the files; everything after it fails with
+    /// [`StorageError::Closed`]. May be called twice.
+    async fn close(&self) -> Result<(), StorageError>;
+
+    /// The failure after which the store writes no more, if there was one. A node with such a store
+    /// is not ready.
+    fn failure(&self) -> Option<StorageError>;
+
+    /// Bytes on disk; 0 where there is none.
+    async fn size_on_disk(&self) -> Result<u64, StorageError>;
+}
+
+/// All stores of a node, wherever they are.
+#[derive(Clone)]
+pub struct Storage {
+    /// Who may log in.
+    pub accounts: Arc<dyn Accounts>,
+    /// Who is in whose roster.
+    pub rosters: Arc<dyn Rosters>,
+    /// What modules keep for users.
+    pub private: Arc<dyn PrivateData>,
+    /// The place itself.
+    pub engine: Arc<dyn Engine>,
+}
+
+impl Storage {
+    /// Stores that live as long as this value.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::of(Arc::new(memory::Memory::default()))
+    }
+
+    /// Opens the embedded store below `dir`, or makes it. Blocks for as long as recovery takes.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] if another process has it, [`StorageError::WrongVersion`] if another
+    /// release made it, [`StorageError::Corrupt`] and [`StorageError::Io`] as they say.
+    pub fn open_embedded(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
+        Ok(Self::of(Arc::new(embedded::Embedded::open(dir, options)?)))
+    }
+
+    fn of<S: Accounts + Rosters + PrivateData + Engine + 'static>(store: Arc<S>) -> Self {
+        Storage { accounts: store.clone(), rosters: store.clone(), private: store.clone(), engine: store }
+    }
+
+    /// See [`Engine::flush`].
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn flush(&self) -> Result<(), StorageError> {
+        self.engine.flush().await
+    }
+
+    /// See [`Engine::close`].
+    ///
+    /// # Errors
+    /// If the last flush failed.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        self.engine.close().await
+    }
+}
+
+/// Refuses names and values of private rows that are too large.
+fn check_row(namespace: &str, key: &str, value: &[u8]) -> Result<(), StorageError> {
+    for (what, size, limit) in [
+        ("namespace", namespace.len(), MAX_KEY_BYTES),
+        ("key", key.len(), MAX_KEY_BYTES),
+        ("value", value.len(), MAX_VALUE_BYTES),
+    ] {
+        if size > limit {
+            return Err(StorageError::TooLarge { what, size, limit });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+# The doors of this repository. `make verify` never writes; `make fix` may.
+# Recipes that a fresh machine needs: a Rust toolchain, and python3 with venv for `make test`.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test verify fix wire fuzz bench tidy clients references
+
+CARGO ?= cargo
+PYTHON ?= python3
+SECONDS ?= 60
+FUZZ_TARGETS := xml_reader stream_machine jid
+VENV := .venv
+ALTHING := target/debug/althing
+REFERENCES := config:reference/config.md single:config/single.toml metrics:reference/metrics.md \
+              log-fields:reference/log-fields.md
+
+help: ## list these doors
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(ALTHING) ## build, then run a development server with the accounts alice and bob; Ctrl-C stops it
+	$(ALTHING) dev --demo
+
+test: $(ALTHING) $(VENV)/.installed ## run all tests: Rust, wire scripts, slixmpp
+	$(CARGO) test --workspace
+	$(VENV)/bin/python -m pytest tests/python -q
+
+verify: ## check format, lints, the tidy rules, and dependencies when cargo-deny is installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test -q -p althing-tests --test tidy
+	@if command -v cargo-deny >/dev/null; then \
+		$(CARGO) deny check bans licenses sources; \
+	else \
+		echo "skipped: cargo-deny is not installed (cargo install --locked cargo-deny)"; \
+	fi
+
+fix: ## format, apply lint suggestions, write the reference pages anew
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+	$(MAKE) references
+
+references: $(ALTHING)
+	@mkdir -p deploy/reference deploy/config
+	@for pair in $(REFERENCES); do \
+		$(ALTHING) reference $${pair%%:*} > deploy/$${pair#*:}.new && \
+		mv deploy/$${pair#*:}.new deploy/$${pair#*:} || exit 1; \
+	done
+
+wire: $(ALTHING) ## run the wire scripts only
+	$(CARGO) test -p althing-tests --test wire
+
+tidy: ## let the house read itself
+	$(CARGO) test -q -p althing-tests --test tidy
+
+fuzz: ## fuzz each target for SECONDS (default 60); needs the nightly toolchain
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		echo "== $$target for $(SECONDS) s"; \
+		(cd proto && $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536) || exit 1; \
+	done
+
+bench: ## run the benchmarks
+	$(CARGO) bench -p althing-server
+
+clients: $(ALTHING) ## drive profanity and xmpp.js against a fresh node; installs them when missing
+	tests/clients/run
+
+# Cargo knows best what has changed, so it is always asked.
+.PHONY: $(ALTHING)
+$(ALTHING):
+	$(CARGO) build -p althing-server --bin althing
+
+# Made anew when the pins change.
+$(VENV)/.installed: tests/python/requirements.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "python3 with venv is needed: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	@touch $@

@@ -1,0 +1,81 @@
+//! What the holder of the socket must do, and the pen that writes it down.
+
+use bytes::Bytes;
+use minidom::Element;
+
+use crate::jid::{BareJid, ResourcePart};
+use crate::ns;
+use crate::sasl::Secret;
+use crate::xml::writer::write_element;
+
+/// A thing to do. Actions are done in the order they come.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Send these bytes.
+    Send(Bytes),
+    /// Flush, then do the TLS handshake as its server; answer `TlsEstablished`. Bytes that were read
+    /// before the handshake must not be handed in after it.
+    StartTls,
+    /// Look up the credentials of an account, which may not exist; answer `Credentials`.
+    FetchCredentials {
+        /// The account.
+        user: BareJid,
+    },
+    /// Check a password off the event loop; answer `PasswordChecked`. For an account that does not exist
+    /// check it against [`decoy`](crate::sasl::decoy) credentials, so that the answer takes as long.
+    CheckPassword {
+        /// The account.
+        user: BareJid,
+        /// The password.
+        password: Secret,
+    },
+    /// Bind a resource; answer `Bound`.
+    Bind {
+        /// The account, logged in.
+        user: BareJid,
+        /// The resource.
+        resource: ResourcePart,
+        /// Whether the client asked for it; else it was made here and is unguessable.
+        requested: bool,
+    },
+    /// Answer an iq of a client that has not logged in (XEP-0077), with `PreLoginReply`.
+    PreLogin(Element),
+    /// A first-level element of a bound client: a stanza, or what its features have negotiated.
+    Element(Element),
+    /// The peer has ended its stream in order. The end of ours follows.
+    StreamClosed,
+    /// Flush what was sent, then close the connection. The last action of each stream.
+    Close,
+}
+
+/// Collects actions; sends that follow each other become one.
+pub(super) struct Output<'a> {
+    actions: &'a mut Vec<Action>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(actions: &'a mut Vec<Action>) -> Self {
+        Output { actions, bytes: Vec::new() }
+    }
+
+    /// Where to write what is to be sent.
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(super) fn send(&mut self, element: &Element) {
+        write_element(element, ns::CLIENT, &mut self.bytes);
+    }
+
+    pub(super) fn push(&mut self, action: Action) {
+        self.flush();
+        self.actions.push(action);
+    }
+
+    pub(super) fn flush(&mut self) {
+        if !self.bytes.is_empty() {
+            self.actions.push(Action::Send(Bytes::from(std::mem::take(&mut self.bytes))));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `althing user`: accounts, while the node is down.
+
+use std::io::{BufRead, IsTerminal};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+use super::ConfigFile;
+use super::accounts::Accounts;
+use super::console::say;
+use crate::config::Config;
+
+/// Longest line that is read as a password, in bytes.
+const PASSWORD_LINE_BYTES: u64 = 4096;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Make an account
+    Add(Secret),
+    /// Set the password of an account
+    Passwd(Secret),
+    /// List all accounts, one a line
+    List(ConfigFile),
+    /// Delete an account with everything it owns
+    Delete(Whom),
+}
+
+/// Arguments that name an account.
+#[derive(Debug, Args)]
+pub(super) struct Whom {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Address of the account: user@domain
+    jid: String,
+}
+
+/// Arguments that name an account and where its password comes from.
+#[derive(Debug, Args)]
+pub(super) struct Secret {
+    #[command(flatten)]
+    whom: Whom,
+    /// Read the password from the first line of standard input instead of asking for it
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+pub(super) fn user(command: &UserCommand) -> anyhow::Result<()> {
+    actix_rt::System::new().block_on(perform(command))
+}
+
+async fn perform(command: &UserCommand) -> anyhow::Result<()> {
+    match command {
+        UserCommand::Add(secret) => {
+            let jid = &secret.whom.jid;
+            let accounts = open(&secret.whom.config)?;
+            accounts.check(jid)?;
+            let outcome = match read_password(secret.password_stdin) {
+                Ok(password) => accounts.add(jid, &password).await,
+                Err(error) => Err(error),
+            };
+            accounts.close().await?;
+            if !outcome? {
+                bail!("{jid} exists already; `althing user passwd` sets its password");
+            }
+            say(format_args!("{jid}: made"))?;
+        }
+        UserCommand::Passwd(secret) => {
+            let jid = &secret.whom.jid;
+            let accounts = open(&secret.whom.config)?;
+            accounts.check(jid)?;
+            let outcome = match read_password(secret.password_stdin) {
+                Ok(password) => accounts.set_password(jid, &password).await,
+                Err(error) => Err(error),
+            };
+            accounts.close().await?;
+            if !outcome? {
+                bail!("{jid}: no such account");
+            }
+            say(format_args!("{jid}: password set"))?;
+        }
+        UserCommand::List(config) => {
+            let accounts = open(config)?;
+            let outcome = accounts.list(|jid| Ok(say(jid)?)).await;
+            accounts.close().await?;
+            outcome?;
+        }
+        UserCommand::Delete(whom) => {
+            let accounts = open(&whom.config)?;
+            let outcome = accounts.delete(&whom.jid).await;
+            accounts.close().await?;
+            if !outcome? {
+                bail!("{}: no such account", whom.jid);
+            }
+            say(format_args!("{}: deleted", whom.jid))?;
+        }
+    }
+    Ok(())
+}
+
+fn open(config: &ConfigFile) -> anyhow::Result<Accounts> {
+    Accounts::open(&Config::load(&config.path)?)
+}
+
+/// From standard input, or asked for twice.
+fn read_password(from_stdin: bool) -> anyhow::Result<String> {
+    if from_stdin {
+        return first_line(std::io::stdin().lock());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("no terminal to ask for the password on; use --password-stdin");
+    }
+    let ask = |prompt: &str| rpassword::prompt_password(prompt).context("the password cannot be read");
+    let password = ask("Password: ")?;
+    if password != ask("Once more: ")? {
+        bail!("the two passwords differ");
+    }
+    Ok(password)
+}
+
+/// The first line without its end; the rest of the input is left alone.
+fn first_line(input: impl BufRead) -> anyhow::Result<String> {
+    let mut line = String::new();
+    input.take(PASSWORD_LINE_BYTES).read_line(&mut line).context("the password cannot be read")?;
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_the_line_is_not_part_of_the_password() {
+        assert_eq!(first_line(&b" two words \r\nrest"[..]).unwrap(), " two words ");
+        assert_eq!(first_line(&b"no end"[..]).unwrap(), "no end");
+        assert!(first_line(&b"\xff\n"[..]).is_err());
+    }
+}

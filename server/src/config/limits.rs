@@ -1,0 +1,38 @@
+//! Section `[limits]`: bounds on what a stranger can fill.
+
+use super::section::section;
+
+section! {
+    /// Bounds on what a stranger can fill. A client that passes one gets a stream error and is closed.
+    Limits = "limits" {
+        /// Client connections at the same time, on all listeners together. One more is closed at once.
+        connections: usize = 100_000, in 1..=10000000;
+        /// Client connections at the same time from one IP address. Loopback addresses are not counted.
+        connections_per_ip: usize = 1_000, in 1..=10000000;
+        /// Bytes of one stanza after login.
+        stanza_bytes: usize = 262_144, in 10240..=16777216;
+        /// Bytes of one element before login (RFC 6120 §13.12 asks for at least 10000).
+        stanza_bytes_before_login: usize = 10_240, in 10000..=16777216;
+        /// Elements inside one another, the stanza counted as the first.
+        depth: usize = 64, in 8..=1024;
+        /// Attributes of one element, namespace declarations counted.
+        attributes: usize = 64, in 16..=4096;
+        /// Elements in one stanza, at every depth.
+        children: usize = 4_096, in 64..=1048576;
+        /// Seconds from the connection to the bound resource, the TLS handshake counted.
+        login_timeout_s: u64 = 30, in 1..=3600;
+        /// Bytes that wait to be written to one client. A client that reads too slowly to stay below is closed.
+        outbox_bytes: usize = 1_048_576, in 65536..=1073741824;
+        /// Seconds that a client with waiting bytes may take none of them before it is closed.
+        outbox_stall_s: u64 = 60, in 1..=3600;
+        /// Stanzas that wait for one session. What happens to more is the slow-consumer policy.
+        mailbox_stanzas: usize = 1_024, in 16..=1048576;
+        /// Seconds of silence after which the kernel asks whether the client's host is still there (TCP
+        /// keepalive).
+        tcp_keepalive_s: u64 = 120, in 5..=86400;
+        /// Contacts in one roster.
+        roster_items: usize = 1_000, in 1..=100000;
+        /// Subscription requests that wait for one user's answer. Further ones are dropped.
+        pending_subscriptions: usize = 200, in 1..=100000;
+    }
+}

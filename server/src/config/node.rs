@@ -1,0 +1,72 @@
+//! Sections `[node]`, `[xmpp]`, `[storage]`, `[log]` and `[runtime]`: the node itself.
+
+use std::path::PathBuf;
+
+use super::section::{section, words};
+
+section! {
+    /// Who this node is and where its data lies.
+    Node = "node" {
+        /// Stable name of the node; in Kubernetes the name of the pod.
+        name: String = "node-0".to_owned();
+        /// Directory of everything the node keeps. It is made when it is not there.
+        data_dir: PathBuf = PathBuf::from("/var/lib/althing");
+    }
+}
+
+section! {
+    /// The XMPP service.
+    Xmpp = "xmpp" {
+        /// Domains that this server is responsible for. A stream without `to` is taken to mean the first.
+        domains: Vec<String> = vec!["localhost".to_owned()];
+    }
+}
+
+words! {
+    /// Places where durable data can be kept.
+    Backend {
+        /// Files below `node.data_dir`.
+        Embedded = "embedded",
+        /// Nowhere: all accounts and rosters are gone when the node stops. For tests.
+        Memory = "memory",
+    }
+}
+
+section! {
+    /// Where accounts, rosters and private data are kept.
+    Storage = "storage" {
+        /// `embedded`: files below `node.data_dir`. `memory`: nowhere, all is gone when the node stops.
+        backend: Backend = Backend::Embedded;
+        /// Mebibytes of memory that the embedded store may use to keep pages at hand.
+        cache_mib: u64 = 128, in 8..=1048576;
+    }
+}
+
+words! {
+    /// Forms of log lines.
+    LogFormat {
+        /// For people.
+        Human = "human",
+        /// One JSON object a line, for log collectors.
+        Json = "json",
+    }
+}
+
+section! {
+    /// The log, written to standard error.
+    Log = "log" {
+        /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), then exceptions by module,
+        /// separated by commas: `info,althing_server::router=debug`.
+        filter: String = "info".to_owned();
+        /// `human`: lines for people. `json`: one object a line, fields as in log-fields.md.
+        format: LogFormat = LogFormat::Human;
+    }
+}
+
+section! {
+    /// Threads.
+    Runtime = "runtime" {
+        /// Threads that run sessions; 0 means one a processor core.
+        workers: usize = 0, in 0..=1024;
+    }
+}

@@ -1,0 +1,107 @@
+//! The reference page and the example file, made from the sections' definitions.
+
+use std::fmt::Write as _;
+
+use super::section::Key;
+use super::sources::ENV_PREFIX;
+use super::{Config, SECTIONS, SectionInfo};
+
+/// The text of `deploy/reference/config.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = format!(
+        "# Configuration\n\n\
+         Made by `althing reference config`; do not edit.\n\n\
+         One TOML file (`althing run --config FILE`); relative paths in it count from its directory. Every key can\n\
+         be set by an environment variable, which wins over the file: `{ENV_PREFIX}SECTION__KEY`, a list as TOML or\n\
+         with commas between its items. Secrets stand in files, and keys name these files. An unknown key is an error.\n\
+         `althing check-config --config FILE` says what is wrong with a file.\n"
+    );
+    for section in SECTIONS {
+        let _ = write!(out, "\n## `[{}]`\n\n{}\n\n", section.name, joined(section.about));
+        out.push_str("| key | allowed | default | meaning |\n|---|---|---|---|\n");
+        for key in section.keys {
+            let default = default_of(section, key).map_or("not set".to_owned(), |text| format!("`{text}`"));
+            let allowed = key.allowed();
+            let _ = writeln!(out, "| `{}` | {allowed} | {default} | {} |", key.name, joined(key.text));
+        }
+    }
+    out
+}
+
+/// The text of `deploy/config/single.toml`: every key with its default, or an example where it has none.
+#[must_use]
+pub fn example() -> String {
+    let mut out = "# Althing on one node: every key with its default. Made by `althing reference single`.\n\
+         # What differs from a default stays in your file, the rest can go.\n"
+        .to_owned();
+    for section in SECTIONS {
+        let _ = write!(out, "\n{}[{}]\n", comment(section.about), section.name);
+        for key in section.keys {
+            let default = default_of(section, key);
+            let _ = writeln!(out, "\n{}# Allowed: {}.", comment(key.text), key.allowed());
+            match (default, key.example.first()) {
+                (Some(value), _) => writeln!(out, "{} = {value}", key.name),
+                (None, Some(value)) => writeln!(out, "# Not set by default.\n{} = {value}", key.name),
+                (None, None) => writeln!(out, "# Not set by default.\n# {} =", key.name),
+            }
+            .unwrap_or_default();
+        }
+    }
+    out
+}
+
+/// The default as TOML; none for a key that is not set.
+fn default_of(section: &SectionInfo, key: &Key) -> Option<String> {
+    let defaults = toml::Table::try_from(Config::default()).ok()?;
+    defaults.get(section.name)?.get(key.name).map(toml::Value::to_string)
+}
+
+fn joined(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+fn comment(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("# {}\n", line.trim())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn deployed(path: &str) -> String {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path);
+        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    }
+
+    #[test]
+    fn reference_page_is_up_to_date() {
+        assert_eq!(deployed("reference/config.md"), markdown(), "run `make fix`");
+    }
+
+    #[test]
+    fn example_file_is_up_to_date() {
+        assert_eq!(deployed("config/single.toml"), example(), "run `make fix`");
+    }
+
+    #[test]
+    fn example_file_loads_and_means_the_defaults() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/single.toml");
+        let mut config = Config::load_with(&file, []).unwrap();
+        assert_eq!(config.tls.certificate.take().unwrap(), Path::new("/etc/althing/tls/tls.crt"));
+        assert_eq!(config.tls.key.take().unwrap(), Path::new("/etc/althing/tls/tls.key"));
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn every_key_is_explained() {
+        for section in SECTIONS {
+            for key in section.keys {
+                assert!(joined(key.text).len() > 10, "{}.{}", section.name, key.name);
+                assert!(example().contains(&format!("\n{} = ", key.name)), "{}.{}", section.name, key.name);
+            }
+        }
+    }
+}

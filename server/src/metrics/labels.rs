@@ -1,0 +1,253 @@
+//! Labels with a closed set of values, and counters that are found by index instead of by hash.
+
+use std::marker::PhantomData;
+
+use althing_proto::stanza::{Kind, StanzaCondition};
+use althing_proto::stream::error::StreamCondition;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+/// A label whose values are all known beforehand.
+pub trait Label: Copy + 'static {
+    /// All values, in the order of their indices.
+    const ALL: &'static [Self];
+    /// The value's place in [`Label::ALL`].
+    fn index(self) -> usize;
+    /// The value as Prometheus shows it.
+    fn word(self) -> &'static str;
+}
+
+macro_rules! labels {
+    ($( $(#[doc = $about:literal])+ $name:ident { $( $(#[doc = $text:literal])+ $variant:ident = $word:literal, )+ } )+) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum $name { $( $(#[doc = $text])+ $variant, )+ }
+
+            impl Label for $name {
+                const ALL: &'static [Self] = &[$($name::$variant),+];
+                fn index(self) -> usize { self as usize }
+                fn word(self) -> &'static str { match self { $($name::$variant => $word),+ } }
+            }
+        )+
+    };
+}
+
+labels! {
+    /// A client-to-server listener.
+    Listener {
+        /// `listen.c2s`: STARTTLS.
+        C2s = "c2s",
+        /// `listen.c2s_tls`: direct TLS.
+        C2sTls = "c2s_tls",
+    }
+    /// Why a connection was closed right after it was accepted.
+    Rejection {
+        /// `limits.connections` is reached.
+        Limit = "limit",
+        /// `limits.connections_per_ip` is reached.
+        PerIpLimit = "per_ip_limit",
+    }
+    /// How a TLS handshake ended.
+    Handshake {
+        /// With TLS 1.2.
+        Tls12 = "1.2",
+        /// With TLS 1.3.
+        Tls13 = "1.3",
+        /// It failed or took too long.
+        Failed = "failed",
+    }
+    /// How a login ended.
+    Login {
+        /// The client is who it says it is.
+        Success = "success",
+        /// Wrong password, unknown user, or a broken exchange.
+        Failure = "failure",
+        /// The server could not check.
+        Unavailable = "unavailable",
+    }
+    /// How an attempt to make an account ended (XEP-0077).
+    Registration {
+        /// The account was made.
+        Created = "created",
+        /// The name is taken.
+        Conflict = "conflict",
+        /// The address made too many.
+        RateLimited = "rate_limited",
+        /// The request was malformed or not allowed.
+        Refused = "refused",
+    }
+    /// Names of stanzas (RFC 6120 §8.2).
+    Name {
+        /// `<message/>`.
+        Message = "message",
+        /// `<presence/>`.
+        Presence = "presence",
+        /// `<iq/>`.
+        Iq = "iq",
+    }
+    /// Which way a stanza went, seen from the server.
+    Direction {
+        /// From a client.
+        In = "in",
+        /// To a client.
+        Out = "out",
+    }
+    /// What became of a stanza that was routed.
+    Delivery {
+        /// Put into the mailbox of a session.
+        Delivered = "delivered",
+        /// Answered by the server itself.
+        Answered = "answered",
+        /// Sent back as an error.
+        Bounced = "bounced",
+        /// Dropped, as the rules or the bounds ask; `althing_stanzas_dropped_total` says why.
+        Dropped = "dropped",
+    }
+    /// What the store did.
+    StoreOp {
+        /// A read.
+        Read = "read",
+        /// A write, from the queue to the answer.
+        Write = "write",
+        /// One flush to the disk.
+        Flush = "flush",
+    }
+}
+
+impl From<Kind> for Name {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Message(_) => Name::Message,
+            Kind::Presence(_) => Name::Presence,
+            Kind::Iq(_) => Name::Iq,
+        }
+    }
+}
+
+impl Label for StanzaCondition {
+    const ALL: &'static [Self] = StanzaCondition::ALL;
+    fn index(self) -> usize {
+        self as usize
+    }
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl Label for StreamCondition {
+    const ALL: &'static [Self] = StreamCondition::ALL;
+    fn index(self) -> usize {
+        self as usize
+    }
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+/// One counter a label value; each series exists from the start, with zero.
+#[derive(Debug, Clone)]
+pub struct Counters<L> {
+    counters: Vec<IntCounter>,
+    label: PhantomData<L>,
+}
+
+impl<L: Label> Counters<L> {
+    pub(super) fn new(vec: &IntCounterVec, before: &[&str]) -> Self {
+        let counter = |value: &L| vec.with_label_values(&with(before, value.word()));
+        Counters { counters: L::ALL.iter().map(counter).collect(), label: PhantomData }
+    }
+
+    /// Counts one.
+    pub fn inc(&self, value: L) {
+        self.add(value, 1);
+    }
+
+    /// Counts `number`.
+    pub fn add(&self, value: L, number: u64) {
+        if let Some(counter) = self.counters.get(value.index()) {
+            counter.inc_by(number);
+        }
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn get(&self, value: L) -> u64 {
+        self.counters.get(value.index()).map_or(0, IntCounter::get)
+    }
+}
+
+/// One counter a pair of label values.
+#[derive(Debug, Clone)]
+pub struct Counters2<A, B> {
+    rows: Vec<Counters<B>>,
+    label: PhantomData<A>,
+}
+
+impl<A: Label, B: Label> Counters2<A, B> {
+    pub(super) fn new(vec: &IntCounterVec) -> Self {
+        let row = |value: &A| Counters::new(vec, &[value.word()]);
+        Counters2 { rows: A::ALL.iter().map(row).collect(), label: PhantomData }
+    }
+
+    /// Counts one.
+    pub fn inc(&self, first: A, second: B) {
+        if let Some(row) = self.rows.get(first.index()) {
+            row.inc(second);
+        }
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn get(&self, first: A, second: B) -> u64 {
+        self.rows.get(first.index()).map_or(0, |row| row.get(second))
+    }
+}
+
+/// One gauge a label value.
+#[derive(Debug, Clone)]
+pub struct Gauges<L> {
+    gauges: Vec<IntGauge>,
+    label: PhantomData<L>,
+}
+
+impl<L: Label> Gauges<L> {
+    pub(super) fn new(vec: &IntGaugeVec) -> Self {
+        let gauge = |value: &L| vec.with_label_values(&[value.word()]);
+        Gauges { gauges: L::ALL.iter().map(gauge).collect(), label: PhantomData }
+    }
+
+    /// Adds `number`, which may be negative.
+    pub fn add(&self, value: L, number: i64) {
+        if let Some(gauge) = self.gauges.get(value.index()) {
+            gauge.add(number);
+        }
+    }
+
+    /// The gauge's value.
+    #[must_use]
+    pub fn get(&self, value: L) -> i64 {
+        self.gauges.get(value.index()).map_or(0, IntGauge::get)
+    }
+}
+
+fn with<'a>(before: &[&'a str], last: &'a str) -> Vec<&'a str> {
+    before.iter().copied().chain([last]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_at_its_own_index() {
+        fn check<L: Label>() {
+            for (place, value) in L::ALL.iter().enumerate() {
+                assert_eq!(value.index(), place, "{}", value.word());
+            }
+        }
+        check::<StreamCondition>();
+        check::<Name>();
+        check::<StanzaCondition>();
+        check::<Delivery>();
+    }
+}

@@ -1,0 +1,140 @@
+//! Every metric of a node, in one table: the source of its registration and of the reference page.
+
+/// What kind of metric it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MetricKind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values in buckets; the upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The full name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: MetricKind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// Upper bounds in seconds for what is done in memory: 0.25 ms to 10 s.
+const HANDLING: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds in seconds for what may wait for a disk: 0.05 ms to 4 s.
+const DISK: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.25, 1.0, 4.0];
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Gauge, labels, help }
+}
+
+const fn histogram(
+    name: &'static str,
+    buckets: &'static [f64],
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: MetricKind::Histogram(buckets), labels, help }
+}
+
+/// All metrics of a node. None has an address, a domain of another server or an id as a label: their
+/// number must not grow with the users.
+pub const METRICS: &[Metric] = &[
+    gauge("althing_build_info", &["version"], "Always 1; the label is the version of this binary."),
+    gauge("althing_node_info", &["node"], "Always 1; the label is node.name."),
+    gauge("althing_sessions", &[], "Bound sessions on this node."),
+    gauge("althing_connections", &["listener"], "Open client connections."),
+    counter("althing_connections_accepted_total", &["listener"], "Client connections accepted."),
+    counter(
+        "althing_connections_rejected_total",
+        &["reason"],
+        "Client connections closed at once, by the bound that was reached.",
+    ),
+    counter("althing_tls_handshakes_total", &["result"], "TLS handshakes, by version when they succeeded."),
+    histogram("althing_tls_handshake_duration_seconds", HANDLING, &[], "Time of successful TLS handshakes."),
+    gauge(
+        "althing_tls_certificate_expiry_timestamp_seconds",
+        &[],
+        "When the served certificate expires, in seconds since 1970.",
+    ),
+    counter("althing_logins_total", &["mechanism", "result"], "SASL logins that ended."),
+    histogram(
+        "althing_session_setup_duration_seconds",
+        HANDLING,
+        &[],
+        "Time from the accepted connection to the bound resource.",
+    ),
+    counter("althing_registrations_total", &["result"], "Attempts to make an account in band (XEP-0077)."),
+    counter(
+        "althing_stanzas_total",
+        &["direction", "kind"],
+        "Stanzas read from clients (in) and written to them (out).",
+    ),
+    histogram(
+        "althing_stanza_handling_duration_seconds",
+        HANDLING,
+        &["kind"],
+        "Time from a parsed stanza to the end of its handling by the sender's session.",
+    ),
+    counter("althing_delivery_total", &["outcome"], "What became of routed stanzas."),
+    counter("althing_stanzas_dropped_total", &["reason"], "Stanzas dropped, and why."),
+    counter("althing_stanza_errors_total", &["condition"], "Stanza errors made by this server."),
+    counter("althing_stream_errors_total", &["condition"], "Stream errors sent to clients."),
+    counter("althing_mailbox_full_total", &[], "Stanzas that met a full mailbox of a session."),
+    counter("althing_slow_consumers_total", &[], "Clients closed because they read too slowly."),
+    gauge("althing_storage_queue_commands", &[], "Writes that wait for the store."),
+    gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk."),
+    counter("althing_storage_errors_total", &[], "Reads and writes that the store could not do."),
+    histogram(
+        "althing_storage_duration_seconds",
+        DISK,
+        &["op"],
+        "Time of reads, of writes from queue to answer, and of flushes.",
+    ),
+];
+
+/// Metrics of the process, by the `prometheus` crate: name and meaning. Linux only.
+pub const PROCESS_METRICS: &[(&str, &str)] = &[
+    ("process_cpu_seconds_total", "User and system time spent, in seconds."),
+    ("process_max_fds", "Most file descriptors that may be open."),
+    ("process_open_fds", "File descriptors that are open."),
+    ("process_resident_memory_bytes", "Memory that is in use."),
+    ("process_start_time_seconds", "When the process was started, in seconds since 1970."),
+    ("process_threads", "Threads."),
+    ("process_virtual_memory_bytes", "Memory that is mapped."),
+];
+
+/// The text of `deploy/reference/metrics.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = "# Metrics\n\n\
+         Made by `althing reference metrics`; do not edit.\n\n\
+         `GET /metrics` on `listen.http`, in Prometheus' text form. Times are seconds, sizes bytes.\n\n\
+         | name | kind | labels | meaning |\n|---|---|---|---|\n"
+        .to_owned();
+    for metric in METRICS {
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
+        };
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
+        out.push_str(&format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help));
+    }
+    out.push_str("\nOf the process, on Linux:\n\n| name | meaning |\n|---|---|\n");
+    for (name, help) in PROCESS_METRICS {
+        out.push_str(&format!("| `{name}` | {help} |\n"));
+    }
+    out
+}

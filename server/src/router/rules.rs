@@ -1,0 +1,149 @@
+//! PURE: the delivery rules of RFC 6121 §8.5 as a table.
+//!
+//! | stanza             | bare JID, someone available (§8.5.2.1) | bare JID, nobody (§8.5.1, §8.5.2.2) | full JID there (§8.5.3.1) | full JID absent (§8.5.3.2) |
+//! |--------------------|------------------------|---------------------|---------|------------------------|
+//! | message normal     | most available         | bounce              | deliver | bounce                 |
+//! | message chat       | most available         | bounce              | deliver | as to the bare JID     |
+//! | message headline   | all non-negative       | ignore              | deliver | ignore                 |
+//! | message groupchat  | bounce                 | bounce              | deliver | bounce                 |
+//! | message error      | ignore                 | ignore              | deliver | ignore                 |
+//! | presence (un)available | all available      | ignore              | deliver | ignore                 |
+//! | presence subscribe… | account               | account             | account | account                |
+//! | presence probe     | account                | account             | deliver | ignore                 |
+//! | presence error     | ignore                 | ignore              | deliver | ignore                 |
+//! | iq get, set        | account                | account             | deliver | bounce                 |
+//! | iq result, error   | account                | account             | deliver | ignore                 |
+//!
+//! "Bounce" is `service-unavailable` to the sender. An account that does not exist looks like one where
+//! nobody is available, so that nobody can tell them apart. Where the RFC allows several ways: all resources
+//! of the highest priority count as most available (§8.5.2.1.1); a message to an absent full JID bounces
+//! rather than vanish (§8.5.3.2.1). Storing messages for the absent replaces the bounce of the third column
+//! once there is an offline store.
+
+use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType};
+
+/// Who is there at the addressed account or resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// A bare JID; whether any available session has a non-negative priority, and whether any is available.
+    Account {
+        /// Some session is available with a priority of at least 0.
+        reachable: bool,
+    },
+    /// A full JID with a session.
+    ResourceBound,
+    /// A full JID without one; whether its account is reachable as above.
+    ResourceAbsent {
+        /// Some session of the account is available with a priority of at least 0.
+        reachable: bool,
+    },
+}
+
+/// What to do with a stanza.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// To the one session that the full JID names.
+    ToResource,
+    /// To the available sessions of the highest priority, none below 0.
+    ToMostAvailable,
+    /// To every available session with a priority of at least 0.
+    ToNonNegative,
+    /// To every available session.
+    ToAvailable,
+    /// To the server, on behalf of the account.
+    ToAccount,
+    /// Back to the sender with `service-unavailable`.
+    Bounce,
+    /// Nothing: silence is what the RFC asks for. Counted.
+    Ignore,
+}
+
+/// The table.
+#[must_use]
+pub fn rule(kind: Kind, there: Presence) -> Rule {
+    use Presence::{Account, ResourceAbsent, ResourceBound};
+
+    match (kind, there) {
+        // Subscriptions concern accounts whatever the address says (RFC 6121 §3.1.2: servers handle the bare JID).
+        (Kind::Presence(presence), _) if presence.is_subscription() => Rule::ToAccount,
+        (_, ResourceBound) => Rule::ToResource,
+        (Kind::Message(message), Account { reachable }) => match message {
+            MessageType::Normal | MessageType::Chat if reachable => Rule::ToMostAvailable,
+            MessageType::Headline if reachable => Rule::ToNonNegative,
+            MessageType::Normal | MessageType::Chat | MessageType::Groupchat => Rule::Bounce,
+            MessageType::Headline | MessageType::Error => Rule::Ignore,
+        },
+        (Kind::Message(message), ResourceAbsent { reachable }) => match message {
+            MessageType::Chat if reachable => Rule::ToMostAvailable,
+            MessageType::Chat | MessageType::Normal | MessageType::Groupchat => Rule::Bounce,
+            MessageType::Headline | MessageType::Error => Rule::Ignore,
+        },
+        (Kind::Presence(presence), Account { .. }) => match presence {
+            PresenceType::Available | PresenceType::Unavailable => Rule::ToAvailable,
+            PresenceType::Probe => Rule::ToAccount,
+            _ => Rule::Ignore,
+        },
+        (Kind::Presence(_), ResourceAbsent { .. }) => Rule::Ignore,
+        (Kind::Iq(_), Account { .. }) => Rule::ToAccount,
+        (Kind::Iq(IqType::Get | IqType::Set), ResourceAbsent { .. }) => Rule::Bounce,
+        (Kind::Iq(IqType::Result | IqType::Error), ResourceAbsent { .. }) => Rule::Ignore,
+    }
+}
+
+/// The highest priority among those of available sessions, if any is at least 0.
+#[must_use]
+pub fn top_priority(priorities: impl Iterator<Item = i8>) -> Option<i8> {
+    priorities.filter(|priority| *priority >= 0).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every cell of the table at the head of this file, as it stands there.
+    #[test]
+    fn rfc_6121_section_8_5_cell_by_cell() {
+        use Rule::{Bounce, Ignore, ToAccount, ToAvailable, ToMostAvailable, ToNonNegative, ToResource};
+        let columns = [
+            Presence::Account { reachable: true },
+            Presence::Account { reachable: false },
+            Presence::ResourceBound,
+            Presence::ResourceAbsent { reachable: true },
+            Presence::ResourceAbsent { reachable: false },
+        ];
+        let message = Kind::Message;
+        let presence = Kind::Presence;
+        let iq = Kind::Iq;
+        let rows = [
+            (message(MessageType::Normal), [ToMostAvailable, Bounce, ToResource, Bounce, Bounce]),
+            (message(MessageType::Chat), [ToMostAvailable, Bounce, ToResource, ToMostAvailable, Bounce]),
+            (message(MessageType::Headline), [ToNonNegative, Ignore, ToResource, Ignore, Ignore]),
+            (message(MessageType::Groupchat), [Bounce, Bounce, ToResource, Bounce, Bounce]),
+            (message(MessageType::Error), [Ignore, Ignore, ToResource, Ignore, Ignore]),
+            (presence(PresenceType::Available), [ToAvailable, ToAvailable, ToResource, Ignore, Ignore]),
+            (presence(PresenceType::Unavailable), [ToAvailable, ToAvailable, ToResource, Ignore, Ignore]),
+            (presence(PresenceType::Subscribe), [ToAccount; 5]),
+            (presence(PresenceType::Subscribed), [ToAccount; 5]),
+            (presence(PresenceType::Unsubscribe), [ToAccount; 5]),
+            (presence(PresenceType::Unsubscribed), [ToAccount; 5]),
+            (presence(PresenceType::Probe), [ToAccount, ToAccount, ToResource, Ignore, Ignore]),
+            (presence(PresenceType::Error), [Ignore, Ignore, ToResource, Ignore, Ignore]),
+            (iq(IqType::Get), [ToAccount, ToAccount, ToResource, Bounce, Bounce]),
+            (iq(IqType::Set), [ToAccount, ToAccount, ToResource, Bounce, Bounce]),
+            (iq(IqType::Result), [ToAccount, ToAccount, ToResource, Ignore, Ignore]),
+            (iq(IqType::Error), [ToAccount, ToAccount, ToResource, Ignore, Ignore]),
+        ];
+        for (kind, expected) in rows {
+            for (column, expected) in columns.iter().zip(expected) {
+                assert_eq!(rule(kind, *column), expected, "{kind:?} {column:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn negative_priorities_never_win() {
+        assert_eq!(top_priority([-1, 3, 0, 3].into_iter()), Some(3));
+        assert_eq!(top_priority([-1, -128].into_iter()), None);
+        assert_eq!(top_priority([0].into_iter()), Some(0));
+    }
+}

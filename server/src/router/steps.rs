@@ -1,0 +1,148 @@
+//! The chain that a stanza walks to its receivers: local domain, then remote. Each step leaves its name in
+//! the trace. Components, other nodes and other servers become steps of their own.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tracing::debug;
+
+use althing_cluster::routes::Route;
+use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::stanza::{Kind, Stanza, StanzaCondition};
+
+use super::address::{Target, classify};
+use super::rules::{self, Presence, Rule};
+use crate::delivery::{bounce, local};
+use crate::node::NodeContext;
+use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
+use crate::session::core::SessionState;
+use crate::session::effect::Effect;
+
+/// Where the chain has led.
+pub enum Routed {
+    /// Delivered, answered or dropped by rule; these effects follow.
+    Done(Effects),
+    /// Handled once something answers.
+    Later(BoxFuture<'static, Effects>),
+}
+
+/// Walks the chain. `session` is the sender's, where the stanza comes straight from one.
+pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Routed {
+    let target = classify(stanza.to(), stanza.from(), &node.config.xmpp.domains);
+    debug!(stop = "router", ?target);
+    match target {
+        Target::Server => for_receiver(node, stanza, Pass::Server, session),
+        Target::Account(account) => to_account(node, stanza, account, session),
+        Target::Resource(full) => to_resource(node, stanza, &full, session),
+        Target::Remote => remote(node, &stanza),
+    }
+}
+
+/// The pass for a receiver that is no session: the server, or an account.
+fn for_receiver(
+    node: &Arc<NodeContext>,
+    stanza: Stanza,
+    pass: Pass,
+    session: Option<&SessionState>,
+) -> Routed {
+    let packet = Packet::new(stanza, pass);
+    debug!(stop = "pipeline", pass = ?packet.pass);
+    let view = View { node, session, now: node.now() };
+    match pipeline::run(&node.modules, &packet, &view) {
+        Outcome::Pass => Routed::Done(Vec::new()),
+        Outcome::Done(effects) => Routed::Done(effects),
+        Outcome::Later(future) => Routed::Later(future),
+    }
+}
+
+fn to_account(
+    node: &Arc<NodeContext>,
+    stanza: Stanza,
+    account: BareJid,
+    session: Option<&SessionState>,
+) -> Routed {
+    // An IQ never asks who is available.
+    if matches!(stanza.kind(), Kind::Iq(_)) {
+        return for_receiver(node, stanza, Pass::Account(account), session);
+    }
+    let sessions = node.routes.locate_account(&account);
+    let there = Presence::Account { reachable: reachable(&sessions) };
+    obey(node, stanza, &sessions, rules::rule, there, account, session)
+}
+
+fn to_resource(
+    node: &Arc<NodeContext>,
+    stanza: Stanza,
+    full: &FullJid,
+    session: Option<&SessionState>,
+) -> Routed {
+    let subscription = matches!(stanza.kind(), Kind::Presence(presence) if presence.is_subscription());
+    if !subscription && let Some(route) = node.routes.locate(full) {
+        return match local::deliver(node, &stanza, &[route]) {
+            local::Delivered::Some => Routed::Done(Vec::new()),
+            local::Delivered::None => absent(node, stanza, full, session),
+            local::Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
+        };
+    }
+    absent(node, stanza, full, session)
+}
+
+fn absent(node: &Arc<NodeContext>, stanza: Stanza, full: &FullJid, session: Option<&SessionState>) -> Routed {
+    let account = full.to_bare();
+    let sessions = node.routes.locate_account(&account);
+    let there = Presence::ResourceAbsent { reachable: reachable(&sessions) };
+    obey(node, stanza, &sessions, rules::rule, there, account, session)
+}
+
+/// Does what the table says.
+fn obey(
+    node: &Arc<NodeContext>,
+    stanza: Stanza,
+    sessions: &[(FullJid, Route)],
+    table: fn(Kind, Presence) -> Rule,
+    there: Presence,
+    account: BareJid,
+    session: Option<&SessionState>,
+) -> Routed {
+    let rule = table(stanza.kind(), there);
+    debug!(stop = "router.rules", ?rule);
+    let available = || sessions.iter().filter(|(_, route)| route.priority.is_some());
+    let at_least = |least: i8| -> Vec<Route> {
+        available().filter(|(_, route)| route.priority >= Some(least)).map(|(_, route)| *route).collect()
+    };
+    let routes = match rule {
+        Rule::ToAccount => return for_receiver(node, stanza, Pass::Account(account), session),
+        Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
+        Rule::Ignore => {
+            node.metrics.dropped("rfc6121_8_5");
+            return Routed::Done(Vec::new());
+        }
+        Rule::ToAvailable => at_least(i8::MIN),
+        Rule::ToNonNegative => at_least(0),
+        // The table says so only where someone is reachable.
+        Rule::ToMostAvailable | Rule::ToResource => {
+            rules::top_priority(available().filter_map(|(_, route)| route.priority))
+                .map_or_else(Vec::new, at_least)
+        }
+    };
+    let presence = matches!(stanza.kind(), Kind::Presence(_));
+    match local::deliver(node, &stanza, &routes) {
+        local::Delivered::Some => Routed::Done(Vec::new()),
+        // Nobody to see a presence is no failure; a message must not vanish (RFC 6121 §8.5.2.2.1).
+        _ if presence => Routed::Done(Vec::new()),
+        local::Delivered::None => Routed::Done(bounce::unavailable(node, &stanza)),
+        local::Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
+    }
+}
+
+fn reachable(sessions: &[(FullJid, Route)]) -> bool {
+    rules::top_priority(sessions.iter().filter_map(|(_, route)| route.priority)).is_some()
+}
+
+/// No streams to other servers yet: every other domain is unknown (RFC 6120 §10.4).
+fn remote(node: &Arc<NodeContext>, stanza: &Stanza) -> Routed {
+    debug!(stop = "router.remote");
+    node.metrics.stanza_error(StanzaCondition::RemoteServerNotFound);
+    let answer = stanza.error(StanzaCondition::RemoteServerNotFound);
+    Routed::Done(answer.map(Effect::Route).into_iter().collect())
+}

@@ -1,0 +1,390 @@
+//! One suite for every place of storage.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::{
+    Direction, RosterChange, RosterError, Subscription, SubscriptionEvent, SubscriptionKind,
+};
+use althing_proto::sasl::{Credentials, ScramKeys};
+use althing_proto::time::Timestamp;
+
+use super::{Account, Changed, MAX_KEY_BYTES, MAX_VALUE_BYTES, Roster, RosterLimits, Storage, StorageError};
+
+const LIMITS: RosterLimits = RosterLimits { items: 200, requests: 5 };
+
+pub(super) fn jid(text: &str) -> BareJid {
+    BareJid::new(text).unwrap()
+}
+
+/// An account that differs from those of other seeds.
+pub(super) fn account(seed: u8) -> Account {
+    let keys = |byte: u8| ScramKeys {
+        iterations: 4096,
+        salt: vec![byte; 16],
+        stored_key: vec![byte; 32],
+        server_key: vec![!byte; 32],
+    };
+    let credentials = Credentials { sha1: keys(seed), sha256: keys(seed ^ 0x55), sha512: keys(seed ^ 0xaa) };
+    Account { credentials, created: Timestamp::from_millis(1_000 + u64::from(seed)) }
+}
+
+pub(super) fn named(name: &str) -> RosterChange {
+    RosterChange::Set { name: Some(name.to_owned()), groups: vec!["Friends".to_owned()] }
+}
+
+fn stanza(direction: Direction, kind: SubscriptionKind) -> RosterChange {
+    RosterChange::Subscription(SubscriptionEvent { direction, kind, request: None })
+}
+
+pub(super) async fn change(
+    storage: &Storage,
+    owner: &str,
+    contact: &str,
+    change: RosterChange,
+) -> Result<Changed, RosterError> {
+    storage.rosters.change(&jid(owner), &jid(contact), change, LIMITS).await.unwrap()
+}
+
+/// A storage in which juliet and romeo have accounts.
+async fn with_users(storage: &Storage) {
+    for (seed, user) in ["juliet@example.com", "romeo@example.com"].into_iter().enumerate() {
+        let account = account(u8::try_from(seed).unwrap());
+        assert!(storage.accounts.create(&jid(user), account).await.unwrap());
+    }
+}
+
+async fn accounts_come_and_go(storage: Storage) {
+    let (accounts, juliet) = (&storage.accounts, jid("juliet@example.com"));
+    assert_eq!(accounts.get(&juliet).await, Ok(None));
+    assert_eq!(accounts.set_credentials(&juliet, account(9).credentials).await, Ok(false));
+    assert_eq!(accounts.delete(&juliet).await, Ok(false));
+
+    assert_eq!(accounts.create(&juliet, account(1)).await, Ok(true));
+    assert_eq!(accounts.create(&juliet, account(2)).await, Ok(false));
+    assert_eq!(accounts.get(&juliet).await, Ok(Some(account(1))), "the first account stays");
+    assert_eq!(accounts.get(&jid("julie@example.com")).await, Ok(None));
+
+    assert_eq!(accounts.set_credentials(&juliet, account(3).credentials).await, Ok(true));
+    let expected = Account { created: account(1).created, ..account(3) };
+    assert_eq!(accounts.get(&juliet).await, Ok(Some(expected)));
+
+    assert_eq!(accounts.delete(&juliet).await, Ok(true));
+    assert_eq!(accounts.get(&juliet).await, Ok(None));
+    assert_eq!(accounts.create(&juliet, account(4)).await, Ok(true));
+    assert_eq!(accounts.get(&juliet).await, Ok(Some(account(4))));
+}
+
+async fn accounts_are_listed_by_domain_in_pages(storage: Storage) {
+    let mut names: Vec<String> = (0..25).map(|number| format!("user{number:02}@example.com")).collect();
+    for name in
+        names.iter().rev().map(String::as_str).chain(["a@example.community", "z@example", "x@a.example.com"])
+    {
+        storage.accounts.create(&jid(name), account(0)).await.unwrap();
+    }
+    storage.accounts.delete(&jid(&names.remove(7))).await.unwrap();
+
+    let mut found = Vec::new();
+    loop {
+        let page = storage.accounts.list("example.com", found.last(), 10).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 10);
+        found.extend(page);
+    }
+    assert_eq!(found, names.iter().map(|name| jid(name)).collect::<Vec<_>>());
+    assert_eq!(storage.accounts.list("example", None, 10).await, Ok(vec![jid("z@example")]));
+    assert_eq!(storage.accounts.list("example.org", None, 10).await, Ok(vec![]));
+}
+
+async fn rosters_keep_what_is_set(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = jid("juliet@example.com");
+    assert_eq!(storage.rosters.load(&juliet).await, Ok(Roster::default()));
+
+    let first = change(&storage, "juliet@example.com", "nurse@example.com", named("Nurse")).await.unwrap();
+    let second = change(&storage, "juliet@example.com", "benvolio@example.com", named("B")).await.unwrap();
+    assert_eq!((first.version, second.version), (1, 2));
+    let roster = storage.rosters.load(&juliet).await.unwrap();
+    assert_eq!(roster.version, 2);
+    assert_eq!(roster.items, [second.outcome.item.clone().unwrap(), first.outcome.item.clone().unwrap()]);
+
+    let item = storage.rosters.item(&juliet, &jid("nurse@example.com")).await.unwrap();
+    assert_eq!(item, first.outcome.item);
+    assert_eq!(storage.rosters.item(&juliet, &jid("nobody@example.com")).await, Ok(None));
+    assert_eq!(storage.rosters.load(&jid("romeo@example.com")).await, Ok(Roster::default()));
+
+    let removed = change(&storage, "juliet@example.com", "nurse@example.com", RosterChange::Remove).await;
+    assert_eq!(removed.unwrap().version, 3);
+    let again = change(&storage, "juliet@example.com", "nurse@example.com", RosterChange::Remove).await;
+    assert_eq!(again, Err(RosterError::UnknownItem));
+    let roster = storage.rosters.load(&juliet).await.unwrap();
+    assert_eq!((roster.version, roster.items.len()), (3, 1));
+}
+
+async fn the_version_grows_with_what_clients_see(storage: Storage) {
+    with_users(&storage).await;
+    let (juliet, romeo) = ("juliet@example.com", "romeo@example.com");
+    let asked =
+        change(&storage, juliet, romeo, stanza(Direction::Inbound, SubscriptionKind::Subscribe)).await;
+    let asked = asked.unwrap();
+    assert_eq!((asked.version, asked.outcome.push, asked.outcome.route), (0, false, true));
+    let roster = storage.rosters.load(&jid(juliet)).await.unwrap();
+    assert_eq!((roster.version, roster.items.len()), (0, 1), "the request is kept, to be delivered again");
+    assert!(!roster.items[0].listed && roster.items[0].pending_in.is_some());
+
+    let granted =
+        change(&storage, juliet, romeo, stanza(Direction::Outbound, SubscriptionKind::Subscribed)).await;
+    assert_eq!(granted.unwrap().version, 1);
+    let item = storage.rosters.item(&jid(juliet), &jid(romeo)).await.unwrap().unwrap();
+    assert_eq!((item.subscription, item.pending_in, item.listed), (Subscription::From, None, true));
+}
+
+async fn rosters_are_bounded(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = "juliet@example.com";
+    for number in 0..LIMITS.items {
+        change(&storage, juliet, &format!("c{number}@example.net"), named("C")).await.unwrap();
+    }
+    assert_eq!(change(&storage, juliet, "more@example.net", named("M")).await, Err(RosterError::RosterFull));
+    change(&storage, juliet, "c0@example.net", named("changed")).await.unwrap();
+    change(&storage, juliet, "c1@example.net", RosterChange::Remove).await.unwrap();
+    change(&storage, juliet, "more@example.net", named("M")).await.unwrap();
+
+    let subscribe = || stanza(Direction::Inbound, SubscriptionKind::Subscribe);
+    for number in 0..LIMITS.requests {
+        change(&storage, juliet, &format!("s{number}@example.org"), subscribe()).await.unwrap();
+    }
+    let refused = change(&storage, juliet, "s9@example.org", subscribe()).await;
+    assert_eq!(refused, Err(RosterError::TooManyRequests));
+    assert_eq!(storage.rosters.item(&jid(juliet), &jid("s9@example.org")).await, Ok(None));
+    change(&storage, juliet, "c0@example.net", subscribe()).await.unwrap();
+    change(&storage, juliet, "s0@example.org", stanza(Direction::Outbound, SubscriptionKind::Unsubscribed))
+        .await
+        .unwrap();
+    change(&storage, juliet, "s9@example.org", subscribe()).await.unwrap();
+}
+
+async fn concurrent_changes_lose_nothing(storage: Storage) {
+    with_users(&storage).await;
+    let tasks: Vec<_> = (0..100)
+        .map(|number| {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                let contact = format!("c{number}@example.net");
+                change(&storage, "juliet@example.com", &contact, named("C")).await.unwrap().version
+            })
+        })
+        .collect();
+    let mut versions = BTreeSet::new();
+    for task in tasks {
+        versions.insert(task.await.unwrap());
+    }
+    assert_eq!(versions, (1..=100).collect(), "each change has a version of its own, without gaps");
+    let roster = storage.rosters.load(&jid("juliet@example.com")).await.unwrap();
+    assert_eq!((roster.version, roster.items.len()), (100, 100));
+}
+
+/// Whoever loads a roster while it changes sees a version with exactly its items.
+async fn loads_never_see_half_a_change(storage: Storage) {
+    with_users(&storage).await;
+    let writer = {
+        let storage = storage.clone();
+        tokio::spawn(async move {
+            for number in 0..100 {
+                let contact = format!("c{number}@example.net");
+                change(&storage, "juliet@example.com", &contact, named("C")).await.unwrap();
+            }
+        })
+    };
+    loop {
+        let done = writer.is_finished();
+        let roster = storage.rosters.load(&jid("juliet@example.com")).await.unwrap();
+        assert_eq!(u64::try_from(roster.items.len()).unwrap(), roster.version);
+        if done {
+            assert_eq!(roster.version, 100);
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+}
+
+async fn one_of_many_creations_wins(storage: Storage) {
+    let juliet = jid("juliet@example.com");
+    let tasks: Vec<_> = (0..20_u8)
+        .map(|seed| {
+            let (storage, juliet) = (storage.clone(), juliet.clone());
+            tokio::spawn(
+                async move { (seed, storage.accounts.create(&juliet, account(seed)).await.unwrap()) },
+            )
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for task in tasks {
+        let (seed, won) = task.await.unwrap();
+        winners.extend(won.then_some(seed));
+    }
+    assert_eq!(winners.len(), 1);
+    assert_eq!(storage.accounts.get(&juliet).await, Ok(Some(account(winners[0]))));
+}
+
+async fn private_rows_are_apart(storage: Storage) {
+    with_users(&storage).await;
+    let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
+    let rows = &storage.private;
+    for (user, namespace, key) in
+        [(&juliet, "urn:a", "k"), (&juliet, "urn:a", "l"), (&juliet, "urn:ab", "k"), (&romeo, "urn:a", "k")]
+    {
+        assert_eq!(rows.get(user, namespace, key).await, Ok(None));
+        rows.put(user, namespace, key, format!("{user} {namespace} {key}").into_bytes()).await.unwrap();
+    }
+    let value = rows.get(&juliet, "urn:a", "k").await.unwrap();
+    assert_eq!(value.as_deref(), Some(&b"juliet@example.com urn:a k"[..]));
+    rows.put(&juliet, "urn:a", "k", Vec::new()).await.unwrap();
+    assert_eq!(rows.get(&juliet, "urn:a", "k").await, Ok(Some(Vec::new())), "an empty value is a value");
+
+    assert_eq!(rows.delete(&juliet, "urn:a", "k").await, Ok(true));
+    assert_eq!(rows.delete(&juliet, "urn:a", "k").await, Ok(false));
+    let keys = |rows: Vec<(String, Vec<u8>)>| rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(keys(rows.list(&juliet, "urn:a", None, 10).await.unwrap()), ["l"]);
+    assert_eq!(keys(rows.list(&juliet, "urn:ab", None, 10).await.unwrap()), ["k"]);
+    assert_eq!(keys(rows.list(&romeo, "urn:a", None, 10).await.unwrap()), ["k"]);
+}
+
+async fn private_rows_are_listed_in_pages(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = jid("juliet@example.com");
+    let expected: Vec<_> = (0..7_u8).map(|number| (format!("key{number}"), vec![number])).collect();
+    for (key, value) in expected.iter().rev() {
+        storage.private.put(&juliet, "urn:a", key, value.clone()).await.unwrap();
+    }
+    let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+    loop {
+        let after = found.last().map(|(key, _)| key.clone());
+        let page = storage.private.list(&juliet, "urn:a", after.as_deref(), 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!(found, expected);
+}
+
+async fn private_rows_are_bounded(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = jid("juliet@example.com");
+    storage.private.put(&juliet, "urn:a", "k", vec![1; MAX_VALUE_BYTES]).await.unwrap();
+    let refused = storage.private.put(&juliet, "urn:a", "k", vec![2; MAX_VALUE_BYTES + 1]).await;
+    assert!(matches!(refused, Err(StorageError::TooLarge { what: "value", .. })), "{refused:?}");
+    let long = "k".repeat(MAX_KEY_BYTES + 1);
+    for (namespace, key) in [(long.as_str(), "k"), ("urn:a", long.as_str())] {
+        let refused = storage.private.put(&juliet, namespace, key, Vec::new()).await;
+        assert!(matches!(refused, Err(StorageError::TooLarge { .. })), "{refused:?}");
+    }
+    let kept = storage.private.get(&juliet, "urn:a", "k").await.unwrap().unwrap();
+    assert!(kept.len() == MAX_VALUE_BYTES && kept[0] == 1);
+}
+
+async fn deletion_takes_all_that_a_user_owns(storage: Storage) {
+    with_users(&storage).await;
+    let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
+    for owner in ["juliet@example.com", "romeo@example.com"] {
+        for number in 0..150 {
+            change(&storage, owner, &format!("c{number}@example.net"), named("C")).await.unwrap();
+        }
+    }
+    // More rows than one batch of the embedded store deletes.
+    let puts: Vec<_> = (0..2_500)
+        .map(|number| {
+            let (storage, juliet) = (storage.clone(), juliet.clone());
+            tokio::spawn(async move {
+                storage.private.put(&juliet, "urn:a", &format!("k{number}"), vec![1]).await.unwrap();
+            })
+        })
+        .collect();
+    for put in puts {
+        put.await.unwrap();
+    }
+    storage.private.put(&romeo, "urn:a", "k", vec![2]).await.unwrap();
+
+    // The name is taken again at once: what follows a deletion must find it done.
+    let (deleted, created) =
+        tokio::join!(storage.accounts.delete(&juliet), storage.accounts.create(&juliet, account(7)));
+    assert_eq!((deleted, created), (Ok(true), Ok(true)));
+    assert_eq!(storage.accounts.get(&juliet).await, Ok(Some(account(7))));
+    assert_eq!(storage.rosters.load(&juliet).await, Ok(Roster::default()));
+    assert_eq!(storage.private.list(&juliet, "urn:a", None, 10).await, Ok(vec![]));
+
+    assert_eq!(storage.rosters.load(&romeo).await.unwrap().items.len(), 150);
+    assert_eq!(storage.private.get(&romeo, "urn:a", "k").await, Ok(Some(vec![2])));
+}
+
+async fn who_has_no_account_owns_nothing(storage: Storage) {
+    with_users(&storage).await;
+    let nobody = jid("nobody@example.com");
+    let refused = storage.rosters.change(&nobody, &jid("romeo@example.com"), named("R"), LIMITS).await;
+    assert_eq!(refused, Err(StorageError::UnknownUser { user: nobody.clone() }));
+    let refused = storage.private.put(&nobody, "urn:a", "k", vec![1]).await;
+    assert_eq!(refused, Err(StorageError::UnknownUser { user: nobody.clone() }));
+    assert_eq!(storage.rosters.load(&nobody).await, Ok(Roster::default()));
+    assert_eq!(storage.private.delete(&nobody, "urn:a", "k").await, Ok(false));
+}
+
+async fn a_closed_store_says_so(storage: Storage) {
+    with_users(&storage).await;
+    storage.flush().await.unwrap();
+    storage.close().await.unwrap();
+    storage.close().await.unwrap();
+    let juliet = jid("juliet@example.com");
+    assert_eq!(storage.accounts.get(&juliet).await, Err(StorageError::Closed));
+    assert_eq!(storage.accounts.delete(&juliet).await, Err(StorageError::Closed));
+    assert_eq!(storage.flush().await, Err(StorageError::Closed));
+}
+
+/// A module with one test for each part of the suite; `$make` gives a storage and what must outlive it.
+macro_rules! suite {
+    ($place:ident, $make:expr, [$($part:ident),* $(,)?]) => {
+        mod $place {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $part() {
+                    let (storage, _directory) = $make;
+                    super::$part(storage).await;
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! suites {
+    ($($part:tt)*) => {
+        suite!(memory, (super::Storage::memory(), ()), [$($part)*]);
+        suite!(embedded, super::fresh_embedded(), [$($part)*]);
+    };
+}
+
+fn fresh_embedded() -> (Storage, Arc<tempfile::TempDir>) {
+    let directory = tempfile::tempdir().unwrap();
+    let options = super::EmbeddedOptions { cache_bytes: 8 << 20, ..super::EmbeddedOptions::default() };
+    (Storage::open_embedded(directory.path(), options).unwrap(), Arc::new(directory))
+}
+
+suites!(
+    accounts_come_and_go,
+    accounts_are_listed_by_domain_in_pages,
+    rosters_keep_what_is_set,
+    the_version_grows_with_what_clients_see,
+    rosters_are_bounded,
+    concurrent_changes_lose_nothing,
+    loads_never_see_half_a_change,
+    one_of_many_creations_wins,
+    private_rows_are_apart,
+    private_rows_are_listed_in_pages,
+    private_rows_are_bounded,
+    deletion_takes_all_that_a_user_owns,
+    who_has_no_account_owns_nothing,
+    a_closed_store_says_so,
+);

@@ -1,0 +1,207 @@
+//! What each command does to the rows. Reads no clock and draws no random number: replicas that apply
+//! the same commands to the same rows end with the same rows.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use althing_proto::jid::BareJid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sled::{Batch, IVec, Tree};
+
+use super::super::roster_rules::RosterHead;
+use super::super::{Account, Changed};
+use super::codec;
+use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, Reply, SetCredentials};
+use super::fault::Fault;
+use super::keys;
+
+/// Most rows that one batch deletes: a larger one would hold up all readers.
+pub(super) const DELETIONS_PER_BATCH: usize = 1_000;
+
+/// The rows as the commands of one group see them: the tree, and over it what earlier commands of the
+/// group have written.
+pub(super) struct View<'a> {
+    tree: &'a Tree,
+    written: BTreeMap<Vec<u8>, Option<IVec>>,
+    /// A user whose rows were too many for one batch.
+    unfinished: Option<BareJid>,
+}
+
+/// The writes of one command. They join the view together, when the command has gone through.
+type Writes = Vec<(Vec<u8>, Option<IVec>)>;
+
+impl<'a> View<'a> {
+    /// A view without writes.
+    pub(super) fn new(tree: &'a Tree) -> Self {
+        View { tree, written: BTreeMap::new(), unfinished: None }
+    }
+
+    /// The number of rows written.
+    pub(super) fn len(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Everything written, as one batch; and the user whose deletion has to go on after it.
+    pub(super) fn into_batch(self) -> (Batch, Option<BareJid>) {
+        let mut batch = Batch::default();
+        for (key, value) in self.written {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        (batch, self.unfinished)
+    }
+
+    /// Whether a deletion has to go on before another command may be applied.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    /// Applies `command`. On an error the view is as before.
+    pub(super) fn apply(&mut self, command: Command) -> Result<Reply, Fault> {
+        let mut writes = Writes::new();
+        let reply = match command {
+            Command::CreateAccount(command) => self.create_account(&command, &mut writes)?,
+            Command::SetCredentials(command) => self.set_credentials(command, &mut writes)?,
+            Command::DeleteAccount(command) => self.delete_account(command, &mut writes)?,
+            Command::ChangeRoster(command) => self.change_roster(command, &mut writes)?,
+            Command::PutPrivate(command) => {
+                if !self.has_account(&command.user)? {
+                    return Ok(Reply::UnknownUser);
+                }
+                let key = keys::private(&command.user, &command.namespace, &command.key);
+                writes.push((key, Some(command.value.into())));
+                Reply::Done(true)
+            }
+            Command::DeletePrivate(command) => {
+                let key = keys::private(&command.user, &command.namespace, &command.key);
+                let found = self.get(&key)?.is_some();
+                if found {
+                    writes.push((key, None));
+                }
+                Reply::Done(found)
+            }
+        };
+        self.written.extend(writes);
+        Ok(reply)
+    }
+
+    fn create_account(&self, command: &CreateAccount, writes: &mut Writes) -> Result<Reply, Fault> {
+        let vacant = !self.has_account(&command.user)?;
+        if vacant {
+            put(writes, keys::account(&command.user), &command.account)?;
+        }
+        Ok(Reply::Done(vacant))
+    }
+
+    fn set_credentials(&self, command: SetCredentials, writes: &mut Writes) -> Result<Reply, Fault> {
+        let key = keys::account(&command.user);
+        let Some(account) = self.read::<Account>(&key)? else { return Ok(Reply::Done(false)) };
+        put(writes, key, &Account { credentials: command.credentials, ..account })?;
+        Ok(Reply::Done(true))
+    }
+
+    /// Deletes in one batch what fits into one. What does not is marked in the same batch and deleted
+    /// by further batches ([`finish_deletion`]), also after a crash between them.
+    fn delete_account(&mut self, command: DeleteAccount, writes: &mut Writes) -> Result<Reply, Fault> {
+        let user = command.user;
+        if !self.has_account(&user)? {
+            return Ok(Reply::Done(false));
+        }
+        writes.push((keys::account(&user), None));
+        // One more than may go, to know whether any is left.
+        let mut rows = self.rows(&keys::roster(&user), DELETIONS_PER_BATCH + 1)?;
+        rows.extend(self.rows(&keys::private_of(&user), DELETIONS_PER_BATCH + 1 - rows.len())?);
+        if rows.len() > DELETIONS_PER_BATCH {
+            writes.push((keys::deletion(&user), Some(IVec::default())));
+            self.unfinished = Some(user);
+        }
+        writes.extend(rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)));
+        Ok(Reply::Done(true))
+    }
+
+    fn change_roster(&self, command: ChangeRoster, writes: &mut Writes) -> Result<Reply, Fault> {
+        let ChangeRoster { owner, contact, change, limits } = command;
+        if !self.has_account(&owner)? {
+            return Ok(Reply::UnknownUser);
+        }
+        let head_key = keys::roster(&owner);
+        let item_key = keys::roster_item(&owner, &contact);
+        let head: RosterHead = self.read(&head_key)?.unwrap_or_default();
+        let before = self.read(&item_key)?;
+        let (new_head, outcome) = match head.change(before.clone(), &contact, change, limits) {
+            Ok(changed) => changed,
+            Err(error) => return Ok(Reply::Roster(Err(error))),
+        };
+        if new_head != head {
+            put(writes, head_key, &new_head)?;
+        }
+        match &outcome.item {
+            Some(item) if before.as_ref() != Some(item) => put(writes, item_key, item)?,
+            Some(_) => {}
+            None if before.is_some() => writes.push((item_key, None)),
+            None => {}
+        }
+        Ok(Reply::Roster(Ok(Box::new(Changed { version: new_head.version, outcome }))))
+    }
+
+    fn has_account(&self, user: &BareJid) -> Result<bool, Fault> {
+        Ok(self.get(&keys::account(user))?.is_some())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
+        match self.written.get(key) {
+            Some(written) => Ok(written.clone()),
+            None => Ok(self.tree.get(key)?),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
+        self.get(key)?.map(|value| codec::decode(&value).map_err(|error| Fault::row(key, &error))).transpose()
+    }
+
+    /// Up to `limit` keys that begin with `prefix`.
+    fn rows(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Fault> {
+        let written = self.written.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let mut rows: Vec<Vec<u8>> = written
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .filter(|(_, value)| value.is_some())
+            .take(limit)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in self.tree.scan_prefix(prefix).keys() {
+            if rows.len() >= limit {
+                break;
+            }
+            let key = key?;
+            if !self.written.contains_key(key.as_ref()) {
+                rows.push(key.to_vec());
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) -> Result<(), Fault> {
+    let value = codec::encode(value).map_err(|error| Fault::row(&key, &error))?;
+    writes.push((key, Some(value.into())));
+    Ok(())
+}
+
+/// The next batch of an unfinished deletion; `true`: it is the last one, and takes the mark away.
+pub(super) fn finish_deletion(tree: &Tree, user: &BareJid) -> Result<(Batch, bool), Fault> {
+    let view = View::new(tree);
+    let mut rows = view.rows(&keys::roster(user), DELETIONS_PER_BATCH + 1)?;
+    rows.extend(view.rows(&keys::private_of(user), DELETIONS_PER_BATCH + 1 - rows.len())?);
+    let last = rows.len() <= DELETIONS_PER_BATCH;
+    let mut batch = Batch::default();
+    for key in rows.into_iter().take(DELETIONS_PER_BATCH) {
+        batch.remove(key);
+    }
+    if last {
+        batch.remove(keys::deletion(user));
+    }
+    Ok((batch, last))
+}

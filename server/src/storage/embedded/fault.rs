@@ -1,0 +1,38 @@
+//! What goes wrong inside the store, before the directory is known to the message.
+
+use std::path::Path;
+
+use super::super::StorageError;
+use super::codec::CodecError;
+
+/// A failure of sled, or a row that does not decode.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// sled's own error.
+    Sled(sled::Error),
+    /// A row is not what this release writes.
+    Row(String),
+}
+
+impl Fault {
+    /// The row at `key` did not decode.
+    pub(super) fn row(key: &[u8], error: &CodecError) -> Self {
+        Fault::Row(format!("the row {:?} does not decode ({error})", String::from_utf8_lossy(key)))
+    }
+
+    /// The error for the operator. `what` was being done, as a verb.
+    pub(super) fn at(self, path: &Path, what: &'static str) -> StorageError {
+        let path = path.to_owned();
+        match self {
+            Fault::Sled(sled::Error::Io(error)) => StorageError::Io { path, what, error: error.to_string() },
+            Fault::Sled(error) => StorageError::Corrupt { path, what: error.to_string() },
+            Fault::Row(what) => StorageError::Corrupt { path, what },
+        }
+    }
+}
+
+impl From<sled::Error> for Fault {
+    fn from(error: sled::Error) -> Self {
+        Fault::Sled(error)
+    }
+}

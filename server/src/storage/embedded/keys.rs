@@ -1,0 +1,154 @@
+//! Every tree and every key of the embedded store.
+//!
+//! All rows are in one tree, so that one batch changes rows of several kinds or none. The first byte
+//! names the kind. A user is `domain NUL local-part NUL`: a JID has no NUL, so no user is the prefix of
+//! another, the users of a domain are neighbours, and all rows of one kind of a user are one range.
+//!
+//! | row            | key                                             | value                     |
+//! |----------------|-------------------------------------------------|---------------------------|
+//! | account        | `a` user                                        | [`Account`]               |
+//! | roster head    | `r` user                                        | `RosterHead`              |
+//! | roster item    | `r` user contact                                | [`RosterItem`]            |
+//! | private row    | `p` user length(namespace, u16) namespace key   | the bytes as given        |
+//! | unfinished deletion | `x` user                                   | empty                     |
+//!
+//! [`Account`]: super::super::Account
+//! [`RosterItem`]: althing_proto::roster::RosterItem
+
+use althing_proto::jid::BareJid;
+
+/// The directory of the database below the data directory.
+pub(super) const DIRECTORY: &str = "store";
+
+/// The file in it that sled holds locked.
+pub(super) const DATABASE_FILE: &str = "db";
+
+/// The file beside it that a running node holds locked.
+pub(super) const LOCK_FILE: &str = "store.lock";
+
+/// The tree of all rows.
+pub(super) const TREE: &str = "rows";
+
+/// In sled's default tree: the format of the store, a big-endian u32.
+pub(super) const FORMAT: &[u8] = b"format";
+
+/// The format that this release reads and writes. Another layout of keys or values needs another number.
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+const ACCOUNT: u8 = b'a';
+const ROSTER: u8 = b'r';
+const PRIVATE: u8 = b'p';
+const DELETION: u8 = b'x';
+
+/// All keys of unfinished deletions begin with this.
+pub(super) const DELETIONS: &[u8] = &[DELETION];
+
+fn push_user(key: &mut Vec<u8>, user: &BareJid) {
+    key.extend_from_slice(user.domain().as_str().as_bytes());
+    key.push(0);
+    if let Some(node) = user.node() {
+        key.extend_from_slice(node.as_str().as_bytes());
+    }
+    key.push(0);
+}
+
+fn of_user(kind: u8, user: &BareJid) -> Vec<u8> {
+    let mut key = Vec::with_capacity(user.as_str().len() + 3);
+    key.push(kind);
+    push_user(&mut key, user);
+    key
+}
+
+/// The account of `user`.
+pub(super) fn account(user: &BareJid) -> Vec<u8> {
+    of_user(ACCOUNT, user)
+}
+
+/// All accounts of a domain begin with this.
+pub(super) fn accounts_of(domain: &str) -> Vec<u8> {
+    [&[ACCOUNT], domain.as_bytes(), &[0]].concat()
+}
+
+/// The head of the roster of `owner`; all rows of that roster begin with it.
+pub(super) fn roster(owner: &BareJid) -> Vec<u8> {
+    of_user(ROSTER, owner)
+}
+
+/// The item for `contact` in the roster of `owner`.
+pub(super) fn roster_item(owner: &BareJid, contact: &BareJid) -> Vec<u8> {
+    let mut key = roster(owner);
+    push_user(&mut key, contact);
+    key
+}
+
+/// All private rows of `user` begin with this.
+pub(super) fn private_of(user: &BareJid) -> Vec<u8> {
+    of_user(PRIVATE, user)
+}
+
+/// All private rows of `user` in `namespace` begin with this. The length keeps one namespace from
+/// being the beginning of another; callers bound it far below what a u16 holds.
+pub(super) fn private_in(user: &BareJid, namespace: &str) -> Vec<u8> {
+    let mut key = private_of(user);
+    key.extend_from_slice(&u16::try_from(namespace.len()).unwrap_or(u16::MAX).to_be_bytes());
+    key.extend_from_slice(namespace.as_bytes());
+    key
+}
+
+/// A private row.
+pub(super) fn private(user: &BareJid, namespace: &str, key: &str) -> Vec<u8> {
+    let mut row = private_in(user, namespace);
+    row.extend_from_slice(key.as_bytes());
+    row
+}
+
+/// The mark that rows of `user` are still to be deleted.
+pub(super) fn deletion(user: &BareJid) -> Vec<u8> {
+    of_user(DELETION, user)
+}
+
+/// The user of a key of kind account or deletion; `None` if the key is not one.
+pub(super) fn user(key: &[u8]) -> Option<BareJid> {
+    let text = std::str::from_utf8(key.get(1..)?).ok()?;
+    let (domain, rest) = text.split_once('\0')?;
+    let node = rest.strip_suffix('\0')?;
+    let jid = if node.is_empty() { domain.to_owned() } else { format!("{node}@{domain}") };
+    BareJid::new(&jid).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::new(text).unwrap()
+    }
+
+    #[test]
+    fn users_come_back_from_keys() {
+        for text in ["juliet@example.com", "example.com", "j@b\u{fc}cher.example"] {
+            assert_eq!(user(&account(&jid(text))), Some(jid(text)));
+            assert_eq!(user(&deletion(&jid(text))), Some(jid(text)));
+        }
+        assert_eq!(user(b"a"), None);
+        assert_eq!(user(b"aexample.com\0juliet"), None);
+    }
+
+    #[test]
+    fn no_user_is_the_prefix_of_another() {
+        let users = ["example.com", "a@example.com", "aa@example.com", "a@example.community", "a@example"];
+        for one in users {
+            for other in users {
+                let prefixed = roster(&jid(other)).starts_with(&roster(&jid(one)));
+                assert_eq!(prefixed, one == other, "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_namespace_is_the_prefix_of_another() {
+        let romeo = jid("romeo@example.net");
+        assert!(!private(&romeo, "urn:ab", "c").starts_with(&private_in(&romeo, "urn:a")));
+        assert_ne!(private(&romeo, "urn:a", "bc"), private(&romeo, "urn:ab", "c"));
+    }
+}

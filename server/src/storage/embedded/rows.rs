@@ -1,0 +1,296 @@
+//! The opened database: its rows, its lock against half-written batches, its first failure.
+
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::RosterItem;
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
+use sled::{Batch, Db, IVec, Tree};
+
+use super::super::roster_rules::RosterHead;
+use super::super::{Account, Roster, StorageError};
+use super::fault::Fault;
+use super::{EmbeddedOptions, codec, keys, writer};
+
+/// How often, and with which pause, the release of sled's file is awaited: five seconds in all.
+const RELEASE_TRIES: u32 = 1_000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(5);
+
+/// The database of one data directory.
+pub(super) struct Rows {
+    path: PathBuf,
+    db: Db,
+    tree: Tree,
+    /// Held for writing while a batch goes in, for reading by whoever reads more than one row: sled's
+    /// range scans would see a batch half done.
+    batch: RwLock<()>,
+    failure: OnceLock<StorageError>,
+    /// Locked for as long as the database is open. Declared last: let go of after `db`.
+    lock: File,
+}
+
+impl Rows {
+    /// Opens or makes the database below `dir`, and ends deletions that a crash cut short.
+    pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
+        let path = dir.join(keys::DIRECTORY);
+        std::fs::create_dir_all(&path).map_err(|error| io(&path, "create", &error))?;
+        let lock = lock(dir, &path)?;
+        await_release(&path)?;
+        let (db, tree) = guarded(&path, "open", || {
+            // No flusher of sled's own: an answer is given only after the writer's flush.
+            let config =
+                sled::Config::new().path(&path).cache_capacity(options.cache_bytes).flush_every_ms(None);
+            let db = config.open()?;
+            let tree = db.open_tree(keys::TREE)?;
+            Ok((db, tree))
+        })?;
+        let rows = Rows { path, db, tree, batch: RwLock::new(()), failure: OnceLock::new(), lock };
+        guarded(&rows.path, "read", || rows.check_format())??;
+        guarded(&rows.path, "finish a deletion in", || {
+            for key in rows.tree.scan_prefix(keys::DELETIONS).keys() {
+                let key = key?;
+                let user = keys::user(&key).ok_or_else(|| {
+                    Fault::Row(format!("the row {:?} names nobody", String::from_utf8_lossy(&key)))
+                })?;
+                writer::delete_rest(&rows, &user)?;
+            }
+            rows.flush()
+        })?;
+        Ok(rows)
+    }
+
+    /// A store without a format is new, unless the lock file says that it once had one: sled takes some
+    /// kinds of damage for an empty database.
+    fn check_format(&self) -> Result<Result<(), StorageError>, Fault> {
+        let expected = keys::FORMAT_VERSION;
+        let Some(found) = self.db.get(keys::FORMAT)? else {
+            let was_used = self.lock.metadata().map_err(sled::Error::Io)?.len() > 0;
+            if was_used || !self.tree.is_empty() {
+                return Err(Fault::Row("it has no format number".to_owned()));
+            }
+            self.db.insert(keys::FORMAT, &expected.to_be_bytes())?;
+            self.flush()?;
+            let mut lock = &self.lock;
+            writeln!(lock, "The store beside this file has been in use.").map_err(sled::Error::Io)?;
+            lock.sync_all().map_err(sled::Error::Io)?;
+            return Ok(Ok(()));
+        };
+        let found = <[u8; 4]>::try_from(found.as_ref())
+            .map(u32::from_be_bytes)
+            .map_err(|_| Fault::Row("its format is not a number".to_owned()))?;
+        if found == expected {
+            return Ok(Ok(()));
+        }
+        Ok(Err(StorageError::WrongVersion { path: self.path.clone(), found, expected }))
+    }
+
+    /// The tree of rows, for the writer.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Writes a batch: all of it or nothing, for readers and for a crash.
+    pub(super) fn write(&self, batch: Batch) -> Result<(), Fault> {
+        let _writing = self.batch.write();
+        Ok(self.tree.apply_batch(batch)?)
+    }
+
+    /// Returns when everything written before is on disk.
+    pub(super) fn flush(&self) -> Result<(), Fault> {
+        self.db.flush()?;
+        Ok(())
+    }
+
+    /// The failure after which nothing more is written.
+    pub(super) fn failure(&self) -> Option<StorageError> {
+        self.failure.get().cloned()
+    }
+
+    /// Remembers the first failure to write.
+    pub(super) fn fail(&self, fault: Fault) -> StorageError {
+        self.fail_with(fault.at(&self.path, "write"))
+    }
+
+    /// Remembers that a thread of the store has panicked: sled's state can no longer be trusted.
+    pub(super) fn fail_panicked(&self) -> StorageError {
+        self.fail_with(StorageError::Corrupt {
+            path: self.path.clone(),
+            what: "a thread of the store panicked".to_owned(),
+        })
+    }
+
+    fn fail_with(&self, error: StorageError) -> StorageError {
+        tracing::error!(%error, "the store writes no more");
+        self.failure.get_or_init(|| error).clone()
+    }
+
+    /// The error for the operator.
+    pub(super) fn explain(&self, fault: Fault, what: &'static str) -> StorageError {
+        fault.at(&self.path, what)
+    }
+
+    /// Bytes on disk.
+    pub(super) fn size_on_disk(&self) -> Result<u64, Fault> {
+        Ok(self.db.size_on_disk()?)
+    }
+
+    /// One account.
+    pub(super) fn account(&self, user: &BareJid) -> Result<Option<Account>, Fault> {
+        self.read(&keys::account(user))
+    }
+
+    /// Users of a domain, see [`super::super::Accounts::list`].
+    pub(super) fn accounts(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, Fault> {
+        let prefix = keys::accounts_of(domain);
+        let after = after.map(keys::account);
+        self.scan(&prefix, after.as_deref(), limit, |key, _| {
+            keys::user(&key).ok_or_else(|| {
+                Fault::Row(format!("the row {:?} names nobody", String::from_utf8_lossy(&key)))
+            })
+        })
+    }
+
+    /// A whole roster, as it was between two batches.
+    pub(super) fn roster(&self, owner: &BareJid) -> Result<Roster, Fault> {
+        let prefix = keys::roster(owner);
+        let rows = self.scan(&prefix, None, usize::MAX, |key, value| Ok((key, value)))?;
+        // Decoded without the lock: it is most of the work.
+        let mut roster = Roster::default();
+        for (key, value) in rows {
+            if key == prefix {
+                roster.version = decode::<RosterHead>(&key, &value)?.version;
+            } else {
+                roster.items.push(decode(&key, &value)?);
+            }
+        }
+        Ok(roster)
+    }
+
+    /// One item of a roster.
+    pub(super) fn roster_item(
+        &self,
+        owner: &BareJid,
+        contact: &BareJid,
+    ) -> Result<Option<RosterItem>, Fault> {
+        self.read(&keys::roster_item(owner, contact))
+    }
+
+    /// One private row.
+    pub(super) fn private(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(self.tree.get(keys::private(user, namespace, key))?.map(|value| value.to_vec()))
+    }
+
+    /// Private rows, see [`super::super::PrivateData::list`].
+    pub(super) fn private_rows(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+        let prefix = keys::private_in(user, namespace);
+        let after = after.map(|after| keys::private(user, namespace, after));
+        self.scan(&prefix, after.as_deref(), limit, |key, value| {
+            let name = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default());
+            Ok((name.into_owned(), value.to_vec()))
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
+        self.tree.get(key)?.map(|value| decode(key, &value)).transpose()
+    }
+
+    /// Up to `limit` rows whose keys begin with `prefix` and come after `after`.
+    fn scan<T>(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        row: impl Fn(IVec, IVec) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let start = match after {
+            Some(after) if after > prefix => Excluded(after),
+            _ => Included(prefix),
+        };
+        let _reading = self.batch.read();
+        let mut found = Vec::new();
+        for entry in self.tree.range::<&[u8], _>((start, Unbounded)).take(limit) {
+            let (key, value) = entry?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            found.push(row(key, value)?);
+        }
+        Ok(found)
+    }
+}
+
+fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Fault> {
+    codec::decode(value).map_err(|error| Fault::row(key, &error))
+}
+
+fn io(path: &Path, what: &'static str, error: &std::io::Error) -> StorageError {
+    StorageError::Io { path: path.to_owned(), what, error: error.to_string() }
+}
+
+/// Takes the lock that keeps a second process out. sled has one too, but its refusal cannot be told from
+/// other failures to open.
+fn lock(dir: &Path, path: &Path) -> Result<File, StorageError> {
+    let name = dir.join(keys::LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|error| io(&name, "open", &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io(&name, "lock", &error)),
+    }
+}
+
+/// Waits for an earlier database of this process: threads of sled's own let go of its file a moment
+/// after it was closed. Another process cannot be the cause, it would hold the lock file too.
+fn await_release(path: &Path) -> Result<(), StorageError> {
+    let name = path.join(keys::DATABASE_FILE);
+    let Ok(file) = File::open(&name) else { return Ok(()) };
+    for _ in 0..RELEASE_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(io(&name, "lock", &error)),
+        }
+    }
+    Err(StorageError::Locked { path: path.to_owned() })
+}
+
+/// Runs a step of opening. On damaged files sled panics as often as it returns an error; the operator
+/// is to read the same words for both.
+fn guarded<T>(
+    path: &Path,
+    what: &'static str,
+    step: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, StorageError> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(result) => result.map_err(|fault| fault.at(path, what)),
+        Err(_) => Err(StorageError::Corrupt { path: path.to_owned(), what: format!("cannot {what} it") }),
+    }
+}

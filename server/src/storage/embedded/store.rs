@@ -1,0 +1,261 @@
+//! The handle of the embedded store: the storage traits over the queues of its threads.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::{RosterChange, RosterError, RosterItem};
+use althing_proto::sasl::Credentials;
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::{
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError, check_row,
+};
+use super::command::{
+    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, Reply, SetCredentials,
+};
+use super::fault::Fault;
+use super::reader::{self, Readers};
+use super::rows::Rows;
+use super::writer::{self, Write};
+
+/// How an embedded store is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddedOptions {
+    /// sled's page cache, in bytes. Rows that fit are read without the disk.
+    pub cache_bytes: u64,
+    /// Threads that read; at least one.
+    pub readers: usize,
+    /// Most writes that wait, and most reads that wait for one thread; above it [`StorageError::Busy`].
+    pub queue: usize,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        EmbeddedOptions { cache_bytes: 128 << 20, readers: 2, queue: 16_384 }
+    }
+}
+
+/// The embedded store. Dropped without [`Engine::close`], its threads finish what is queued and end on
+/// their own.
+pub struct Embedded {
+    /// Weak: the database closes when its threads are done, not when the last handle goes.
+    rows: Weak<Rows>,
+    /// `None` once closed.
+    queues: RwLock<Option<Queues>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Queues {
+    writes: mpsc::Sender<Write>,
+    reads: Readers,
+}
+
+impl Embedded {
+    /// Opens or makes the store below `dir`. Blocks for as long as recovery takes.
+    ///
+    /// # Errors
+    /// As [`Storage::open_embedded`](super::super::Storage::open_embedded).
+    pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
+        let rows = Arc::new(Rows::open(dir, options)?);
+        let queue = options.queue.max(1);
+        let mut threads = Vec::new();
+        let (writes, write_queue) = mpsc::channel(queue);
+        threads.push(spawn(dir, "store-write", &rows, move |rows| writer::run(rows, write_queue))?);
+        let mut reads = Vec::new();
+        for _ in 0..options.readers.max(1) {
+            let (read, read_queue) = mpsc::channel(queue);
+            threads.push(spawn(dir, "store-read", &rows, move |rows| reader::run(rows, read_queue))?);
+            reads.push(read);
+        }
+        let queues = Queues { writes, reads: Readers::new(reads) };
+        Ok(Embedded {
+            rows: Arc::downgrade(&rows),
+            queues: RwLock::new(Some(queues)),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    async fn write(&self, command: impl Into<Option<Command>>) -> Result<Reply, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue(Write { command: command.into(), reply })?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    fn queue(&self, write: Write) -> Result<(), StorageError> {
+        let queues = self.queues.read();
+        let queues = queues.as_ref().ok_or(StorageError::Closed)?;
+        queues.writes.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StorageError::Busy,
+            mpsc::error::TrySendError::Closed(_) => self.gone(),
+        })
+    }
+
+    async fn read<T, F>(&self, read: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Rows) -> Result<T, Fault> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(move |rows: &Rows| {
+            let result = read(rows).map_err(|fault| rows.explain(fault, "read"));
+            let _gone = reply.send(result);
+        });
+        self.queues.read().as_ref().ok_or(StorageError::Closed)?.reads.send(job)?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Why a thread did not answer.
+    fn gone(&self) -> StorageError {
+        self.failure().unwrap_or(StorageError::Closed)
+    }
+
+    /// Sends a command whose reply says whether it found something.
+    async fn write_done(&self, command: Command) -> Result<bool, StorageError> {
+        match self.write(command).await? {
+            Reply::Done(found) => Ok(found),
+            // No command is answered by a reply of another's kind.
+            Reply::Roster(_) | Reply::UnknownUser => Ok(false),
+        }
+    }
+}
+
+fn spawn(
+    dir: &Path,
+    name: &str,
+    rows: &Arc<Rows>,
+    run: impl FnOnce(&Arc<Rows>) + Send + 'static,
+) -> Result<JoinHandle<()>, StorageError> {
+    let rows = rows.clone();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&rows)).map_err(|error| {
+        StorageError::Io { path: dir.to_owned(), what: "start a thread for", error: error.to_string() }
+    })
+}
+
+#[async_trait]
+impl Accounts for Embedded {
+    async fn get(&self, user: &BareJid) -> Result<Option<Account>, StorageError> {
+        let user = user.clone();
+        self.read(move |rows| rows.account(&user)).await
+    }
+
+    async fn create(&self, user: &BareJid, account: Account) -> Result<bool, StorageError> {
+        self.write_done(Command::CreateAccount(CreateAccount { user: user.clone(), account })).await
+    }
+
+    async fn set_credentials(&self, user: &BareJid, credentials: Credentials) -> Result<bool, StorageError> {
+        self.write_done(Command::SetCredentials(SetCredentials { user: user.clone(), credentials })).await
+    }
+
+    async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
+        self.write_done(Command::DeleteAccount(DeleteAccount { user: user.clone() })).await
+    }
+
+    async fn list(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        let (domain, after) = (domain.to_owned(), after.cloned());
+        self.read(move |rows| rows.accounts(&domain, after.as_ref(), limit)).await
+    }
+}
+
+#[async_trait]
+impl Rosters for Embedded {
+    async fn load(&self, owner: &BareJid) -> Result<Roster, StorageError> {
+        let owner = owner.clone();
+        self.read(move |rows| rows.roster(&owner)).await
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        contact: &BareJid,
+        change: RosterChange,
+        limits: RosterLimits,
+    ) -> Result<Result<Changed, RosterError>, StorageError> {
+        let command = ChangeRoster { owner: owner.clone(), contact: contact.clone(), change, limits };
+        match self.write(Command::ChangeRoster(command)).await? {
+            Reply::Roster(result) => Ok(result.map(|changed| *changed)),
+            Reply::Done(_) | Reply::UnknownUser => Err(StorageError::UnknownUser { user: owner.clone() }),
+        }
+    }
+
+    async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
+        let (owner, contact) = (owner.clone(), contact.clone());
+        self.read(move |rows| rows.roster_item(&owner, &contact)).await
+    }
+}
+
+#[async_trait]
+impl PrivateData for Embedded {
+    async fn get(&self, user: &BareJid, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let (user, namespace, key) = (user.clone(), namespace.to_owned(), key.to_owned());
+        self.read(move |rows| rows.private(&user, &namespace, &key)).await
+    }
+
+    async fn put(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), StorageError> {
+        check_row(namespace, key, &value)?;
+        let command =
+            PutPrivate { user: user.clone(), namespace: namespace.to_owned(), key: key.to_owned(), value };
+        match self.write(Command::PutPrivate(command)).await? {
+            Reply::UnknownUser => Err(StorageError::UnknownUser { user: user.clone() }),
+            Reply::Done(_) | Reply::Roster(_) => Ok(()),
+        }
+    }
+
+    async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        self.write_done(Command::DeletePrivate(DeletePrivate { user: user.clone(), namespace, key })).await
+    }
+
+    async fn list(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        let (user, namespace, after) = (user.clone(), namespace.to_owned(), after.map(str::to_owned));
+        self.read(move |rows| rows.private_rows(&user, &namespace, after.as_deref(), limit)).await
+    }
+}
+
+#[async_trait]
+impl Engine for Embedded {
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.write(None).await.map(|_done| ())
+    }
+
+    async fn close(&self) -> Result<(), StorageError> {
+        drop(self.queues.write().take());
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let rows = self.rows.upgrade();
+        // The threads end when their queues are empty; nothing was answered without a flush, so none
+        // is due. The database closes with the last owner of the rows, here.
+        let closing = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            rows.and_then(|rows| rows.failure())
+        });
+        closing.await.map_err(|_| StorageError::Closed)?.map_or(Ok(()), Err)
+    }
+
+    fn failure(&self) -> Option<StorageError> {
+        self.rows.upgrade().and_then(|rows| rows.failure())
+    }
+
+    async fn size_on_disk(&self) -> Result<u64, StorageError> {
+        self.read(Rows::size_on_disk).await
+    }
+}

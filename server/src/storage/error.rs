@@ -1,0 +1,87 @@
+//! What can go wrong with stored data, in words for the operator: what, where, and what to do.
+
+use std::path::PathBuf;
+
+use althing_proto::jid::BareJid;
+
+/// Why a store could not be opened, read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// The system refused to read or write.
+    #[error("cannot {what} {}: {error}; check free space, permissions and the health of the disk", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done, as a verb: `open`, `write`.
+        what: &'static str,
+        /// The system's own words.
+        error: String,
+    },
+    /// Stored bytes are not what was written.
+    #[error(
+        "the store {} is damaged: {what}; stop the node, move the directory away and restore a backup",
+        path.display()
+    )]
+    Corrupt {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The queue of the store is full. Nothing was done; it may be tried again.
+    #[error("the store is busy: its queue is full")]
+    Busy,
+    /// The store was closed. Nothing was done.
+    #[error("the store is closed")]
+    Closed,
+    /// Another release made the store, in a form that this one does not read.
+    #[error(
+        "the store {} has format {found}, this release reads format {expected}; \
+         start the release that made it, or restore a backup of format {expected}",
+        path.display()
+    )]
+    WrongVersion {
+        /// The directory of the store.
+        path: PathBuf,
+        /// The format of the store.
+        found: u32,
+        /// The format of this release.
+        expected: u32,
+    },
+    /// Another process has the store open.
+    #[error("another process uses the store {}; stop it, or give each node a data directory of its own", path.display())]
+    Locked {
+        /// The directory of the store.
+        path: PathBuf,
+    },
+    /// A name or value is larger than the store takes. Nothing was done.
+    #[error("a {what} of {size} bytes is larger than the {limit} bytes that the store takes")]
+    TooLarge {
+        /// What is too large: `namespace`, `key`, `value`.
+        what: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The most that is taken, in bytes.
+        limit: usize,
+    },
+    /// A change for a user who has no account. Nothing was done.
+    #[error("{user} has no account")]
+    UnknownUser {
+        /// The user.
+        user: BareJid,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_say_where_and_what_to_do() {
+        let path = PathBuf::from("/var/lib/althing/store");
+        let wrong = StorageError::WrongVersion { path: path.clone(), found: 7, expected: 1 }.to_string();
+        assert!(wrong.contains("/var/lib/althing/store") && wrong.contains("format 7"), "{wrong}");
+        let locked = StorageError::Locked { path }.to_string();
+        assert!(locked.contains("/var/lib/althing/store") && locked.contains("stop it"), "{locked}");
+    }
+}

@@ -1,0 +1,218 @@
+//! Stores in memory: tests and simulation. Gone with the value.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::{RosterChange, RosterError, RosterItem};
+use althing_proto::sasl::Credentials;
+use async_trait::async_trait;
+use parking_lot::RwLock;
+
+use super::roster_rules::RosterHead;
+use super::{
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError, check_row,
+};
+
+/// All stores in one map of users.
+#[derive(Default)]
+pub struct Memory {
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By (domain, local part), the order of [`Accounts::list`].
+    users: BTreeMap<Name, User>,
+    closed: bool,
+}
+
+type Name = (String, String);
+
+struct User {
+    jid: BareJid,
+    account: Account,
+    head: RosterHead,
+    items: BTreeMap<Name, RosterItem>,
+    /// By (namespace, key).
+    private: BTreeMap<(String, String), Vec<u8>>,
+}
+
+fn name(jid: &BareJid) -> Name {
+    (jid.domain().as_str().to_owned(), jid.node().map_or_else(String::new, |node| node.as_str().to_owned()))
+}
+
+impl Memory {
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, StorageError> {
+        let state = self.state.read();
+        if state.closed { Err(StorageError::Closed) } else { Ok(read(&state)) }
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> Result<T, StorageError> {
+        let mut state = self.state.write();
+        if state.closed { Err(StorageError::Closed) } else { Ok(write(&mut state)) }
+    }
+
+    fn write_user<T>(&self, user: &BareJid, write: impl FnOnce(&mut User) -> T) -> Result<T, StorageError> {
+        self.write(|state| state.users.get_mut(&name(user)).map(write))?
+            .ok_or_else(|| StorageError::UnknownUser { user: user.clone() })
+    }
+}
+
+#[async_trait]
+impl Accounts for Memory {
+    async fn get(&self, user: &BareJid) -> Result<Option<Account>, StorageError> {
+        self.read(|state| state.users.get(&name(user)).map(|user| user.account.clone()))
+    }
+
+    async fn create(&self, user: &BareJid, account: Account) -> Result<bool, StorageError> {
+        let new = User {
+            jid: user.clone(),
+            account,
+            head: RosterHead::default(),
+            items: BTreeMap::new(),
+            private: BTreeMap::new(),
+        };
+        self.write(|state| {
+            let vacant = !state.users.contains_key(&name(user));
+            if vacant {
+                state.users.insert(name(user), new);
+            }
+            vacant
+        })
+    }
+
+    async fn set_credentials(&self, user: &BareJid, credentials: Credentials) -> Result<bool, StorageError> {
+        match self.write_user(user, |user| user.account.credentials = credentials) {
+            Err(StorageError::UnknownUser { .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
+        self.write(|state| state.users.remove(&name(user)).is_some())
+    }
+
+    async fn list(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        let start = match after {
+            Some(after) if after.domain().as_str() == domain => Bound::Excluded(name(after)),
+            _ => Bound::Included((domain.to_owned(), String::new())),
+        };
+        self.read(|state| {
+            let users = state.users.range((start, Bound::Unbounded));
+            users
+                .take_while(|((of, _), _)| of == domain)
+                .take(limit)
+                .map(|(_, user)| user.jid.clone())
+                .collect()
+        })
+    }
+}
+
+#[async_trait]
+impl Rosters for Memory {
+    async fn load(&self, owner: &BareJid) -> Result<Roster, StorageError> {
+        self.read(|state| {
+            state.users.get(&name(owner)).map_or_else(Roster::default, |user| Roster {
+                version: user.head.version,
+                items: user.items.values().cloned().collect(),
+            })
+        })
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        contact: &BareJid,
+        change: RosterChange,
+        limits: RosterLimits,
+    ) -> Result<Result<Changed, RosterError>, StorageError> {
+        self.write_user(owner, |user| {
+            let before = user.items.get(&name(contact)).cloned();
+            let (head, outcome) = user.head.change(before, contact, change, limits)?;
+            user.head = head;
+            match &outcome.item {
+                Some(item) => user.items.insert(name(contact), item.clone()),
+                None => user.items.remove(&name(contact)),
+            };
+            Ok(Changed { version: head.version, outcome })
+        })
+    }
+
+    async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
+        self.read(|state| state.users.get(&name(owner))?.items.get(&name(contact)).cloned())
+    }
+}
+
+#[async_trait]
+impl PrivateData for Memory {
+    async fn get(&self, user: &BareJid, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let row = (namespace.to_owned(), key.to_owned());
+        self.read(|state| state.users.get(&name(user))?.private.get(&row).cloned())
+    }
+
+    async fn put(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), StorageError> {
+        check_row(namespace, key, &value)?;
+        let row = (namespace.to_owned(), key.to_owned());
+        self.write_user(user, |user| user.private.insert(row, value)).map(|_older| ())
+    }
+
+    async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {
+        let row = (namespace.to_owned(), key.to_owned());
+        self.write(|state| {
+            state.users.get_mut(&name(user)).is_some_and(|user| user.private.remove(&row).is_some())
+        })
+    }
+
+    async fn list(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        let start = match after {
+            Some(after) => Bound::Excluded((namespace.to_owned(), after.to_owned())),
+            None => Bound::Included((namespace.to_owned(), String::new())),
+        };
+        self.read(|state| {
+            let Some(user) = state.users.get(&name(user)) else { return Vec::new() };
+            let rows = user.private.range((start, Bound::Unbounded));
+            rows.take_while(|((of, _), _)| of == namespace)
+                .take(limit)
+                .map(|((_, key), value)| (key.clone(), value.clone()))
+                .collect()
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for Memory {
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.read(|_| ())
+    }
+
+    async fn close(&self) -> Result<(), StorageError> {
+        self.state.write().closed = true;
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<StorageError> {
+        None
+    }
+
+    async fn size_on_disk(&self) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+}

@@ -1,5 +1,7 @@
 //! What was acknowledged survives SIGKILL: accounts, passwords and rosters.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
+
 use althing_proto::ns;
 use althing_tests::client::Client;
 use althing_tests::login::{Account, connect, register_at};

@@ -1,6 +1,8 @@
 //! Hostile peers: each gets its named stream error or is closed in bounded time and memory, while another
 //! client on the same node is served as if nothing were.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the whole file is a test")]
+
 mod corpus;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Logins: each mechanism over each kind of TLS, with and without channel binding, and what must be refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
+
 use althing_proto::ns;
 use althing_proto::sasl::{ChannelBinding, Mechanism};
 use althing_tests::endpoint::Endpoint;

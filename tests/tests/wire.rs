@@ -2,6 +2,8 @@
 //!
 //! `ALTHING_WIRE_ENDPOINT=C2S,C2S_TLS,CA.pem` plays them against a server that already runs, for comparison.
 
+#![allow(clippy::print_stdout, reason = "a test harness speaks to its terminal")]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

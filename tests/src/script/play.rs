@@ -37,7 +37,15 @@ pub(super) struct Player {
 impl Player {
     pub(super) fn new(name: &str, endpoint: Endpoint, account: Account, resource: &str) -> Player {
         let (name, resource) = (name.to_owned(), resource.to_owned());
-        Player { name, endpoint, account, resource, state: State::Away, tolerated: Vec::new(), ignoring: false }
+        Player {
+            name,
+            endpoint,
+            account,
+            resource,
+            state: State::Away,
+            tolerated: Vec::new(),
+            ignoring: false,
+        }
     }
 
     pub(super) fn account(&self) -> (&Endpoint, &Account) {
@@ -170,7 +178,8 @@ impl Player {
     }
 
     async fn stream_error(&mut self, condition: &str, captures: &Captures) -> Result<()> {
-        let got = self.next(captures).await.with_context(|| format!("expected the stream error {condition}"))?;
+        let got =
+            self.next(captures).await.with_context(|| format!("expected the stream error {condition}"))?;
         ensure!(got.is("error", ns::STREAM), "expected the stream error {condition}, got {}", show(&got));
         let named = condition_of(&got);
         ensure!(named == condition, "expected the stream error {condition}, got {named}");

@@ -120,7 +120,7 @@ pub struct StanzaError {
     /// Text for a developer's eyes, in English.
     pub text: Option<String>,
     /// An application-specific condition (§8.3.4).
-    pub application: Option<Element>,
+    pub application: Option<Box<Element>>,
 }
 
 impl StanzaError {
@@ -140,7 +140,7 @@ impl StanzaError {
             builder = builder.append(Element::builder("text", ns::STANZA_ERRORS).append(text.as_str()));
         }
         if let Some(application) = &self.application {
-            builder = builder.append(application.clone());
+            builder = builder.append(Element::clone(application));
         }
         builder.build()
     }

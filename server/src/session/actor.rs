@@ -55,7 +55,7 @@ impl Session {
             let waiting = if let Some(effect) = work.effects.pop_front() {
                 self.perform(effect)
             } else if let Some(element) = work.elements.pop_front() {
-                self.from_client(element, &mut work.effects)
+                self.on_client(element, &mut work.effects)
             } else {
                 return Progress::Done;
             };
@@ -66,7 +66,7 @@ impl Session {
     }
 
     /// The sender's pass of an element that the client sent.
-    fn from_client(
+    fn on_client(
         &mut self,
         element: Element,
         effects: &mut VecDeque<Effect>,

@@ -14,7 +14,7 @@ use althing_proto::xml::writer::write_element;
 const HEADER: &[u8] =
     b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
 const MESSAGE: &[u8] = b"<message to='juliet@capulet.example/balcony' from='romeo@montague.example/orchard' \
-    id='ktx72v49' type='chat' xml:lang='en'><body>Art thou not Romeo, and a Montague? I am not.</body>\
+    id='ktx7v4' type='chat'><body>Art thou not Romeo, and a Montague?</body>\
     <request xmlns='urn:xmpp:receipts'/><active xmlns='http://jabber.org/protocol/chatstates'/></message>";
 
 /// The best of five rounds, in nanoseconds for one call.
@@ -76,17 +76,17 @@ fn main() {
     });
     let hostile = hostile();
     println!("hostile stanza of {} bytes", hostile.len());
-    measure("read 15,500 prefixed attributes", || drop(black_box(read(&mut reader, hostile.as_bytes()))));
+    measure("read 4,000 names with far prefixes", || drop(black_box(read(&mut reader, hostile.as_bytes()))));
 }
 
-/// A stanza of many prefixed attributes, each of which is looked up among as many prefixes as may be.
+/// A stanza of many prefixed names, each of which is looked up among as many prefixes as may be.
 fn hostile() -> String {
     let mut xml = String::new();
     for level in 0..4 {
-        let declared = (0..63).map(|i| format!(" xmlns:p{level}x{i}='u{level}x{i}'")).collect::<String>();
+        let uri = "u".repeat(200);
+        let declared = (0..63).map(|i| format!(" xmlns:p{level}x{i}='{uri}{i}'")).collect::<String>();
         xml.push_str(&format!("<a{declared}>"));
     }
-    let attributes = (0..62).map(|i| format!(" p0x{i}:a=''")).collect::<String>();
-    xml.push_str(&format!("<a{attributes}/>").repeat(250));
+    xml.push_str(&"<p0x0:a/>".repeat(4000));
     xml + &"</a>".repeat(4)
 }

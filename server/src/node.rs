@@ -1,49 +1,301 @@
-//! Builds and stops one whole node from its configuration: no process-wide state.
+//! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
+//! process.
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
 
+use actix_rt::Arbiter;
 use actix_web::dev::ServerHandle;
 use anyhow::Context;
-use prometheus::Registry;
+use prometheus::Registry as MetricsRegistry;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_cluster::routes::{LocalRoutes, Routes};
+use althing_proto::jid::DomainPart;
+use althing_proto::sasl::Mechanism;
+use althing_proto::stream::config::StreamConfig;
+use althing_proto::stream::error::StreamCondition;
+use althing_proto::time::Timestamp;
+use althing_proto::xml::limits::Limits;
 
 use crate::admin::{self, Health};
-use crate::config::Config;
-use crate::metrics::NodeMetrics;
+use crate::config::{Backend, Config};
+use crate::identity::Identity;
+use crate::listener::tcp::{self, Connections, Workers};
+use crate::listener::tls::TlsContext;
+use crate::metrics::{Listener, NodeMetrics};
+use crate::modules::{Limiter, REGISTRY};
+use crate::pipeline::Registry;
+use crate::session::SessionRegistry;
+use crate::session::messages::EndReason;
+use crate::storage::{EmbeddedOptions, RosterLimits, Storage};
+
+/// How often the runtime shows that it is alive (`/livez`).
+const TICK: Duration = Duration::from_secs(5);
+
+/// How long the sessions may take to end when the node stops.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What every part of a node shares.
+pub struct NodeContext {
+    /// The configuration.
+    pub config: Config,
+    /// Durable data.
+    pub storage: Storage,
+    /// Who is where.
+    pub routes: Arc<dyn Routes>,
+    /// The sessions of this node.
+    pub sessions: SessionRegistry,
+    /// The modules, in order.
+    pub modules: Registry,
+    /// Counters and gauges.
+    pub metrics: NodeMetrics,
+    /// Open connections, for the limits.
+    pub connections: Arc<Connections>,
+    /// Who may register how often.
+    pub registration: Limiter,
+    /// What the listeners offer.
+    pub stream_config: Arc<StreamConfig>,
+    /// Makes the salt of unknown users: stable over restarts, so that it gives nobody away.
+    pub decoy_secret: [u8; 32],
+    /// One permit a core for work that fills one, such as PBKDF2.
+    pub hashing: Semaphore,
+    /// Turns true when the node stops.
+    pub stopping: watch::Sender<bool>,
+    tls: Option<Arc<TlsContext>>,
+    random: SystemRandom,
+}
+
+impl NodeContext {
+    /// The wall clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        crate::clock::now()
+    }
+
+    /// Random bytes; `None` where the system has none to give.
+    #[must_use]
+    pub fn random<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes).ok().map(|()| bytes)
+    }
+
+    /// Whether `domain` is served here.
+    #[must_use]
+    pub fn serves(&self, domain: &str) -> bool {
+        self.config.xmpp.domains.iter().any(|served| served == domain)
+    }
+
+    /// The bounds of a roster.
+    #[must_use]
+    pub fn roster_limits(&self) -> RosterLimits {
+        let limits = &self.config.limits;
+        let bound = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        RosterLimits { items: bound(limits.roster_items), requests: bound(limits.pending_subscriptions) }
+    }
+
+    /// The certificate and what goes with it, if one is configured.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<TlsContext>> {
+        self.tls.clone()
+    }
+}
 
 /// One running node.
-#[derive(Debug)]
 pub struct Node {
+    context: Arc<NodeContext>,
+    health: Arc<Health>,
     http: ServerHandle,
+    arbiters: Vec<Arbiter>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Node {
     /// Starts a node; returns when it serves.
     ///
     /// # Errors
-    ///
-    /// What could not be opened or listened on.
+    /// What could not be read, opened or listened on, in words for the operator.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let registry = Registry::new();
-        NodeMetrics::register(&registry, &config.node.name)?;
+        let registry = MetricsRegistry::new();
+        let metrics = NodeMetrics::register(&registry, &config.node.name)?;
         let health = Health::new(crate::clock::now);
-        let listener = TcpListener::bind(config.listen.http)
-            .with_context(|| format!("listen.http: {}", config.listen.http))?;
-        let server = admin::serve(listener, &config.http, registry, health.clone())?;
+        let http_listener = TcpListener::bind(config.listen.http)
+            .with_context(|| format!("listen.http: cannot listen on {}", config.listen.http))?;
+        let server = admin::serve(http_listener, &config.http, registry, Arc::clone(&health))?;
         let http = server.handle();
-        actix_rt::spawn(server);
+        let mut tasks = vec![actix_rt::spawn(async move {
+            if let Err(error) = server.await {
+                warn!(%error, "the HTTP server ended");
+            }
+        })];
+
+        let storage = open_storage(&config)?;
+        let tls = load_tls(&config, &metrics, &health)?;
+        let identity = Identity::load_or_create(&config)?;
+        let context = Arc::new(NodeContext {
+            routes: Arc::new(LocalRoutes::new(NodeId::new(identity.node_id), Incarnation(1))),
+            sessions: SessionRegistry::default(),
+            modules: Registry::new(REGISTRY.iter().copied()),
+            metrics,
+            connections: Arc::default(),
+            registration: Limiter::new(&config.registration),
+            stream_config: Arc::new(stream_config(&config, tls.is_some(), identity.decoy_secret)?),
+            decoy_secret: identity.decoy_secret,
+            hashing: Semaphore::new(workers(&config)),
+            stopping: watch::Sender::new(false),
+            tls,
+            random: SystemRandom::new(),
+            storage,
+            config,
+        });
+        health.add_condition("storage", {
+            let engine = Arc::clone(&context.storage.engine);
+            move || engine.failure().map_or(Ok(()), |error| Err(error.to_string()))
+        });
+
+        let arbiters: Vec<Arbiter> = (0..workers(&context.config)).map(|_| Arbiter::new()).collect();
+        let spread = Workers::new(arbiters.iter().map(Arbiter::handle));
+        let listen = &context.config.listen;
+        for (kind, key, addresses) in
+            [(Listener::C2s, "listen.c2s", &listen.c2s), (Listener::C2sTls, "listen.c2s_tls", &listen.c2s_tls)]
+        {
+            for address in addresses {
+                let listener =
+                    tcp::bind(*address).with_context(|| format!("{key}: cannot listen on {address}"))?;
+                tasks.push(actix_rt::spawn(tcp::accept(Arc::clone(&context), listener, kind, spread.clone())));
+            }
+        }
+        tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
         health.set_started();
         health.set_listening(true);
-        Ok(Node { http })
+        info!(node = %context.config.node.name, domains = ?context.config.xmpp.domains, "node serves");
+        Ok(Node { context, health, http, arbiters, tasks })
     }
 
-    /// Stops the node in order; `reason` goes to the log.
+    /// What the parts of the node share.
+    #[must_use]
+    pub fn context(&self) -> &Arc<NodeContext> {
+        &self.context
+    }
+
+    /// Stops the node in order: no new connections, every stream ended with `system-shutdown`, the store
+    /// flushed and closed. `reason` goes to the log.
     ///
     /// # Errors
-    ///
     /// What could not be written any more.
     pub async fn stop(self, reason: &str) -> anyhow::Result<()> {
-        tracing::info!(reason, "node stops");
-        self.http.stop(true).await;
+        let sessions = self.context.sessions.all();
+        info!(reason, sessions = sessions.len(), "node stops");
+        self.health.set_draining();
+        for task in self.tasks {
+            task.abort();
+        }
+        // The receivers are logins under way: it is fine if there are none.
+        self.context.stopping.send_replace(true);
+        let ended = sessions.iter().map(|session| {
+            session.end(EndReason::Error(StreamCondition::SystemShutdown.into()))
+        });
+        if tokio::time::timeout(FAREWELL, futures_util::future::join_all(ended)).await.is_err() {
+            warn!("some sessions did not end in time");
+        }
+        wait_for_sockets(&self.context).await;
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            // Its thread ends when its tasks are dropped.
+            let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
+        }
+        self.http.stop(false).await;
+        self.context.storage.close().await.context("the store could not be closed in order")?;
+        info!("node has stopped");
         Ok(())
+    }
+}
+
+/// Gives the writers a moment to bring out their last words.
+async fn wait_for_sockets(context: &NodeContext) {
+    let open = || {
+        context.metrics.connections.get(Listener::C2s) + context.metrics.connections.get(Listener::C2sTls)
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    while open() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn open_storage(config: &Config) -> anyhow::Result<Storage> {
+    Ok(match config.storage.backend {
+        Backend::Memory => Storage::memory(),
+        Backend::Embedded => {
+            let options =
+                EmbeddedOptions { cache_bytes: config.storage.cache_mib << 20, ..EmbeddedOptions::default() };
+            Storage::open_embedded(&config.node.data_dir, options)?
+        }
+    })
+}
+
+fn load_tls(
+    config: &Config,
+    metrics: &NodeMetrics,
+    health: &Health,
+) -> anyhow::Result<Option<Arc<TlsContext>>> {
+    if config.tls.certificate.is_none() {
+        return Ok(None);
+    }
+    let tls = TlsContext::load(&config.tls).context("[tls]")?;
+    if !tls.is_valid(crate::clock::now()) {
+        warn!(until = %tls.not_after.to_xep0082(), "the certificate is not valid now: clients will refuse it");
+    }
+    health.set_certificate_expiry(tls.not_after);
+    metrics.certificate_expiry.set(i64::try_from(tls.not_after.as_millis() / 1_000).unwrap_or(i64::MAX));
+    Ok(Some(Arc::new(tls)))
+}
+
+fn stream_config(config: &Config, tls: bool, decoy_secret: [u8; 32]) -> anyhow::Result<StreamConfig> {
+    let domains = config.xmpp.domains.iter().map(|domain| DomainPart::new(domain).map(|part| part.into_owned()));
+    let mechanisms = config.auth.mechanisms.iter().filter_map(|name| Mechanism::from_name(name));
+    let limits = &config.limits;
+    let limits_after = Limits {
+        stanza_bytes: limits.stanza_bytes,
+        depth: limits.depth,
+        attributes: limits.attributes,
+        children: limits.children,
+    };
+    Ok(StreamConfig {
+        domains: domains.collect::<Result<_, _>>().context("xmpp.domains")?,
+        starttls: tls,
+        allow_plaintext: config.auth.allow_plaintext,
+        mechanisms: mechanisms.collect(),
+        registration: config.registration.enabled,
+        limits_before: Limits { stanza_bytes: limits.stanza_bytes_before_login, ..limits_after },
+        limits_after,
+        login_timeout: Duration::from_secs(limits.login_timeout_s),
+        max_auth_failures: config.auth.max_failures,
+        features_after_login: REGISTRY.iter().flat_map(|module| module.stream_features()).collect(),
+        decoy_secret,
+        scram_iterations: config.auth.scram_iterations,
+    })
+}
+
+fn workers(config: &Config) -> usize {
+    match config.runtime.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    }
+}
+
+/// Shows that the runtime is alive, and reads what is too dear to read at every scrape.
+async fn tick(health: Arc<Health>, context: Arc<NodeContext>) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        health.tick();
+        if let Ok(bytes) = context.storage.engine.size_on_disk().await {
+            context.metrics.storage_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
     }
 }

@@ -6,7 +6,8 @@ use minidom::Node;
 use super::Stanza;
 use crate::jid::{BareJid, Jid};
 use crate::ns;
-use crate::xml::writer;
+use crate::xml::build::ElementExt;
+use crate::xml::{name, writer};
 
 impl Stanza {
     /// The bytes on a client's stream, in its default namespace `jabber:client`. Made once per value.
@@ -45,6 +46,19 @@ impl Stanza {
     pub fn from_standalone(xml: &[u8]) -> Option<Stanza> {
         let element = minidom::Element::from_reader(xml).ok()?;
         Stanza::parse(element).ok()
+    }
+
+    /// The element with the head's addresses: a copy, for those who must have one.
+    #[must_use]
+    pub fn to_element(&self) -> minidom::Element {
+        let mut element = self.element().clone();
+        for (name, jid) in [(name!("from"), self.from()), (name!("to"), self.to())] {
+            match jid {
+                Some(jid) => element.set(name, jid.as_str()),
+                None => drop(element.unset(name)),
+            }
+        }
+        element
     }
 
     fn write_name(&self, out: &mut Vec<u8>) {

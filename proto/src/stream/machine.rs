@@ -155,6 +155,12 @@ impl StreamMachine {
         }
     }
 
+    /// The domain that the client addressed, once its header was read.
+    #[must_use]
+    pub fn domain(&self) -> Option<&DomainPart> {
+        self.domain.as_ref()
+    }
+
     /// The language of the client's header: the default of its stanzas (RFC 6120 §4.7.4).
     #[must_use]
     pub fn lang(&self) -> Option<&str> {

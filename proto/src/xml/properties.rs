@@ -37,7 +37,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limits: Limits) -> Story
 fn read_back(xml: &str) -> Element {
     let document = format!("{HEADER}{xml}");
     let mut bytes = document.as_bytes();
-    let mut reader = StreamReader::new(Limits { attributes: 1000, ..Limits::AFTER_LOGIN });
+    let mut reader = StreamReader::new(Limits::OWN);
     assert!(matches!(reader.next(&mut bytes), Ok(Some(XmlEvent::StreamStart(_)))));
     match reader.next(&mut bytes) {
         Ok(Some(XmlEvent::Element(element))) => {

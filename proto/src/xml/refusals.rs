@@ -2,7 +2,7 @@
 
 use minidom::Element;
 
-use super::limits::{BINDINGS, Limits, TOKEN_BYTES};
+use super::limits::{BINDINGS, Limits, NAMESPACE_BYTES, TOKEN_BYTES};
 use super::reader::{LimitExceeded, StreamReader, XmlError, XmlEvent};
 use crate::stream::error::StreamCondition as C;
 
@@ -116,6 +116,22 @@ fn each_limit_holds_at_its_bound_and_not_one_past_it() {
     assert!(stanza(SMALL, "<a><b><c/><c/></b><b/><b/></a>").is_ok());
     assert_eq!(stanza(SMALL, "<a><b><c/><c/></b><b/><b/><b/></a>"), Err(LimitExceeded::Children(5).into()));
 
+    assert!(
+        stanza(SMALL, "<a xmlns:p='u'><b p:a='' xml:a=''/><b p:a='' p:b=''/><b p:a='' xml:a=''/></a>")
+            .is_ok()
+    );
+    assert_eq!(
+        stanza(SMALL, "<a xmlns:p='u'><b p:a='' p:b=''/><b p:a='' p:b=''/><b p:a=''/></a>"),
+        Err(LimitExceeded::Prefixed(4).into())
+    );
+
+    let long = |bytes: usize| format!("<a xmlns='{}'/>", "u".repeat(bytes));
+    assert!(stanza(Limits::AFTER_LOGIN, &long(NAMESPACE_BYTES)).is_ok());
+    assert_eq!(
+        stanza(Limits::AFTER_LOGIN, &long(NAMESPACE_BYTES + 1)),
+        Err(LimitExceeded::NamespaceBytes(NAMESPACE_BYTES).into())
+    );
+
     let declared =
         |level: usize| format!("<a{}>", (0..level).map(|i| format!(" xmlns:p{i}='u'")).collect::<String>());
     let nested = format!("{}{}", declared(64).repeat(3), declared(62));
@@ -127,7 +143,7 @@ fn each_limit_holds_at_its_bound_and_not_one_past_it() {
     );
 
     let value = |bytes: usize| format!("<a b='{}'/>", "x".repeat(bytes));
-    assert!(stanza(Limits::AFTER_LOGIN, &value(TOKEN_BYTES - 1)).is_ok());
+    assert!(stanza(Limits::AFTER_LOGIN, &value(TOKEN_BYTES)).is_ok());
     assert_eq!(
         stanza(Limits::AFTER_LOGIN, &value(TOKEN_BYTES + 1)),
         Err(LimitExceeded::TokenBytes(TOKEN_BYTES).into())

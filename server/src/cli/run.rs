@@ -3,8 +3,8 @@
 use anyhow::Context;
 use clap::Args;
 
-use super::signals::{EndSignals, parent_gone};
 use super::ConfigFile;
+use super::signals::{EndSignals, parent_gone};
 use crate::config::Config;
 use crate::node::Node;
 use crate::telemetry;

@@ -42,6 +42,14 @@ section! {
     }
 }
 
+impl Storage {
+    /// `cache_mib` in bytes.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_mib.saturating_mul(1024 * 1024)
+    }
+}
+
 words! {
     /// Forms of log lines.
     LogFormat {
@@ -57,7 +65,7 @@ section! {
     Log = "log" {
         /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), then exceptions by module,
         /// separated by commas: `info,althing_server::router=debug`.
-        filter: String = "info".to_owned();
+        filter: String = "info,actix_server=warn".to_owned();
         /// `human`: lines for people. `json`: one object a line, fields as in log-fields.md.
         format: LogFormat = LogFormat::Human;
     }

@@ -7,7 +7,7 @@ use althing_proto::stream::error::StreamCondition;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// A label whose values are all known beforehand.
-pub trait Label: Copy + 'static {
+pub(super) trait Label: Copy + 'static {
     /// All values, in the order of their indices.
     const ALL: &'static [Self];
     /// The value's place in [`Label::ALL`].
@@ -17,11 +17,11 @@ pub trait Label: Copy + 'static {
 }
 
 macro_rules! labels {
-    ($( $(#[doc = $about:literal])+ $name:ident { $( $(#[doc = $text:literal])+ $variant:ident = $word:literal, )+ } )+) => {
+    ($( $(#[doc = $about:literal])+ $vis:vis $name:ident { $( $(#[doc = $text:literal])+ $variant:ident = $word:literal, )+ } )+) => {
         $(
             $(#[doc = $about])+
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-            pub enum $name { $( $(#[doc = $text])+ $variant, )+ }
+            $vis enum $name { $( $(#[doc = $text])+ $variant, )+ }
 
             impl Label for $name {
                 const ALL: &'static [Self] = &[$($name::$variant),+];
@@ -34,21 +34,21 @@ macro_rules! labels {
 
 labels! {
     /// A client-to-server listener.
-    Listener {
+    pub Listener {
         /// `listen.c2s`: STARTTLS.
         C2s = "c2s",
         /// `listen.c2s_tls`: direct TLS.
         C2sTls = "c2s_tls",
     }
     /// Why a connection was closed right after it was accepted.
-    Rejection {
+    pub Rejection {
         /// `limits.connections` is reached.
         Limit = "limit",
         /// `limits.connections_per_ip` is reached.
         PerIpLimit = "per_ip_limit",
     }
     /// How a TLS handshake ended.
-    Handshake {
+    pub Handshake {
         /// With TLS 1.2.
         Tls12 = "1.2",
         /// With TLS 1.3.
@@ -57,7 +57,7 @@ labels! {
         Failed = "failed",
     }
     /// How a login ended.
-    Login {
+    pub Login {
         /// The client is who it says it is.
         Success = "success",
         /// Wrong password, unknown user, or a broken exchange.
@@ -66,7 +66,7 @@ labels! {
         Unavailable = "unavailable",
     }
     /// How an attempt to make an account ended (XEP-0077).
-    Registration {
+    pub Registration {
         /// The account was made.
         Created = "created",
         /// The name is taken.
@@ -77,7 +77,7 @@ labels! {
         Refused = "refused",
     }
     /// Names of stanzas (RFC 6120 §8.2).
-    Name {
+    pub(super) Name {
         /// `<message/>`.
         Message = "message",
         /// `<presence/>`.
@@ -86,14 +86,14 @@ labels! {
         Iq = "iq",
     }
     /// Which way a stanza went, seen from the server.
-    Direction {
+    pub Direction {
         /// From a client.
         In = "in",
         /// To a client.
         Out = "out",
     }
     /// What became of a stanza that was routed.
-    Delivery {
+    pub Delivery {
         /// Put into the mailbox of a session.
         Delivered = "delivered",
         /// Answered by the server itself.
@@ -104,7 +104,7 @@ labels! {
         Dropped = "dropped",
     }
     /// What the store did.
-    StoreOp {
+    pub StoreOp {
         /// A read.
         Read = "read",
         /// A write, from the queue to the answer.
@@ -146,7 +146,7 @@ impl Label for StreamCondition {
 
 /// One counter a label value; each series exists from the start, with zero.
 #[derive(Debug, Clone)]
-pub struct Counters<L> {
+pub(super) struct Counters<L> {
     counters: Vec<IntCounter>,
     label: PhantomData<L>,
 }
@@ -158,27 +158,27 @@ impl<L: Label> Counters<L> {
     }
 
     /// Counts one.
-    pub fn inc(&self, value: L) {
+    pub(super) fn inc(&self, value: L) {
         self.add(value, 1);
     }
 
     /// Counts `number`.
-    pub fn add(&self, value: L, number: u64) {
+    pub(super) fn add(&self, value: L, number: u64) {
         if let Some(counter) = self.counters.get(value.index()) {
             counter.inc_by(number);
         }
     }
 
     /// What has been counted.
-    #[must_use]
-    pub fn get(&self, value: L) -> u64 {
+    #[cfg(test)]
+    pub(super) fn get(&self, value: L) -> u64 {
         self.counters.get(value.index()).map_or(0, IntCounter::get)
     }
 }
 
 /// One counter a pair of label values.
 #[derive(Debug, Clone)]
-pub struct Counters2<A, B> {
+pub(super) struct Counters2<A, B> {
     rows: Vec<Counters<B>>,
     label: PhantomData<A>,
 }
@@ -190,22 +190,22 @@ impl<A: Label, B: Label> Counters2<A, B> {
     }
 
     /// Counts one.
-    pub fn inc(&self, first: A, second: B) {
+    pub(super) fn inc(&self, first: A, second: B) {
         if let Some(row) = self.rows.get(first.index()) {
             row.inc(second);
         }
     }
 
     /// What has been counted.
-    #[must_use]
-    pub fn get(&self, first: A, second: B) -> u64 {
+    #[cfg(test)]
+    pub(super) fn get(&self, first: A, second: B) -> u64 {
         self.rows.get(first.index()).map_or(0, |row| row.get(second))
     }
 }
 
 /// One gauge a label value.
 #[derive(Debug, Clone)]
-pub struct Gauges<L> {
+pub(super) struct Gauges<L> {
     gauges: Vec<IntGauge>,
     label: PhantomData<L>,
 }
@@ -217,16 +217,10 @@ impl<L: Label> Gauges<L> {
     }
 
     /// Adds `number`, which may be negative.
-    pub fn add(&self, value: L, number: i64) {
+    pub(super) fn add(&self, value: L, number: i64) {
         if let Some(gauge) = self.gauges.get(value.index()) {
             gauge.add(number);
         }
-    }
-
-    /// The gauge's value.
-    #[must_use]
-    pub fn get(&self, value: L) -> i64 {
-        self.gauges.get(value.index()).map_or(0, IntGauge::get)
     }
 }
 

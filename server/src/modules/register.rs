@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use althing_proto::jid::{BareJid, DomainRef, NodePart};
+use althing_proto::jid::{BareJid, DomainPart, DomainRef, NodePart};
 use althing_proto::ns;
 use althing_proto::sasl::Secret;
 use althing_proto::stanza::{IqType, Kind, ParseError, Stanza, StanzaCondition, StanzaError};
@@ -81,37 +81,47 @@ impl Limiter {
     }
 }
 
-/// Answers an IQ that a client sent before it logged in, addressed to `domain` (§3.1). The machine lets
-/// nothing else through, and only while registration is on.
+/// Answers an IQ that a client sent before it logged in, to `domain` (§3.1). The machine lets only requests
+/// through, and only while registration is on; the answer bears no addresses, for the client has none yet.
 pub async fn before_login(
     node: &Arc<NodeContext>,
     element: Element,
-    domain: &DomainRef,
+    domain: Option<DomainPart>,
+    peer: IpAddr,
+) -> Element {
+    let answer = match Stanza::parse(element) {
+        Ok(stanza) => {
+            let answer = answer(node, &stanza, domain, peer).await;
+            answer.unwrap_or_else(|| stanza.result(None))
+        }
+        Err(ParseError::Answer(answer, _)) => *answer,
+        Err(_) => return Element::bare("iq", ns::CLIENT),
+    };
+    answer.element().clone()
+}
+
+async fn answer(
+    node: &Arc<NodeContext>,
+    stanza: &Stanza,
+    domain: Option<DomainPart>,
     peer: IpAddr,
 ) -> Option<Stanza> {
-    let stanza = match Stanza::parse(element) {
-        Ok(stanza) => stanza,
-        Err(ParseError::Answer(answer, _)) => return Some(*answer),
-        Err(_) => return None,
-    };
-    let Some(query) = stanza.payload().filter(|query| query.is("query", ns::REGISTER)) else {
+    let query = stanza.payload().filter(|query| query.is("query", ns::REGISTER));
+    let (Some(query), Some(domain)) = (query, domain) else {
         return stanza.error(StanzaCondition::NotAuthorized);
     };
-    match stanza.kind() {
-        Kind::Iq(IqType::Get) => Some(stanza.result(Some(form()))),
-        Kind::Iq(IqType::Set) => {
-            let (result, counted) = match register(node, query, domain, peer).await {
-                Ok(user) => {
-                    tracing::info!(%user, %peer, "account registered in band");
-                    (Some(stanza.result(None)), Registration::Created)
-                }
-                Err((error, counted)) => (stanza.error(error), counted),
-            };
-            node.metrics.registrations.inc(counted);
-            result
-        }
-        _ => None,
+    if stanza.kind() == Kind::Iq(IqType::Get) {
+        return Some(stanza.result(Some(form())));
     }
+    let (answer, counted) = match register(node, query, &domain, peer).await {
+        Ok(user) => {
+            tracing::info!(%user, %peer, "account registered in band");
+            (Some(stanza.result(None)), Registration::Created)
+        }
+        Err((error, counted)) => (stanza.error(error), counted),
+    };
+    node.metrics.registrations.inc(counted);
+    answer
 }
 
 /// §3.1.1: the fields that are needed.
@@ -131,7 +141,7 @@ async fn register(
 ) -> Result<BareJid, (StanzaError, Registration)> {
     let refused = |condition, text: &str| (StanzaError::new(condition, text), Registration::Refused);
     let field = |name| query.get_child(name, ns::REGISTER).map(Element::text).filter(|text| !text.is_empty());
-    if query.is_ns(ns::REGISTER) && query.has_child("remove", ns::REGISTER) {
+    if query.has_child("remove", ns::REGISTER) {
         // §3.2: an account is cancelled by its owner, after login.
         return Err(refused(StanzaCondition::UnexpectedRequest, "log in first"));
     }

@@ -164,7 +164,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let overlay = dir.path().join("overlay.toml");
         fs::write(&overlay, "[listen]\nc2s = [\"0.0.0.0:5222\"]\n").unwrap();
-        let error = prepare_with(dir.path(), &["--plaintext", "--config", overlay.to_str().unwrap()]).unwrap_err();
+        let error =
+            prepare_with(dir.path(), &["--plaintext", "--config", overlay.to_str().unwrap()]).unwrap_err();
         assert!(error.to_string().contains("auth.allow_plaintext"), "{error}");
     }
 }

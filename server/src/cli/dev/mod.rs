@@ -71,8 +71,9 @@ pub(super) fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
 fn check_ports(node: &NodeFiles) -> anyhow::Result<()> {
     let listen = &node.config.listen;
     for address in listen.c2s.iter().chain(&listen.c2s_tls).chain([&listen.http]) {
-        TcpListener::bind(address)
-            .with_context(|| format!("{}: {address} cannot be listened on; does another server run?", node.name))?;
+        TcpListener::bind(address).with_context(|| {
+            format!("{}: {address} cannot be listened on; does another server run?", node.name)
+        })?;
     }
     Ok(())
 }
@@ -125,7 +126,8 @@ async fn wait_ready(node: &NodeFiles, deadline: Instant) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let seen = answer.map_or_else(|error| error.to_string(), |(status, body)| format!("{status} {body}"));
+            let seen =
+                answer.map_or_else(|error| error.to_string(), |(status, body)| format!("{status} {body}"));
             bail!("{} was not ready after {} s: http://{http}/readyz: {seen}", node.name, START.as_secs());
         }
         tokio::time::sleep(LOOK).await;
@@ -152,13 +154,16 @@ async fn make_demo_accounts(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Resu
 
 /// How to log in, and where to look.
 fn introduce(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<()> {
-    let list = |addresses: &[SocketAddr]| {
-        addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
     for node in nodes {
         let listen = &node.config.listen;
         say(format_args!("{}", node.name))?;
-        say(format_args!("  XMPP     {} (STARTTLS), {} (direct TLS)", list(&listen.c2s), list(&listen.c2s_tls)))?;
+        say(format_args!(
+            "  XMPP     {} (STARTTLS), {} (direct TLS)",
+            list(&listen.c2s),
+            list(&listen.c2s_tls)
+        ))?;
         say(format_args!("  metrics  http://{}/metrics", listen.http))?;
         say(format_args!("  health   http://{}/readyz?verbose", listen.http))?;
         say(format_args!("  config   {}", node.config_file.display()))?;

@@ -27,6 +27,8 @@ pub(super) struct Rows {
     path: PathBuf,
     db: Db,
     tree: Tree,
+    /// sled's file, for syncing it.
+    file: File,
     /// Held for writing while a batch goes in, for reading by whoever reads more than one row: sled's
     /// range scans would see a batch half done.
     batch: RwLock<()>,
@@ -50,7 +52,8 @@ impl Rows {
             let tree = db.open_tree(keys::TREE)?;
             Ok((db, tree))
         })?;
-        let rows = Rows { path, db, tree, batch: RwLock::new(()), failure: OnceLock::new(), lock };
+        let file = sync_directories(dir, &path)?;
+        let rows = Rows { path, db, tree, file, batch: RwLock::new(()), failure: OnceLock::new(), lock };
         guarded(&rows.path, "read", || rows.check_format())??;
         guarded(&rows.path, "finish a deletion in", || {
             for key in rows.tree.scan_prefix(keys::DELETIONS).keys() {
@@ -101,9 +104,11 @@ impl Rows {
         Ok(self.tree.apply_batch(batch)?)
     }
 
-    /// Returns when everything written before is on disk.
+    /// Returns when everything written before is on disk. sled's own flush is not enough: on Linux it
+    /// calls `sync_file_range`, which empties neither the disk's cache nor writes the file's length.
     pub(super) fn flush(&self) -> Result<(), Fault> {
         self.db.flush()?;
+        self.file.sync_data().map_err(sled::Error::Io)?;
         Ok(())
     }
 
@@ -265,6 +270,17 @@ fn lock(dir: &Path, path: &Path) -> Result<File, StorageError> {
         Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(io(&name, "lock", &error)),
     }
+}
+
+/// Makes the names of new files and directories durable, and gives sled's file.
+fn sync_directories(dir: &Path, path: &Path) -> Result<File, StorageError> {
+    for directory in [path, dir] {
+        File::open(directory)
+            .and_then(|opened| opened.sync_all())
+            .map_err(|error| io(directory, "sync", &error))?;
+    }
+    let name = path.join(keys::DATABASE_FILE);
+    File::options().read(true).write(true).open(&name).map_err(|error| io(&name, "open", &error))
 }
 
 /// Waits for an earlier database of this process: threads of sled's own let go of its file a moment

@@ -1,0 +1,181 @@
+//! Accept loops: limits are checked before anything is allocated for a connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_rt::ArbiterHandle;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+use crate::metrics::{Listener, Rejection};
+use crate::node::NodeContext;
+use crate::stream::connection;
+
+/// How long to wait after a failed accept: descriptors may have run out, and spinning frees none.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 1_024;
+
+/// The open connections of a node, counted for its limits.
+#[derive(Debug, Default)]
+pub struct Connections {
+    total: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Connections {
+    /// Counts a connection in, unless a limit forbids it.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn admit(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        most: usize,
+        most_by_address: usize,
+    ) -> Result<Admitted, Rejection> {
+        if self.total.fetch_add(1, Ordering::Relaxed) >= most {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Rejection::Limit);
+        }
+        let mut by_address = self.by_address.lock();
+        let count = by_address.entry(peer).or_insert(0);
+        if *count >= most_by_address {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Rejection::PerIpLimit);
+        }
+        *count += 1;
+        drop(by_address);
+        Ok(Admitted { connections: Arc::clone(self), peer })
+    }
+}
+
+/// A connection that was counted in; counts itself out.
+#[derive(Debug)]
+pub struct Admitted {
+    connections: Arc<Connections>,
+    peer: IpAddr,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.connections.total.fetch_sub(1, Ordering::Relaxed);
+        let mut by_address = self.connections.by_address.lock();
+        if let Some(count) = by_address.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// The arbiters that carry connections, each with how many it carries.
+#[derive(Debug, Clone)]
+pub struct Workers(Vec<(ArbiterHandle, Arc<AtomicUsize>)>);
+
+impl Workers {
+    /// Spreads connections over these arbiters.
+    #[must_use]
+    pub fn new(arbiters: impl IntoIterator<Item = ArbiterHandle>) -> Self {
+        Workers(arbiters.into_iter().map(|arbiter| (arbiter, Arc::default())).collect())
+    }
+
+    /// The arbiter with the fewest connections.
+    fn least(&self) -> Option<&(ArbiterHandle, Arc<AtomicUsize>)> {
+        self.0.iter().min_by_key(|(_, carried)| carried.load(Ordering::Relaxed))
+    }
+}
+
+/// Binds a listening socket.
+///
+/// # Errors
+/// The system's, for example that the address is in use.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    // A restarted node takes its port back at once.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the task is dropped.
+pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listener, workers: Workers) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                node.metrics.accepted.inc(kind);
+                let limits = &node.config.limits;
+                let peer = peer.ip();
+                match node.connections.admit(peer, limits.connections, limits.connections_per_ip) {
+                    Ok(admitted) => hand_over(&node, tcp, admitted, kind, &workers),
+                    // Closed without a word: a word would cost what the limit saves.
+                    Err(rejection) => node.metrics.rejected.inc(rejection),
+                }
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// Moves the socket to an arbiter's reactor and serves it there.
+fn hand_over(node: &Arc<NodeContext>, tcp: TcpStream, admitted: Admitted, kind: Listener, workers: &Workers) {
+    let Some((arbiter, carried)) = workers.least() else { return };
+    let tcp = match tcp.into_std() {
+        Ok(tcp) => tcp,
+        Err(error) => return warn!(%error, "cannot hand a connection over"),
+    };
+    let (node, carried) = (Arc::clone(node), Arc::clone(carried));
+    carried.fetch_add(1, Ordering::Relaxed);
+    let spawned = arbiter.spawn(async move {
+        node.metrics.connections.add(kind, 1);
+        match TcpStream::from_std(tcp) {
+            Ok(tcp) => {
+                let peer = admitted.peer;
+                actix_rt::spawn(async move {
+                    connection::serve(Arc::clone(&node), tcp, peer, kind).await;
+                    node.metrics.connections.add(kind, -1);
+                    carried.fetch_sub(1, Ordering::Relaxed);
+                    drop(admitted);
+                });
+            }
+            Err(error) => warn!(%error, "cannot serve a connection"),
+        }
+    });
+    if !spawned {
+        warn!("an arbiter has stopped: a connection is dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_and_are_given_back() {
+        let connections = Arc::new(Connections::default());
+        let (a, b): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let first = connections.admit(a, 3, 2).unwrap();
+        let _second = connections.admit(a, 3, 2).unwrap();
+        assert_eq!(connections.admit(a, 3, 2).unwrap_err(), Rejection::PerIpLimit);
+        let _third = connections.admit(b, 3, 2).unwrap();
+        assert_eq!(connections.admit(b, 3, 2).unwrap_err(), Rejection::Limit);
+        drop(first);
+        assert!(connections.admit(a, 3, 2).is_ok());
+    }
+}

@@ -1,0 +1,293 @@
+//! One client's connection from accept to close: the only file that reads and writes its socket.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::ready;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use minidom::Element;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use althing_proto::stream::action::Action;
+use althing_proto::stream::error::StreamCondition;
+use althing_proto::stream::input::{Input, Transport};
+use althing_proto::stream::machine::StreamMachine;
+
+use super::socket::{self, Socket};
+use super::{login, writer};
+use crate::metrics::Listener;
+use crate::node::NodeContext;
+use crate::session::SessionHandle;
+use crate::session::messages::{EndReason, Progress, Work};
+use crate::session::outbox::Outbox;
+use crate::{auth, modules};
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Wait for a timer that is not set: longer than any login.
+const NEVER: Duration = Duration::from_secs(24 * 3_600);
+
+/// After our last words, what the peer still sends is read and dropped for so long and so much: closing a
+/// socket with unread bytes resets it, and the peer would never see why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+thread_local! {
+    /// One read buffer an arbiter: the machine consumes what was read before anything else runs, so an idle
+    /// connection owns no buffer.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) {
+    debug!(stop = "stream.connection", %peer);
+    if let Err(error) = Connection::run(node, tcp, peer, listener).await {
+        debug!(%peer, %error, "connection lost");
+    }
+}
+
+struct Connection {
+    node: Arc<NodeContext>,
+    machine: StreamMachine,
+    socket: Socket,
+    peer: IpAddr,
+    outbox: Rc<Outbox>,
+    /// Set once a resource is bound.
+    session: Option<Arc<SessionHandle>>,
+    /// What the client sent right behind its bind.
+    early: VecDeque<Element>,
+}
+
+impl Connection {
+    async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) -> io::Result<()> {
+        let limits = &node.config.limits;
+        socket::prepare(&tcp, Duration::from_secs(limits.tcp_keepalive_s))?;
+        let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
+        let (socket, transport) = match listener {
+            Listener::C2s => (Socket::Plain(tcp), Transport::Plain),
+            Listener::C2sTls => {
+                let (stream, info) = login::accept_tls(&node, tcp, true).await?;
+                (Socket::Tls(stream), Transport::DirectTls(info))
+            }
+        };
+        let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, node.now());
+        let outbox = Rc::new(Outbox::new(limits.outbox_bytes));
+        let early = VecDeque::new();
+        let mut connection = Connection { node, machine, socket, peer, outbox, session: None, early };
+        let result = connection.log_in().await;
+        match connection.session.take() {
+            Some(session) if result.is_ok() && connection.machine.is_established() => {
+                connection.converse(session).await;
+                Ok(())
+            }
+            Some(session) => {
+                session.end(EndReason::ClientGone).await;
+                result
+            }
+            None => {
+                result?;
+                timeout(LINGER, connection.socket.shutdown()).await??;
+                linger(&mut connection.socket).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Drives the machine until a resource is bound or the stream has ended.
+    async fn log_in(&mut self) -> io::Result<()> {
+        let mut stopping = self.node.stopping.subscribe();
+        while !self.machine.is_established() && !self.machine.is_ended() {
+            let mut actions = Vec::new();
+            let now = self.node.now();
+            let patience = self.machine.deadline().map_or(NEVER, |deadline| deadline.since(now));
+            tokio::select! {
+                read = read(&mut self.socket, &mut self.machine, &mut actions) => {
+                    if read? == 0 {
+                        self.machine.handle(Input::PeerClosed, self.node.now(), &mut actions);
+                    }
+                }
+                () = sleep(patience) => self.machine.handle(Input::Timer, self.node.now(), &mut actions),
+                _ = stopping.wait_for(|stopping| *stopping) => {
+                    let error = StreamCondition::SystemShutdown.into();
+                    self.machine.handle(Input::Fail(error), self.node.now(), &mut actions);
+                }
+            }
+            self.perform(actions.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Performs what the machine asks for during the login.
+    async fn perform(&mut self, mut actions: VecDeque<Action>) -> io::Result<()> {
+        while let Some(action) = actions.pop_front() {
+            let mut more = Vec::new();
+            match action {
+                Action::Send(bytes) => {
+                    let patience = Duration::from_secs(self.node.config.limits.login_timeout_s);
+                    timeout(patience, async {
+                        self.socket.write_all(&bytes).await?;
+                        self.socket.flush().await
+                    })
+                    .await??;
+                }
+                Action::StartTls => {
+                    self.start_tls(&mut more).await?;
+                }
+                Action::FetchCredentials { user } => {
+                    let reply = auth::fetch_credentials(&self.node, &user).await;
+                    self.machine.handle(Input::Credentials(reply), self.node.now(), &mut more);
+                }
+                Action::CheckPassword { user, password } => {
+                    let verdict = auth::check_password(&self.node, &user, password).await;
+                    self.machine.handle(Input::PasswordChecked(verdict), self.node.now(), &mut more);
+                }
+                Action::Bind { user, resource, .. } => {
+                    let bound = login::bind(&self.node, &user, &resource, &self.outbox).await;
+                    let result = bound.map(|session| {
+                        let jid = session.jid.clone();
+                        self.session = Some(session);
+                        jid
+                    });
+                    self.machine.handle(Input::Bound(result), self.node.now(), &mut more);
+                }
+                Action::PreLogin(element) => {
+                    let domain = self.machine.domain().cloned();
+                    let answer = modules::before_login(&self.node, element, domain, self.peer).await;
+                    self.machine.handle(Input::PreLoginReply(answer), self.node.now(), &mut more);
+                }
+                Action::Element(element) => self.early.push_back(element),
+                // The loop above looks at the machine's state.
+                Action::StreamClosed | Action::Close => {}
+            }
+            actions.extend(more);
+        }
+        Ok(())
+    }
+
+    /// RFC 6120 §5.4.3: the handshake, on the socket that was plain so far.
+    async fn start_tls(&mut self, more: &mut Vec<Action>) -> io::Result<()> {
+        let Socket::Plain(tcp) = std::mem::replace(&mut self.socket, Socket::Handshaking) else {
+            return Err(io::Error::other("TLS on TLS"));
+        };
+        let (stream, info) = login::accept_tls(&self.node, tcp, false).await?;
+        self.socket = Socket::Tls(stream);
+        self.machine.handle(Input::TlsEstablished(info), self.node.now(), more);
+        Ok(())
+    }
+
+    /// Carries elements to the session and its bytes to the socket, until either side ends.
+    async fn converse(self, session: Arc<SessionHandle>) {
+        let Connection { node, mut machine, socket, outbox, early, .. } = self;
+        let (mut reader, write_half) = tokio::io::split(socket);
+        let writer = {
+            let (node, outbox) = (Arc::clone(&node), Rc::clone(&outbox));
+            actix_rt::spawn(async move { writer::run(&node, write_half, outbox).await })
+        };
+        let mut elements = early;
+        loop {
+            if !elements.is_empty() {
+                let work = Work { elements: std::mem::take(&mut elements), ..Work::default() };
+                if !advance(&session, work).await {
+                    break;
+                }
+            }
+            let mut actions = Vec::new();
+            tokio::select! {
+                () = outbox.ended() => break,
+                read = read(&mut reader, &mut machine, &mut actions) => {
+                    if read.unwrap_or(0) == 0 {
+                        machine.handle(Input::PeerClosed, node.now(), &mut actions);
+                    }
+                }
+            }
+            let mut last_words = BytesMut::new();
+            for action in actions {
+                match action {
+                    Action::Element(element) => elements.push_back(element),
+                    Action::Send(bytes) => last_words.extend_from_slice(&bytes),
+                    // The machine asks for nothing else once a resource is bound.
+                    _ => {}
+                }
+            }
+            if machine.is_ended() {
+                advance(&session, Work { elements, ..Work::default() }).await;
+                outbox.close(last_words.freeze());
+                break;
+            }
+        }
+        session.end(EndReason::ClientGone).await;
+        // It ends by itself: every wait of it is bounded.
+        let _ = writer.await;
+        linger(&mut reader).await;
+    }
+}
+
+/// Lets the session do the work, waiting in its stead for whatever it needs; `false` once it has ended.
+async fn advance(session: &SessionHandle, mut work: Work) -> bool {
+    loop {
+        match session.advance(work).await {
+            Ok(Progress::Done) => return true,
+            Ok(Progress::Waiting(future, mut rest)) => {
+                for effect in future.await.into_iter().rev() {
+                    rest.effects.push_front(effect);
+                }
+                work = rest;
+            }
+            Ok(Progress::Ended) | Err(_) => return false,
+        }
+    }
+}
+
+/// Reads once and hands the bytes to the machine; 0 at the end of the stream.
+async fn read(
+    socket: &mut (impl AsyncRead + Unpin),
+    machine: &mut StreamMachine,
+    actions: &mut Vec<Action>,
+) -> io::Result<usize> {
+    poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled();
+            if !bytes.is_empty() {
+                machine.handle(Input::Bytes(bytes), crate::clock::now(), actions);
+            }
+            std::task::Poll::Ready(Ok(bytes.len()))
+        })
+    })
+    .await
+}
+
+/// Reads and drops what the peer still sends, within bounds.
+async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
+    let drop_all = async {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            let read = poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut buffer = ReadBuf::new(scratch);
+                    ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+                    std::task::Poll::Ready(io::Result::Ok(buffer.filled().len()))
+                })
+            })
+            .await;
+            match read {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    };
+    // Time is up: the peer has had its chance.
+    let _ = timeout(LINGER, drop_all).await;
+}

@@ -1,0 +1,97 @@
+//! What the stream machine asks for before a resource is bound: TLS, credentials, the bind itself.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::Actor;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, info};
+
+use althing_proto::jid::{BareJid, ResourcePart};
+use althing_proto::sasl::TlsInfo;
+use althing_proto::stream::error::StreamCondition;
+use althing_proto::stream::input::BindError;
+
+use crate::listener::tls::channel_bindings;
+use crate::metrics::Handshake;
+use crate::node::NodeContext;
+use crate::session::actor::Session;
+use crate::session::core::SessionState;
+use crate::session::messages::{EndReason, Progress, Work};
+use crate::session::outbox::Outbox;
+use crate::session::SessionHandle;
+
+/// How long a displaced session may take to say farewell before the new bind is answered all the same: its
+/// route is gone already, so nothing reaches it.
+const DISPLACED: Duration = Duration::from_secs(5);
+
+/// Does the TLS handshake as a server.
+///
+/// # Errors
+/// Whatever ended it; there is nobody to tell.
+pub async fn accept_tls(
+    node: &NodeContext,
+    tcp: TcpStream,
+    direct: bool,
+) -> std::io::Result<(Box<TlsStream<TcpStream>>, TlsInfo)> {
+    let context = node.tls().ok_or_else(|| std::io::Error::other("no certificate is configured"))?;
+    let config = if direct { &context.direct } else { &context.starttls };
+    let began = Instant::now();
+    let patience = Duration::from_secs(node.config.limits.login_timeout_s);
+    let accepted = timeout(patience, TlsAcceptor::from(Arc::clone(config)).accept(tcp)).await;
+    let stream = match accepted.map_err(std::io::Error::from).and_then(|result| result) {
+        Ok(stream) => stream,
+        Err(error) => {
+            node.metrics.handshakes.inc(Handshake::Failed);
+            return Err(error);
+        }
+    };
+    let connection = stream.get_ref().1;
+    node.metrics.handshake_duration.observe(began.elapsed().as_secs_f64());
+    node.metrics.handshakes.inc(match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => Handshake::Tls13,
+        _ => Handshake::Tls12,
+    });
+    let (exporter, server_end_point) = channel_bindings(connection, &context);
+    Ok((Box::new(stream), TlsInfo { exporter, server_end_point }))
+}
+
+/// Makes this node the owner of the full JID and starts its session. An older session of the same full JID
+/// has been ended with `<conflict/>` when this returns (promise 1; RFC 6120 §7.7.2.2).
+///
+/// # Errors
+/// [`BindError`] for the client.
+pub async fn bind(
+    node: &Arc<NodeContext>,
+    user: &BareJid,
+    resource: &ResourcePart,
+    outbox: &Rc<Outbox>,
+) -> Result<Arc<SessionHandle>, BindError> {
+    let jid = user.with_resource(resource);
+    let bound = node.routes.bind(&jid).await.map_err(|error| {
+        info!(%jid, %error, "no bind");
+        BindError::Unavailable
+    })?;
+    // It loads its roster before it looks into its mailbox, so that no change falls in between.
+    let state = SessionState::new(jid.clone(), bound.index, 0, Vec::new());
+    let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
+    let session = Arc::new(SessionHandle::new(jid.clone(), bound.index, address));
+    node.sessions.insert(Arc::clone(&session));
+    if let Some(old) = bound.displaced.and_then(|route| node.sessions.get(route.index)) {
+        let reason = EndReason::Error(StreamCondition::Conflict.into());
+        if timeout(DISPLACED, old.end(reason)).await.is_err() {
+            info!(%jid, "the displaced session is slow to end");
+        }
+    }
+    match session.advance(Work::default()).await {
+        Ok(Progress::Done) => {
+            debug!(%jid, index = %bound.index, "bound");
+            Ok(session)
+        }
+        _ => Err(BindError::Unavailable),
+    }
+}

@@ -1,0 +1,57 @@
+//! From the session's outbox to the socket: whatever waits goes out in one write.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::metrics::SlowConsumer;
+use crate::node::NodeContext;
+use crate::session::outbox::Outbox;
+
+/// A write buffer that grew beyond this is given back once it is empty.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// How long a peer may take to take the last words and the end of TLS.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Writes until the outbox is closed and empty, or the peer takes nothing for `limits.outbox_stall_s`.
+pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox: Rc<Outbox>) {
+    let stall = Duration::from_secs(node.config.limits.outbox_stall_s);
+    let mut buffer = Vec::new();
+    while outbox.take(&mut buffer).await {
+        let patience = if outbox.is_open() { stall } else { GOODBYE.min(stall) };
+        if write(&mut socket, &mut buffer, &outbox, patience).await.is_err() {
+            if outbox.is_open() {
+                node.metrics.slow_consumers.inc(SlowConsumer::OutboxStalled);
+            }
+            outbox.hang_up();
+            return;
+        }
+    }
+    // The peer may be gone already.
+    let _ = timeout(GOODBYE, socket.shutdown()).await;
+}
+
+/// Writes the whole buffer; the patience is for each bit of progress, not for the whole.
+async fn write(
+    socket: &mut (impl AsyncWrite + Unpin),
+    buffer: &mut Vec<u8>,
+    outbox: &Outbox,
+    patience: Duration,
+) -> std::io::Result<()> {
+    let mut rest: &[u8] = buffer;
+    while !rest.is_empty() {
+        let count = timeout(patience, socket.write(rest)).await??;
+        if count == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        outbox.written(count);
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    timeout(patience, socket.flush()).await??;
+    buffer.clear();
+    buffer.shrink_to(KEPT_BYTES);
+    Ok(())
+}

@@ -88,12 +88,15 @@ class Person(slixmpp.ClientXMPP):
         """The next message."""
         return await asyncio.wait_for(self.messages.get(), STEP_S)
 
-    async def subscription(self, jid, expected):
-        """Asks for the roster until the subscription to `jid` is as expected (each answer is a round trip)."""
+    async def contact(self, jid, subscription):
+        """The roster's item of `jid` once the subscription is as expected: name, groups and so on.
+
+        Each look is a round trip. slixmpp keeps the roster itself and the server may answer that nothing
+        has changed (RFC 6121 2.6), so it is not the answer that is looked at.
+        """
         async def look():
             while True:
-                roster = await self.get_roster(timeout=STEP_S)
-                states = {str(item): state["subscription"] for item, state in roster["roster"]["items"].items()}
-                if states.get(jid) == expected:
-                    return states
+                await self.get_roster(timeout=STEP_S)
+                if self.client_roster.has_jid(jid) and self.client_roster[jid]["subscription"] == subscription:
+                    return self.client_roster[jid]
         return await asyncio.wait_for(look(), STEP_S)

@@ -19,8 +19,8 @@ async def befriend(alice, bob):
         other.send_presence(pto=one.boundjid.bare, ptype="subscribed")
         await one.presence_from(other.boundjid.bare, ("subscribed",))
         await one.presence_from(other.boundjid.full)
-    await alice.subscription(bob.boundjid.bare, "both")
-    await bob.subscription(alice.boundjid.bare, "both")
+    await alice.contact(bob.boundjid.bare, "both")
+    await bob.contact(alice.boundjid.bare, "both")
 
 
 @contextlib.asynccontextmanager
@@ -52,9 +52,8 @@ def test_login_roster_subscription_and_presence(node, play, direct_tls):
             seen = await alice.presence_from(bob.boundjid.full, ("dnd",))
             assert seen["status"] == "busy"
             await alice.update_roster(bob.boundjid.bare, name="Bob", groups=["Friends"])
-            roster = await alice.get_roster()
-            item = roster["roster"]["items"][bob.boundjid.bare]
-            assert (item["name"], item["groups"], item["subscription"]) == ("Bob", ["Friends"], "both")
+            item = await alice.contact(bob.boundjid.bare, "both")
+            assert (item["name"], item["groups"]) == ("Bob", ["Friends"])
             bob.send_presence(ptype="unavailable")
             await alice.presence_from(bob.boundjid.full, ("unavailable",))
 
@@ -109,12 +108,9 @@ def test_accounts_and_rosters_survive_a_kill(own_node, play):
 
     async def after():
         async with two(own_node, accounts=accounts) as (alice, bob):
-            states = await alice.subscription(bob.boundjid.bare, "both")
-            assert list(states) == [bob.boundjid.bare]
-            roster = await alice.get_roster()
-            item = roster["roster"]["items"][bob.boundjid.bare]
+            item = await alice.contact(bob.boundjid.bare, "both")
             assert (item["name"], item["groups"]) == ("Bob", ["Friends"])
-            await bob.subscription(alice.boundjid.bare, "both")
+            await bob.contact(alice.boundjid.bare, "both")
             # The subscription works, it does not merely stand there.
             bob.send_presence(pstatus="back again")
             while (await alice.presence_from(bob.boundjid.full))["status"] != "back again":

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod telemetry;

@@ -18,7 +18,7 @@ use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{LocalRoutes, Routes};
 use althing_proto::jid::DomainPart;
 use althing_proto::sasl::Mechanism;
-use althing_proto::stream::config::StreamConfig;
+use althing_proto::stream::StreamConfig;
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 use althing_proto::xml::limits::Limits;
@@ -161,13 +161,19 @@ impl Node {
         let arbiters: Vec<Arbiter> = (0..workers(&context.config)).map(|_| Arbiter::new()).collect();
         let spread = Workers::new(arbiters.iter().map(Arbiter::handle));
         let listen = &context.config.listen;
-        for (kind, key, addresses) in
-            [(Listener::C2s, "listen.c2s", &listen.c2s), (Listener::C2sTls, "listen.c2s_tls", &listen.c2s_tls)]
-        {
+        for (kind, key, addresses) in [
+            (Listener::C2s, "listen.c2s", &listen.c2s),
+            (Listener::C2sTls, "listen.c2s_tls", &listen.c2s_tls),
+        ] {
             for address in addresses {
                 let listener =
                     tcp::bind(*address).with_context(|| format!("{key}: cannot listen on {address}"))?;
-                tasks.push(actix_rt::spawn(tcp::accept(Arc::clone(&context), listener, kind, spread.clone())));
+                tasks.push(actix_rt::spawn(tcp::accept(
+                    Arc::clone(&context),
+                    listener,
+                    kind,
+                    spread.clone(),
+                )));
             }
         }
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
@@ -197,9 +203,9 @@ impl Node {
         }
         // The receivers are logins under way: it is fine if there are none.
         self.context.stopping.send_replace(true);
-        let ended = sessions.iter().map(|session| {
-            session.end(EndReason::Error(StreamCondition::SystemShutdown.into()))
-        });
+        let ended = sessions
+            .iter()
+            .map(|session| session.end(EndReason::Error(StreamCondition::SystemShutdown.into())));
         if tokio::time::timeout(FAREWELL, futures_util::future::join_all(ended)).await.is_err() {
             warn!("some sessions did not end in time");
         }
@@ -218,11 +224,8 @@ impl Node {
 
 /// Gives the writers a moment to bring out their last words.
 async fn wait_for_sockets(context: &NodeContext) {
-    let open = || {
-        context.metrics.connections.get(Listener::C2s) + context.metrics.connections.get(Listener::C2sTls)
-    };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-    while open() > 0 && tokio::time::Instant::now() < deadline {
+    while context.connections.open() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -251,12 +254,13 @@ fn load_tls(
         warn!(until = %tls.not_after.to_xep0082(), "the certificate is not valid now: clients will refuse it");
     }
     health.set_certificate_expiry(tls.not_after);
-    metrics.certificate_expiry.set(i64::try_from(tls.not_after.as_millis() / 1_000).unwrap_or(i64::MAX));
+    metrics.certificate_expires(tls.not_after);
     Ok(Some(Arc::new(tls)))
 }
 
 fn stream_config(config: &Config, tls: bool, decoy_secret: [u8; 32]) -> anyhow::Result<StreamConfig> {
-    let domains = config.xmpp.domains.iter().map(|domain| DomainPart::new(domain).map(|part| part.into_owned()));
+    let domains =
+        config.xmpp.domains.iter().map(|domain| DomainPart::new(domain).map(|part| part.into_owned()));
     let mechanisms = config.auth.mechanisms.iter().filter_map(|name| Mechanism::from_name(name));
     let limits = &config.limits;
     let limits_after = Limits {
@@ -295,7 +299,7 @@ async fn tick(health: Arc<Health>, context: Arc<NodeContext>) {
         interval.tick().await;
         health.tick();
         if let Ok(bytes) = context.storage.engine.size_on_disk().await {
-            context.metrics.storage_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            context.metrics.storage_size(bytes);
         }
     }
 }

@@ -5,8 +5,8 @@ pub mod rate;
 use std::sync::Arc;
 
 use althing_proto::jid::BareJid;
-use althing_proto::sasl::{Credentials, PasswordError, Secret};
-use althing_proto::stream::input::{CredentialsReply, PasswordVerdict};
+use althing_proto::sasl::{Credentials, PasswordError, Secret, decoy};
+use althing_proto::stream::{CredentialsReply, PasswordVerdict};
 
 use crate::node::NodeContext;
 use crate::storage::{Account, StorageError};
@@ -77,12 +77,12 @@ pub async fn check_password(node: &Arc<NodeContext>, user: &BareJid, password: S
     };
     let (secret, iterations) = (node.decoy_secret, node.config.auth.scram_iterations);
     let name = user.as_str().to_owned();
-    let checked = on_blocking_pool(node, move || match account {
-        Some(account) => account.credentials.verify_password(password.expose()),
-        None => {
-            althing_proto::sasl::decoy(&secret, &name, iterations).verify_password(password.expose());
-            false
-        }
+    let checked = on_blocking_pool(node, move || {
+        let known = account.is_some();
+        let credentials =
+            account.map_or_else(|| decoy(&secret, &name, iterations), |account| account.credentials);
+        // Not `&&`: the check is made for unknown users too.
+        credentials.verify_password(password.expose()) & known
     });
     match checked.await {
         Some(true) => PasswordVerdict::Right,

@@ -30,7 +30,14 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Counts a connection in, unless a limit forbids it.
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection in, unless a limit forbids it. Loopback addresses share no limit: proxies on the
+    /// same machine connect from them.
     ///
     /// # Errors
     /// The limit that is reached.
@@ -46,7 +53,7 @@ impl Connections {
         }
         let mut by_address = self.by_address.lock();
         let count = by_address.entry(peer).or_insert(0);
-        if *count >= most_by_address {
+        if *count >= most_by_address && !peer.to_canonical().is_loopback() {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejection::PerIpLimit);
         }
@@ -116,13 +123,12 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
-                node.metrics.accepted.inc(kind);
                 let limits = &node.config.limits;
                 let peer = peer.ip();
                 match node.connections.admit(peer, limits.connections, limits.connections_per_ip) {
                     Ok(admitted) => hand_over(&node, tcp, admitted, kind, &workers),
                     // Closed without a word: a word would cost what the limit saves.
-                    Err(rejection) => node.metrics.rejected.inc(rejection),
+                    Err(rejection) => node.metrics.connection_rejected(rejection),
                 }
             }
             Err(error) => {
@@ -143,13 +149,13 @@ fn hand_over(node: &Arc<NodeContext>, tcp: TcpStream, admitted: Admitted, kind: 
     let (node, carried) = (Arc::clone(node), Arc::clone(carried));
     carried.fetch_add(1, Ordering::Relaxed);
     let spawned = arbiter.spawn(async move {
-        node.metrics.connections.add(kind, 1);
+        node.metrics.connection_opened(kind);
         match TcpStream::from_std(tcp) {
             Ok(tcp) => {
                 let peer = admitted.peer;
                 actix_rt::spawn(async move {
                     connection::serve(Arc::clone(&node), tcp, peer, kind).await;
-                    node.metrics.connections.add(kind, -1);
+                    node.metrics.connection_closed(kind);
                     carried.fetch_sub(1, Ordering::Relaxed);
                     drop(admitted);
                 });

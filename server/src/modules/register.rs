@@ -10,7 +10,6 @@ use althing_proto::ns;
 use althing_proto::sasl::Secret;
 use althing_proto::stanza::{IqType, Kind, ParseError, Stanza, StanzaCondition, StanzaError};
 use althing_proto::xml::Element;
-use althing_proto::xml::build::ElementExt;
 
 use super::{Feature, Module, Spec};
 use crate::auth::rate::RateLimit;
@@ -120,7 +119,7 @@ async fn answer(
         }
         Err((error, counted)) => (stanza.error(error), counted),
     };
-    node.metrics.registrations.inc(counted);
+    node.metrics.registration(counted);
     answer
 }
 

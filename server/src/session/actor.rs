@@ -10,7 +10,7 @@ use actix::{
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
-use tracing::{debug, debug_span};
+use tracing::{debug, debug_span, warn};
 
 use althing_proto::stanza::{ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
@@ -165,7 +165,7 @@ impl Session {
                 (!unchanged).then(|| self.commit_priority(priority))
             }
             SessionChange::Close(error) => {
-                self.end(&EndReason::Error(error.clone()));
+                drop(self.end(&EndReason::Error(error.clone())));
                 None
             }
             _ => None,
@@ -237,7 +237,7 @@ impl Session {
                     "the client reads too slowly: limits.outbox_bytes are waiting",
                 );
                 self.outbox.abort(last_words(Some(&error)));
-                self.end(&EndReason::Error(error));
+                drop(self.end(&EndReason::Error(error)));
             }
         }
     }
@@ -277,6 +277,23 @@ impl Session {
         farewell
     }
 
+    /// Loads the roster before the mailbox is looked into: changes of it that come meanwhile wait there, and
+    /// their versions tell whether the loaded roster has them.
+    fn load_roster(&self, ctx: &mut Context<Self>) {
+        let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
+        let load = async move { storage.rosters.load(&account).await };
+        ctx.wait(load.into_actor(self).map(|loaded, session, _| match loaded {
+            Ok(roster) => {
+                let (jid, index) = (session.state.jid().clone(), session.state.index());
+                session.state = SessionState::new(jid, index, roster.version, roster.items);
+            }
+            Err(error) => {
+                warn!(jid = %session.state.jid(), %error, "no roster: the session cannot begin");
+                drop(session.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
+            }
+        }));
+    }
+
     fn view(&self) -> View<'_> {
         View { node: &self.node, session: Some(&self.state), now: self.node.now() }
     }
@@ -298,6 +315,7 @@ impl Actor for Session {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.node.config.limits.mailbox_stanzas);
         self.node.metrics.session_started();
+        self.load_roster(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -309,7 +327,7 @@ impl Drop for Session {
     /// A panic in a handler skips `End`: the route must go all the same.
     fn drop(&mut self) {
         if !self.has_ended() {
-            self.end(&EndReason::Error(StreamCondition::InternalServerError.into()));
+            drop(self.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
         }
     }
 }

@@ -18,10 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use althing_proto::stream::action::Action;
 use althing_proto::stream::error::StreamCondition;
-use althing_proto::stream::input::{Input, Transport};
-use althing_proto::stream::machine::StreamMachine;
+use althing_proto::stream::{Action, Input, StreamMachine, Transport};
 
 use super::socket::{self, Socket};
 use super::{login, writer};

@@ -13,17 +13,17 @@ use tracing::{debug, info};
 
 use althing_proto::jid::{BareJid, ResourcePart};
 use althing_proto::sasl::TlsInfo;
+use althing_proto::stream::BindError;
 use althing_proto::stream::error::StreamCondition;
-use althing_proto::stream::input::BindError;
 
 use crate::listener::tls::channel_bindings;
 use crate::metrics::Handshake;
 use crate::node::NodeContext;
+use crate::session::SessionHandle;
 use crate::session::actor::Session;
 use crate::session::core::SessionState;
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
-use crate::session::SessionHandle;
 
 /// How long a displaced session may take to say farewell before the new bind is answered all the same: its
 /// route is gone already, so nothing reaches it.
@@ -46,16 +46,16 @@ pub async fn accept_tls(
     let stream = match accepted.map_err(std::io::Error::from).and_then(|result| result) {
         Ok(stream) => stream,
         Err(error) => {
-            node.metrics.handshakes.inc(Handshake::Failed);
+            node.metrics.handshake(Handshake::Failed, began.elapsed().as_secs_f64());
             return Err(error);
         }
     };
     let connection = stream.get_ref().1;
-    node.metrics.handshake_duration.observe(began.elapsed().as_secs_f64());
-    node.metrics.handshakes.inc(match connection.protocol_version() {
+    let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => Handshake::Tls13,
         _ => Handshake::Tls12,
-    });
+    };
+    node.metrics.handshake(version, began.elapsed().as_secs_f64());
     let (exporter, server_end_point) = channel_bindings(connection, &context);
     Ok((Box::new(stream), TlsInfo { exporter, server_end_point }))
 }

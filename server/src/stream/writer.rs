@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::metrics::SlowConsumer;
 use crate::node::NodeContext;
 use crate::session::outbox::Outbox;
 
@@ -24,7 +23,7 @@ pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox
         let patience = if outbox.is_open() { stall } else { GOODBYE.min(stall) };
         if write(&mut socket, &mut buffer, &outbox, patience).await.is_err() {
             if outbox.is_open() {
-                node.metrics.slow_consumers.inc(SlowConsumer::OutboxStalled);
+                node.metrics.slow_consumer();
             }
             outbox.hang_up();
             return;

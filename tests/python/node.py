@@ -56,6 +56,7 @@ class Node:
         self.authority = str(certificates / "ca.pem")
         (self.directory / "althing.toml").write_text(
             f"""
+            [xmpp]
             domains = ["{DOMAIN}"]
             [node]
             name = "node-0"

@@ -60,14 +60,14 @@ until_seen one "$two.*is online"
 subscribe two one "$two" "$one"
 
 # Presence: a change of one is seen by the other.
-say two '/away lunch'
-until_seen one "${user[two]}.*is away.*lunch"
-say one '/dnd busy'
-until_seen two "${user[one]}.*is dnd.*busy"
+say two '/status set away lunch'
+until_seen one "${user[two]}.*is away, .lunch"
+say one '/status set dnd busy'
+until_seen two "${user[one]}.*is dnd, .busy"
 
 # A message each way.
 say one "/msg $two the thing meets at dawn"
-until_seen two "(the thing meets at dawn|${user[one]}.*\(win)"
+until_seen two "${user[one]}.*\(win|the thing meets at dawn"
 say two "/msg $one all will come"
 until_seen one 'all will come'
 until_seen two 'the thing meets at dawn'

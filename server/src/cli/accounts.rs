@@ -1,6 +1,6 @@
 //! The accounts of a node that is down, for the commands.
 
-use althing_proto::jid::{BareJid, Jid};
+use althing_proto::jid::BareJid;
 use althing_proto::sasl::Credentials;
 use anyhow::{Context, bail};
 use ring::rand::{SecureRandom, SystemRandom};

@@ -244,7 +244,7 @@ fn config(directory: &Path, address: IpAddr, overlay: &str) -> Result<String> {
     let place = |name: &str| toml::Value::String(directory.join(name).display().to_string());
     let (data, certificate, key) = (place("data"), place("certs/server.pem"), place("certs/server.key"));
     let base = format!(
-        "domains = [\"{DOMAIN}\"]\n\
+        "[xmpp]\ndomains = [\"{DOMAIN}\"]\n\
          [node]\nname = \"node-0\"\ndata_dir = {data}\n\
          [listen]\nc2s = [\"{address}:5222\"]\nc2s_tls = [\"{address}:5223\"]\nhttp = \"{address}:5280\"\n\
          [tls]\ncertificate = {certificate}\nkey = {key}\n\

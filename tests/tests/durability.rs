@@ -43,6 +43,8 @@ async fn accounts_and_rosters_survive_a_kill() {
     add(&mut client, "romeo@example.net", "name='Romeo'><group>A</group><group>B</group></item>").await;
     add(&mut client, "gone@example.net", "/>").await;
     add(&mut client, "gone@example.net", "subscription='remove'/>").await;
+    // Who has asked for the roster is told of subscriptions.
+    roster(&mut client).await;
     roster(&mut friend).await;
     friend.come_online().await.unwrap();
     client.send(&format!("<presence to='{}' type='subscribe'/>", friend.bare())).await.unwrap();

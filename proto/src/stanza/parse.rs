@@ -7,7 +7,7 @@ use minidom::Element;
 use super::{
     Inner, IqType, Kind, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError, error_for,
 };
-use crate::jid::{FullJid, Jid};
+use crate::jid::{self, FullJid, Jid};
 use crate::ns;
 use crate::stream::error::{StreamCondition, StreamError};
 use crate::xml::build::ElementExt;
@@ -117,7 +117,7 @@ fn kind_of(element: &Element) -> Result<Option<Kind>, StanzaError> {
 }
 
 fn address(element: &Element, attribute: &str) -> Result<Option<Jid>, ()> {
-    element.attr(attribute).map(Jid::new).transpose().map_err(|_| ())
+    element.attr(attribute).map(jid::parse).transpose().map_err(|_| ())
 }
 
 /// RFC 6120 §8.2.3, rules 1, 5 and 6 (rule 2 is [`kind_of`]'s).

@@ -84,7 +84,7 @@ pub fn error_for(element: &Element, error: &StanzaError) -> Option<Stanza> {
     if let Some(id) = element.attr("id") {
         answer.set(name!("id"), id);
     }
-    let from = element.attr("to").and_then(|to| Jid::new(to).ok());
+    let from = element.attr("to").and_then(|to| crate::jid::parse(to).ok());
     Some(Stanza::from_parts(kind, from, None, answer))
 }
 

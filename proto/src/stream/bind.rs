@@ -8,7 +8,7 @@ use super::input::BindError;
 use super::machine::StreamMachine;
 use super::negotiate::premature;
 use super::state::State;
-use crate::jid::{FullJid, Jid, ResourcePart};
+use crate::jid::{self, FullJid, Jid, ResourcePart};
 use crate::ns;
 use crate::stanza::{StanzaCondition, StanzaError};
 use crate::xml::build::BuilderExt as _;
@@ -42,7 +42,9 @@ impl StreamMachine {
         };
         let requested = resource.is_some();
         let resource = resource.unwrap_or_else(|| self.entropy.token(RESOURCE_BYTES));
-        let Ok(resource) = ResourcePart::new(&resource).map(std::borrow::Cow::into_owned) else {
+        let prepared = ResourcePart::new(&resource).map(std::borrow::Cow::into_owned);
+        let stable = |part: &ResourcePart| jid::parse(user.with_resource(part).as_str()).is_ok();
+        let Some(resource) = prepared.ok().filter(stable) else {
             return self.bind_failed(Some(id), BindError::BadRequest, out);
         };
         let user = user.clone();

@@ -1,7 +1,7 @@
 //! Stream headers: the client's, checked, and ours (RFC 6120 §4.7, §4.8).
 
 use super::error::{StreamCondition, StreamError};
-use crate::jid::{BareJid, DomainPart, Jid};
+use crate::jid::{self, BareJid, DomainPart, Jid};
 use crate::ns;
 use crate::xml::reader::StreamHeader;
 use crate::xml::writer::write_attribute;
@@ -48,7 +48,7 @@ pub(super) fn check(header: &StreamHeader, domains: &[DomainPart]) -> Result<Ope
     };
     Ok(Opening {
         domain: domain.ok_or(StreamCondition::HostUnknown)?.clone(),
-        from: header.from.as_deref().and_then(|from| Jid::new(from).ok()),
+        from: header.from.as_deref().and_then(|from| jid::parse(from).ok()),
         lang: header.lang.clone().filter(|lang| is_language_tag(lang)),
     })
 }

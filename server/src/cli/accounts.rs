@@ -1,6 +1,6 @@
 //! The accounts of a node that is down, for the commands.
 
-use althing_proto::jid::{BareJid, Jid};
+use althing_proto::jid::BareJid;
 use althing_proto::sasl::Credentials;
 use anyhow::{Context, bail};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -51,7 +51,8 @@ impl Accounts {
     ///
     /// When it is none, in words.
     pub(super) fn check(&self, jid: &str) -> anyhow::Result<BareJid> {
-        let parsed = jid.parse::<Jid>().with_context(|| format!("\"{jid}\" is not an address"))?;
+        let parsed =
+            althing_proto::jid::parse(jid).with_context(|| format!("\"{jid}\" is not an address"))?;
         if parsed.resource().is_some() {
             bail!("\"{jid}\" has a resource; an account is user@domain");
         }

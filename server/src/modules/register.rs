@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use althing_proto::jid::{BareJid, DomainPart, DomainRef, NodePart};
+use althing_proto::jid::{self, BareJid, DomainPart, DomainRef, NodePart};
 use althing_proto::ns;
 use althing_proto::sasl::Secret;
 use althing_proto::stanza::{IqType, Kind, ParseError, Stanza, StanzaCondition, StanzaError};
@@ -155,6 +155,9 @@ async fn register(
         return Err((error, Registration::RateLimited));
     }
     let user = BareJid::from_parts(Some(&local), domain);
+    if jid::parse(user.as_str()).is_err() {
+        return Err(refused(StanzaCondition::JidMalformed, "no user can have that name"));
+    }
     match create_account(node, &user, Secret::new(password)).await {
         Ok(()) => Ok(user),
         Err(CreateError::Exists) => Err((StanzaCondition::Conflict.into(), Registration::Conflict)),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use althing_proto::jid::{BareJid, Jid};
+use althing_proto::jid::{self, BareJid};
 use althing_proto::ns;
 use althing_proto::roster::{RosterChange, RosterError, RosterItem, SubscriptionKind};
 use althing_proto::stanza::{IqType, Kind, PresenceType, Stanza, StanzaCondition, StanzaError};
@@ -101,7 +101,7 @@ fn requested(query: &Element) -> Result<(BareJid, RosterChange), StanzaError> {
         return Err(bad("a roster set has exactly one <item/>"));
     };
     let jid = item.attr("jid").ok_or_else(|| bad("the <item/> has no 'jid'"))?;
-    let jid = Jid::new(jid)
+    let jid = jid::parse(jid)
         .map_err(|_| StanzaError::new(StanzaCondition::JidMalformed, "the item's 'jid' is not a JID"))?;
     let contact = jid.into_bare();
     if item.attr("subscription") == Some("remove") {

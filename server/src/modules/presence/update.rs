@@ -14,7 +14,13 @@ use crate::session::effect::{Effect, SessionChange, UserEvent};
 /// knows the priority before anybody hears of it.
 pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     if stanza.kind() == Kind::Presence(PresenceType::Unavailable) {
-        return session.unavailability(stanza);
+        let mut effects = session.unavailability(stanza);
+        if session.presence().is_some() {
+            // §4.5.2: the resource that becomes unavailable is told as well; no longer available, it is not
+            // among those that the broadcast reaches.
+            effects.push(Effect::Deliver(stanza.with_to(session.account().clone())));
+        }
+        return effects;
     }
     let initial = session.presence().is_none();
     let mut effects = vec![

@@ -160,8 +160,8 @@ impl Session {
     fn change(&mut self, change: SessionChange) -> Option<BoxFuture<'static, Effects>> {
         let waiting = match &change {
             SessionChange::Presence(presence) => {
-                let priority = presence.as_ref().map(Stanza::priority);
-                let unchanged = self.state.presence().map(Stanza::priority) == priority;
+                let priority = presence.as_ref().and_then(Stanza::priority);
+                let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
                 (!unchanged).then(|| self.commit_priority(priority))
             }
             SessionChange::Close(error) => {

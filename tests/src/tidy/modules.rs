@@ -7,7 +7,7 @@ use super::{Finding, Tree};
 const FOLDER: &str = "server/src/modules/";
 const REGISTRY: &str = "server/src/modules/mod.rs";
 
-/// Each file (or folder) of a module stands in `REGISTRY`, names its specification, and a script `tests/wire/NAME.wire`.
+/// Each file (or folder) of a module stands in `REGISTRY`, has a `SPEC`, and a script `tests/wire/NAME.wire`.
 pub fn registered(tree: &Tree, findings: &mut Vec<Finding>) {
     let names: BTreeSet<&str> = tree
         .rust()
@@ -27,8 +27,8 @@ pub fn registered(tree: &Tree, findings: &mut Vec<Finding>) {
         if !registry.contains(&format!("{name}::")) {
             findings.push(Finding::new(&place, format!("is not in REGISTRY of {REGISTRY}")));
         }
-        if !own.iter().any(|text| text.contains("Spec {")) {
-            findings.push(Finding::new(&place, "names no specification: no `Spec { .. }`"));
+        if !own.iter().any(|text| text.contains("const SPEC")) {
+            findings.push(Finding::new(&place, "has no `const SPEC`"));
         }
         let script = format!("tests/wire/{name}.wire");
         if tree.text(&script).is_none() {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_whole_module_is_in_order() {
         let files =
-            [(REGISTRY, ONE), ("server/src/modules/ping.rs", "Spec { .. }"), ("tests/wire/ping.wire", "")];
+            [(REGISTRY, ONE), ("server/src/modules/ping.rs", "const SPEC: u8"), ("tests/wire/ping.wire", "")];
         assert!(found(&files).is_empty());
     }
 
@@ -73,7 +73,7 @@ mod tests {
     fn a_folder_is_one_module() {
         let files = [
             (REGISTRY, "pub const REGISTRY: &[&M] = &[&presence::MODULE];"),
-            ("server/src/modules/presence/mod.rs", "Spec { .. }"),
+            ("server/src/modules/presence/mod.rs", "pub const SPEC: u8"),
             ("server/src/modules/presence/probe.rs", ""),
             ("tests/wire/presence.wire", ""),
         ];

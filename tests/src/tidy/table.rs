@@ -64,8 +64,6 @@ const ACTIX_PLACES: &[&str] = &[
     "server/src/admin/",
     "server/src/cli/",
     "server/src/listener/websocket.rs",
-    // Starts the session's actor when a resource is bound.
-    "server/src/stream/login.rs",
     "server/src/node.rs",
     "server/src/main.rs",
 ];

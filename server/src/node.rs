@@ -106,6 +106,31 @@ impl NodeContext {
     }
 }
 
+#[cfg(test)]
+impl NodeContext {
+    /// A node for tests of its parts: storage in memory, the domain `localhost`, no sockets. Tests replace what
+    /// they make up before they share it.
+    pub(crate) fn for_tests() -> Self {
+        let config = Config::default();
+        NodeContext {
+            routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
+            sessions: SessionRegistry::default(),
+            modules: Registry::new(REGISTRY.iter().copied()),
+            metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
+            connections: Arc::default(),
+            registration: Limiter::new(&config.registration),
+            stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),
+            decoy_secret: [7; 32],
+            hashing: Semaphore::new(1),
+            stopping: watch::Sender::new(false),
+            tls: None,
+            random: SystemRandom::new(),
+            storage: Storage::memory(),
+            config,
+        }
+    }
+}
+
 /// One running node.
 pub struct Node {
     context: Arc<NodeContext>,

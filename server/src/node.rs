@@ -220,14 +220,14 @@ impl Node {
     /// # Errors
     /// What could not be written any more.
     pub async fn stop(self, reason: &str) -> anyhow::Result<()> {
+        // First, so that a login under way either sees it or is among the sessions.
+        self.context.stopping.send_replace(true);
         let sessions = self.context.sessions.all();
         info!(reason, sessions = sessions.len(), "node stops");
         self.health.set_draining();
         for task in self.tasks {
             task.abort();
         }
-        // The receivers are logins under way: it is fine if there are none.
-        self.context.stopping.send_replace(true);
         let ended = sessions
             .iter()
             .map(|session| session.end(EndReason::Error(StreamCondition::SystemShutdown.into())));

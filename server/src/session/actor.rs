@@ -12,12 +12,12 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
 use tracing::{debug, debug_span, warn};
 
-use althing_proto::stanza::{ParseError, Stanza};
+use althing_proto::stanza::{Kind, ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::writer;
 
 use super::core::SessionState;
-use super::effect::{Effect, SessionChange};
+use super::effect::{Effect, SessionChange, left_behind};
 use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
 use super::outbox::{Full, Outbox};
 use crate::delivery;
@@ -50,6 +50,8 @@ impl Session {
     fn advance(&mut self, mut work: Work) -> Progress {
         loop {
             if self.has_ended() {
+                let left = left_behind(work.effects, self.state.jid());
+                delivery::drive_aside(&self.node, Some(Box::pin(std::future::ready(left))));
                 return Progress::Ended;
             }
             let waiting = if let Some(effect) = work.effects.pop_front() {
@@ -163,6 +165,10 @@ impl Session {
                 let priority = presence.as_ref().map(Stanza::priority);
                 let unchanged = self.state.presence().map(Stanza::priority) == priority;
                 (!unchanged).then(|| self.commit_priority(priority))
+            }
+            SessionChange::Interested { version } => {
+                let missed = self.state.missed_pushes(*version);
+                self.perform_all(missed)
             }
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
@@ -343,8 +349,13 @@ impl Handler<Advance> for Session {
 impl Handler<Deliver> for Session {
     type Result = ();
 
-    fn handle(&mut self, Deliver(stanza): Deliver, ctx: &mut Self::Context) {
+    fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         if self.has_ended() {
+            if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
+                // The other sessions have it; again would be twice, and presence might come after its end.
+                self.node.metrics.dropped("session_gone");
+                return;
+            }
             // Routed before the route was gone: as if it had arrived a moment later.
             let waiting = delivery::route(&self.node, stanza, None);
             delivery::drive_aside(&self.node, waiting);

@@ -55,7 +55,9 @@ fuzz: ## fuzz each target for SECONDS (default 60); needs the nightly toolchain
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
 	@for target in $(FUZZ_TARGETS); do \
 		echo "== $$target for $(SECONDS) s"; \
-		(cd proto && $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=65536) || exit 1; \
+		mkdir -p proto/fuzz/corpus/$$target; \
+		(cd proto && $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(SECONDS) -max_len=65536) || exit 1; \
 	done
 
 bench: ## run the benchmarks

@@ -102,14 +102,14 @@ impl Stanza {
         }
     }
 
-    /// The priority of an available presence, 0 where it is absent or out of −128..=127
-    /// (RFC 6121 §4.7.2.3).
+    /// The priority of an available presence, 0 where none is given (RFC 6121 §4.7.2.3); `None` for one
+    /// that is no integer of −128..=127.
     #[must_use]
-    pub fn priority(&self) -> i8 {
-        self.inner
-            .element
-            .get_child("priority", crate::ns::CLIENT)
-            .and_then(|child| child.text().trim().parse().ok())
-            .unwrap_or(0)
+    pub fn priority(&self) -> Option<i8> {
+        let text = self.inner.element.get_child("priority", crate::ns::CLIENT).map(Element::text);
+        match text.as_deref().map(str::trim) {
+            None | Some("") => Some(0),
+            Some(text) => text.parse().ok(),
+        }
     }
 }

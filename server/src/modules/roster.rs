@@ -19,11 +19,13 @@ use crate::storage::{Changed, StorageError};
 /// The module.
 pub(super) const MODULE: RosterModule = RosterModule;
 
+const SPEC: Spec = Spec { name: "roster", document: "RFC 6121 §2", version: "", title: "Roster" };
+
 pub(super) struct RosterModule;
 
 impl Module for RosterModule {
     fn spec(&self) -> Spec {
-        Spec { name: "roster", document: "RFC 6121 §2", version: "", title: "Roster" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -12,6 +12,8 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
 use tracing::{debug, debug_span, warn};
 
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::FullJid;
 use althing_proto::stanza::{Kind, ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::writer;
@@ -20,6 +22,7 @@ use super::core::SessionState;
 use super::effect::{Effect, SessionChange, left_behind};
 use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
 use super::outbox::{Full, Outbox};
+use super::registry::SessionHandle;
 use crate::delivery;
 use crate::metrics::Direction;
 use crate::node::NodeContext;
@@ -40,10 +43,22 @@ pub struct Session {
 type Farewell = Shared<BoxFuture<'static, ()>>;
 
 impl Session {
-    /// A session that writes into `outbox`.
-    #[must_use]
-    pub fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
+    fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
         Session { node, state, outbox, farewell: None }
+    }
+
+    /// Starts the session of a fresh bind on this arbiter. It loads its roster before it looks into its
+    /// mailbox, so that no change falls in between.
+    #[must_use]
+    pub fn begin(
+        node: &Arc<NodeContext>,
+        jid: FullJid,
+        index: BindIndex,
+        outbox: &Rc<Outbox>,
+    ) -> Arc<SessionHandle> {
+        let state = SessionState::new(jid.clone(), index, 0, Vec::new());
+        let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
+        Arc::new(SessionHandle::new(jid, index, address))
     }
 
     /// Goes on with work until it is done or has to wait.
@@ -162,8 +177,8 @@ impl Session {
     fn change(&mut self, change: SessionChange) -> Option<BoxFuture<'static, Effects>> {
         let waiting = match &change {
             SessionChange::Presence(presence) => {
-                let priority = presence.as_ref().map(Stanza::priority);
-                let unchanged = self.state.presence().map(Stanza::priority) == priority;
+                let priority = presence.as_ref().and_then(Stanza::priority);
+                let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
                 (!unchanged).then(|| self.commit_priority(priority))
             }
             SessionChange::Interested { version } => {

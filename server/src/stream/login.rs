@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::Actor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +20,6 @@ use crate::metrics::Handshake;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::actor::Session;
-use crate::session::core::SessionState;
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
 
@@ -76,10 +74,7 @@ pub async fn bind(
         info!(%jid, %error, "no bind");
         BindError::Unavailable
     })?;
-    // It loads its roster before it looks into its mailbox, so that no change falls in between.
-    let state = SessionState::new(jid.clone(), bound.index, 0, Vec::new());
-    let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
-    let session = Arc::new(SessionHandle::new(jid.clone(), bound.index, address));
+    let session = Session::begin(node, jid.clone(), bound.index, outbox);
     node.sessions.insert(Arc::clone(&session));
     if let Some(old) = bound.displaced.and_then(|route| node.sessions.get(route.index)) {
         let reason = EndReason::Error(StreamCondition::Conflict.into());

@@ -12,7 +12,7 @@ mod probe;
 mod subscription;
 mod update;
 
-use althing_proto::stanza::{Kind, PresenceType};
+use althing_proto::stanza::{Kind, PresenceType, StanzaCondition, StanzaError};
 
 use super::{Module, Spec};
 use crate::pipeline::{At, Interest, Outcome, Packet, Pass, View};
@@ -20,16 +20,16 @@ use crate::pipeline::{At, Interest, Outcome, Packet, Pass, View};
 /// The module.
 pub(super) const MODULE: Presence = Presence;
 
+const SPEC: Spec =
+    Spec {
+        name: "presence", document: "RFC 6121 §3, §4", version: "", title: "Presence and subscriptions"
+    };
+
 pub(super) struct Presence;
 
 impl Module for Presence {
     fn spec(&self) -> Spec {
-        Spec {
-            name: "presence",
-            document: "RFC 6121 §3, §4",
-            version: "",
-            title: "Presence and subscriptions",
-        }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {
@@ -42,6 +42,10 @@ impl Module for Presence {
             (Pass::Outbound, kind) if kind.is_subscription() => subscription::outbound(packet, kind, view),
             (Pass::Outbound, PresenceType::Available | PresenceType::Unavailable) => {
                 let Some(session) = view.session else { return Outcome::Pass };
+                if packet.stanza.priority().is_none() {
+                    let text = "a priority is an integer from -128 to 127";
+                    return Outcome::refuse(packet, StanzaError::new(StanzaCondition::BadRequest, text));
+                }
                 Outcome::Done(match packet.stanza.to() {
                     None => update::decide(session, &packet.stanza),
                     Some(to) => directed::decide(session, packet, to),

@@ -62,8 +62,9 @@ fn get(packet: &Packet, owner: &BareJid, view: &View<'_>) -> Outcome {
                 let items = roster.items.iter().filter(|item| item.listed).map(item_element);
                 let query = Element::builder("query", ns::ROSTER).append_all(items).build();
                 vec![
-                    Effect::Session(SessionChange::Interested),
                     Effect::Route(packet.stanza.result(Some(query))),
+                    // After the result: the client would take an earlier push for older than the result.
+                    Effect::Session(SessionChange::Interested { version: roster.version }),
                 ]
             }
             Err(error) => storage_failed(&packet, &error),

@@ -76,3 +76,6 @@ pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
         handled => handled,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,12 +14,12 @@ use tracing::{debug, debug_span, warn};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
-use althing_proto::stanza::{ParseError, Stanza};
+use althing_proto::stanza::{Kind, ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::writer;
 
 use super::core::SessionState;
-use super::effect::{Effect, SessionChange};
+use super::effect::{Effect, SessionChange, left_behind};
 use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
 use super::outbox::{Full, Outbox};
 use super::registry::SessionHandle;
@@ -65,6 +65,8 @@ impl Session {
     fn advance(&mut self, mut work: Work) -> Progress {
         loop {
             if self.has_ended() {
+                let left = left_behind(work.effects, self.state.jid());
+                delivery::drive_aside(&self.node, Some(Box::pin(std::future::ready(left))));
                 return Progress::Ended;
             }
             let waiting = if let Some(effect) = work.effects.pop_front() {
@@ -178,6 +180,10 @@ impl Session {
                 let priority = presence.as_ref().and_then(Stanza::priority);
                 let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
                 (!unchanged).then(|| self.commit_priority(priority))
+            }
+            SessionChange::Interested { version } => {
+                let missed = self.state.missed_pushes(*version);
+                self.perform_all(missed)
             }
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
@@ -358,8 +364,13 @@ impl Handler<Advance> for Session {
 impl Handler<Deliver> for Session {
     type Result = ();
 
-    fn handle(&mut self, Deliver(stanza): Deliver, ctx: &mut Self::Context) {
+    fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         if self.has_ended() {
+            if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
+                // The other sessions have it; again would be twice, and presence might come after its end.
+                self.node.metrics.dropped("session_gone");
+                return;
+            }
             // Routed before the route was gone: as if it had arrived a moment later.
             let waiting = delivery::route(&self.node, stanza, None);
             delivery::drive_aside(&self.node, waiting);

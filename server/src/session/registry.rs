@@ -50,12 +50,12 @@ impl SessionHandle {
         SessionHandle { jid, index, address }
     }
 
-    /// Puts a stanza into the session's mailbox.
+    /// Puts a stanza into the session's mailbox. `alone`: no other session gets it too.
     ///
     /// # Errors
     /// [`Refused`]; the caller keeps to the policy of `delivery/local.rs`.
-    pub fn deliver(&self, stanza: Stanza) -> Result<(), Refused> {
-        Ok(self.address.try_send(Deliver(stanza))?)
+    pub fn deliver(&self, stanza: Stanza, alone: bool) -> Result<(), Refused> {
+        Ok(self.address.try_send(Deliver { stanza, alone })?)
     }
 
     /// Tells the session of an event.

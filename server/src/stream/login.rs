@@ -82,6 +82,18 @@ pub async fn bind(
             info!(%jid, "the displaced session is slow to end");
         }
     }
+    // A later bind on another arbiter, or the node's stop, may have looked for this session before it was there:
+    // whoever comes second sees the other. The client learns it as if it had happened a moment later.
+    let owner = node.routes.locate(&jid).is_some_and(|route| route.index == bound.index);
+    let reason = match (owner, *node.stopping.borrow()) {
+        (true, false) => None,
+        (false, _) => Some(StreamCondition::Conflict),
+        (true, true) => Some(StreamCondition::SystemShutdown),
+    };
+    if let Some(reason) = reason {
+        session.end(EndReason::Error(reason.into())).await;
+        return Ok(session);
+    }
     match session.advance(Work::default()).await {
         Ok(Progress::Done) => {
             debug!(%jid, index = %bound.index, "bound");

@@ -25,14 +25,18 @@ section! {
         outbox_bytes: usize = 1_048_576, in 65536..=1073741824;
         /// Seconds that a client with waiting bytes may take none of them before it is closed.
         outbox_stall_s: u64 = 60, in 1..=3600;
-        /// Stanzas that wait for one session. What happens to more is the slow-consumer policy.
+        /// Stanzas that wait for one session. More: the sender is told `resource-constraint`.
         mailbox_stanzas: usize = 1_024, in 16..=1048576;
+        /// Bytes of the stanzas that wait for one session, beside `mailbox_stanzas`.
+        mailbox_bytes: usize = 1_048_576, in 65536..=1073741824;
+        /// Sessions of one account at the same time. One more is refused with `resource-constraint`.
+        sessions_per_account: usize = 100, in 1..=100000;
         /// Seconds of silence after which the kernel asks whether the client's host is still there (TCP
         /// keepalive).
         tcp_keepalive_s: u64 = 120, in 5..=86400;
         /// Contacts in one roster.
         roster_items: usize = 1_000, in 1..=100000;
-        /// Subscription requests that wait for one user's answer. Further ones are dropped.
+        /// Subscription requests that wait for one user's answer. Further ones are refused with `resource-constraint`.
         pending_subscriptions: usize = 200, in 1..=100000;
     }
 }

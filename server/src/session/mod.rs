@@ -5,6 +5,7 @@ pub mod core;
 pub mod effect;
 pub mod messages;
 pub mod outbox;
+pub mod pressure;
 pub mod registry;
 
 pub use registry::{SessionHandle, SessionRegistry};

@@ -6,9 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+
+use super::pressure::Pressure;
 
 /// Whether the box still takes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Outbox {
     queue: RefCell<VecDeque<Bytes>>,
     bytes: Cell<usize>,
     limit: usize,
+    /// Shows others that the client does not keep up.
+    pressure: Arc<Pressure>,
     state: Cell<State>,
     /// Wakes the writer.
     filled: Notify,
@@ -40,11 +45,12 @@ pub struct Full;
 impl Outbox {
     /// An empty box that holds at most `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, pressure: Arc<Pressure>) -> Self {
         Outbox {
             queue: RefCell::default(),
             bytes: Cell::new(0),
             limit,
+            pressure,
             state: Cell::new(State::Open),
             filled: Notify::new(),
             ended: Notify::new(),
@@ -64,6 +70,9 @@ impl Outbox {
             return Err(Full);
         }
         self.bytes.set(total);
+        if total > self.limit / 2 {
+            self.pressure.set_congested(true);
+        }
         self.queue.borrow_mut().push_back(bytes);
         self.filled.notify_one();
         Ok(())
@@ -77,6 +86,7 @@ impl Outbox {
         self.bytes.set(self.bytes.get() + last.len());
         self.queue.borrow_mut().push_back(last);
         self.state.set(State::Closing);
+        self.pressure.set_congested(false);
         self.filled.notify_one();
         self.ended.notify_one();
     }
@@ -94,6 +104,7 @@ impl Outbox {
     /// Ends everything: nothing more is written. For the side that found the socket broken.
     pub fn hang_up(&self) {
         self.state.set(State::Closed);
+        self.pressure.set_congested(false);
         self.queue.borrow_mut().clear();
         self.bytes.set(0);
         self.filled.notify_one();
@@ -118,7 +129,17 @@ impl Outbox {
 
     /// The writer wrote `count` bytes that it had taken: they no longer count against the limit.
     pub fn written(&self, count: usize) {
-        self.bytes.set(self.bytes.get().saturating_sub(count));
+        let left = self.bytes.get().saturating_sub(count);
+        self.bytes.set(left);
+        if left <= self.limit / 4 {
+            self.pressure.set_congested(false);
+        }
+    }
+
+    /// What waits for the session, as others see it.
+    #[must_use]
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
     }
 
     /// Waits until the stream is to end.
@@ -143,9 +164,27 @@ mod tests {
         Bytes::from_static(text.as_bytes())
     }
 
+    fn outbox(limit: usize) -> Outbox {
+        Outbox::new(limit, Arc::new(Pressure::new(1)))
+    }
+
+    #[actix_rt::test]
+    async fn others_see_a_client_that_does_not_keep_up() {
+        let outbox = outbox(8);
+        outbox.push(bytes("abcd")).unwrap();
+        assert!(!outbox.pressure().is_congested());
+        outbox.push(bytes("e")).unwrap();
+        assert!(outbox.pressure().is_congested());
+        assert!(outbox.take(&mut Vec::new()).await);
+        outbox.written(2);
+        assert!(outbox.pressure().is_congested());
+        outbox.written(1);
+        assert!(!outbox.pressure().is_congested());
+    }
+
     #[actix_rt::test]
     async fn bytes_come_out_in_order_and_count_until_written() {
-        let outbox = Outbox::new(6);
+        let outbox = outbox(6);
         outbox.push(bytes("abc")).unwrap();
         outbox.push(bytes("def")).unwrap();
         let mut out = Vec::new();
@@ -158,7 +197,7 @@ mod tests {
 
     #[actix_rt::test]
     async fn closing_writes_what_waits_and_the_last_words() {
-        let outbox = Outbox::new(3);
+        let outbox = outbox(3);
         outbox.push(bytes("abc")).unwrap();
         outbox.close(bytes("</stream:stream>"));
         outbox.push(bytes("too late")).unwrap();
@@ -171,7 +210,7 @@ mod tests {
 
     #[actix_rt::test]
     async fn aborting_drops_what_waits() {
-        let outbox = Outbox::new(3);
+        let outbox = outbox(3);
         outbox.push(bytes("abc")).unwrap();
         outbox.abort(bytes("!"));
         let mut out = Vec::new();

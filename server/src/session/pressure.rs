@@ -1,0 +1,117 @@
+//! How much waits for a session, as others may see it from any thread.
+//!
+//! Two bounds and a brake. The mailbox is bounded in stanzas by actix and in bytes here. The brake keeps a
+//! fast sender from filling a slow receiver's outbox: while more than half of it waits, a client that sends
+//! to the session is read no faster than the session's client reads, within [`BRAKE`].
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// The longest that one stanza for a congested session holds its sender up. Bounded, so that a receiver that
+/// reads nothing cannot stop others for long: it is closed by `limits.outbox_stall_s`.
+pub const BRAKE: Duration = Duration::from_millis(500);
+
+/// What waits for one session.
+#[derive(Debug)]
+pub struct Pressure {
+    mailbox_bytes: AtomicUsize,
+    mailbox_limit: usize,
+    congested: AtomicBool,
+    relieved: Notify,
+}
+
+impl Pressure {
+    /// Nothing waits; at most `mailbox_limit` bytes of stanzas may wait in the mailbox.
+    #[must_use]
+    pub fn new(mailbox_limit: usize) -> Self {
+        Pressure {
+            mailbox_bytes: AtomicUsize::new(0),
+            mailbox_limit,
+            congested: AtomicBool::new(false),
+            relieved: Notify::new(),
+        }
+    }
+
+    /// Counts bytes into the mailbox; `false`, and nothing counted, where the bound is reached. A single
+    /// stanza of any size fits into an empty mailbox.
+    #[must_use]
+    pub fn enter(&self, bytes: usize) -> bool {
+        let before = self.mailbox_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before == 0 || before + bytes <= self.mailbox_limit;
+        if !fits {
+            self.leave(bytes);
+        }
+        fits
+    }
+
+    /// Counts bytes out of the mailbox.
+    pub fn leave(&self, bytes: usize) {
+        self.mailbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The session's client reads too slowly, or keeps up again.
+    pub fn set_congested(&self, congested: bool) {
+        if self.congested.swap(congested, Ordering::AcqRel) && !congested {
+            self.relieved.notify_waiters();
+        }
+    }
+
+    /// Whether the session's client reads too slowly.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Acquire)
+    }
+
+    /// Waits until the session's client keeps up again, [`BRAKE`] at most.
+    pub async fn brake(&self) {
+        let relieved = async {
+            loop {
+                // Made before the look at the flag: it does not miss what comes in between.
+                let notified = self.relieved.notified();
+                if !self.is_congested() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        // Time is up: the sender goes on all the same.
+        let _ = tokio::time::timeout(BRAKE, relieved).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_mailbox_is_bounded_in_bytes() {
+        let pressure = Pressure::new(10);
+        assert!(pressure.enter(100), "a single stanza of any size");
+        assert!(!pressure.enter(1));
+        pressure.leave(100);
+        assert!(pressure.enter(6));
+        assert!(pressure.enter(4));
+        assert!(!pressure.enter(1));
+        pressure.leave(4);
+        assert!(pressure.enter(4));
+    }
+
+    #[actix_rt::test]
+    async fn the_brake_is_released_with_the_congestion() {
+        let pressure = Arc::new(Pressure::new(1));
+        pressure.brake().await;
+        pressure.set_congested(true);
+        let held = actix_rt::spawn({
+            let pressure = Arc::clone(&pressure);
+            async move { pressure.brake().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!held.is_finished());
+        pressure.set_congested(false);
+        held.await.unwrap();
+    }
+}

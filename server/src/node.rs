@@ -134,7 +134,7 @@ impl Node {
             }
         })];
 
-        let storage = open_storage(&config)?;
+        let storage = open_storage(&config)?.metered(&metrics);
         let tls = load_tls(&config, &metrics, &health)?;
         let identity = Identity::load_or_create(&config)?;
         let context = Arc::new(NodeContext {
@@ -298,6 +298,7 @@ async fn tick(health: Arc<Health>, context: Arc<NodeContext>) {
     loop {
         interval.tick().await;
         health.tick();
+        context.metrics.storage_queue(context.storage.engine.queued());
         if let Ok(bytes) = context.storage.engine.size_on_disk().await {
             context.metrics.storage_size(bytes);
         }

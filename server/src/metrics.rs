@@ -18,7 +18,9 @@ use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
 use labels::{Counters, Counters2, Gauges, Label, Name};
-pub use labels::{Delivery, Direction, Dropped, Handshake, Listener, Login, Registration, Rejection, StoreOp};
+pub use labels::{
+    Delivery, Direction, Dropped, Handshake, Listener, Login, Registration, Rejection, StoreOp,
+};
 pub use table::{METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
 /// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
@@ -336,12 +338,9 @@ mod tests {
         metrics.login(Some(Mechanism::Plain), Some(SaslCondition::NotAuthorized));
         metrics.login(Some(Mechanism::Plain), Some(SaslCondition::TemporaryAuthFailure));
         metrics.login(None, Some(SaslCondition::InvalidMechanism));
-        for labels in [
-            ["PLAIN", "success"],
-            ["PLAIN", "failure"],
-            ["PLAIN", "unavailable"],
-            ["other", "failure"],
-        ] {
+        for labels in
+            [["PLAIN", "success"], ["PLAIN", "failure"], ["PLAIN", "unavailable"], ["other", "failure"]]
+        {
             assert_eq!(metrics.logins.with_label_values(&labels).get(), 1, "{labels:?}");
         }
     }

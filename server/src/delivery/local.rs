@@ -13,6 +13,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
+use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::effect::UserEvent;
@@ -41,7 +42,6 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, routes: &[Route]) -> De
             Err(_) => {}
         }
     }
-    debug!(stop = "delivery.local", ?delivered);
     delivered
 }
 
@@ -51,13 +51,20 @@ pub fn deliver_to(
     session: &Arc<SessionHandle>,
     stanza: Stanza,
 ) -> Result<(), Refused> {
+    debug!(stop = "delivery.local", to = %session.jid);
     let presence = matches!(stanza.kind(), Kind::Presence(_));
     let result = session.deliver(stanza);
-    if result == Err(Refused::Full) {
-        node.metrics.mailbox_full();
-        if presence {
-            close_congested(session);
+    match result {
+        Ok(()) => node.metrics.delivery(Delivery::Delivered),
+        Err(Refused::Full) => {
+            node.metrics.mailbox_full();
+            if presence {
+                node.metrics.dropped(Dropped::MailboxFull);
+                close_congested(session);
+            }
         }
+        // The caller knows whether another receiver has it.
+        Err(Refused::Gone) => {}
     }
     result
 }

@@ -149,9 +149,9 @@ fn hand_over(node: &Arc<NodeContext>, tcp: TcpStream, admitted: Admitted, kind: 
     let (node, carried) = (Arc::clone(node), Arc::clone(carried));
     carried.fetch_add(1, Ordering::Relaxed);
     let spawned = arbiter.spawn(async move {
-        node.metrics.connection_opened(kind);
         match TcpStream::from_std(tcp) {
             Ok(tcp) => {
+                node.metrics.connection_opened(kind);
                 let peer = admitted.peer;
                 actix_rt::spawn(async move {
                     connection::serve(Arc::clone(&node), tcp, peer, kind).await;
@@ -160,7 +160,10 @@ fn hand_over(node: &Arc<NodeContext>, tcp: TcpStream, admitted: Admitted, kind: 
                     drop(admitted);
                 });
             }
-            Err(error) => warn!(%error, "cannot serve a connection"),
+            Err(error) => {
+                carried.fetch_sub(1, Ordering::Relaxed);
+                warn!(%error, "cannot serve a connection");
+            }
         }
     });
     if !spawned {

@@ -133,6 +133,14 @@ labels! {
     }
 }
 
+impl Listener {
+    /// The key of `[listen]` that names its addresses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.word()
+    }
+}
+
 impl From<Kind> for Name {
     fn from(kind: Kind) -> Self {
         match kind {

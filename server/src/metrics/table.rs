@@ -1,6 +1,8 @@
 //! Every metric of a node, in one table: the source of its registration and of the reference page.
 
-use super::labels::{Delivery, Dropped, Handshake, Login, Registration, Rejection, StoreOp};
+use super::labels::{
+    Delivery, Direction, Dropped, Handshake, Listener, Login, Name, Registration, Rejection, StoreOp,
+};
 
 /// What kind of metric it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,12 +92,24 @@ pub const METRICS: &[Metric] = &[
         &["condition"],
         "Stanza errors made by this server, but for those to a resource binding.",
     ),
-    counter("althing_stream_errors_total", &["condition"], "Stream errors that this server ended streams with."),
+    counter(
+        "althing_stream_errors_total",
+        &["condition"],
+        "Stream errors that this server ended streams with.",
+    ),
     counter("althing_mailbox_full_total", &[], "Stanzas that met a full mailbox of a session."),
-    counter("althing_slow_consumers_total", &[], "Clients closed because they read too slowly: limits.outbox_bytes or limits.outbox_stall_s was reached."),
+    counter(
+        "althing_slow_consumers_total",
+        &[],
+        "Clients closed because they read too slowly: limits.outbox_bytes or limits.outbox_stall_s was reached.",
+    ),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
-    counter("althing_storage_errors_total", &[], "Reads and writes that the store failed to do: the disk, damage, a full queue."),
+    counter(
+        "althing_storage_errors_total",
+        &[],
+        "Reads and writes that the store failed to do: the disk, damage, a full queue.",
+    ),
     histogram(
         "althing_storage_duration_seconds",
         DISK,
@@ -104,13 +118,16 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
-/// Labels whose values are words of our own: metric, label, values. Other labels carry names of RFCs, or of
-/// the configuration.
+/// Labels with a closed set of values, but for conditions and mechanisms, which the RFCs name: metric, label,
+/// values.
 const VALUES: &[(&str, &str, &[(&str, &str)])] = &[
+    ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),
     ("althing_logins_total", "result", Login::VALUES),
     ("althing_registrations_total", "result", Registration::VALUES),
+    ("althing_stanzas_total", "direction", Direction::VALUES),
+    ("althing_stanzas_total", "kind", Name::VALUES),
     ("althing_delivery_total", "outcome", Delivery::VALUES),
     ("althing_stanzas_dropped_total", "reason", Dropped::VALUES),
     ("althing_storage_duration_seconds", "op", StoreOp::VALUES),
@@ -144,7 +161,10 @@ pub fn markdown() -> String {
         let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
         out.push_str(&format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help));
     }
-    out.push_str("\nValues of labels that are words of our own:\n\n| metric | label | value | meaning |\n|---|---|---|---|\n");
+    out.push_str(
+        "\nValues of labels. Conditions and mechanisms have the names of their RFCs; a mechanism that is none of ours\n\
+         is `other`.\n\n| metric | label | value | meaning |\n|---|---|---|---|\n",
+    );
     for (metric, label, values) in VALUES {
         for (value, meaning) in *values {
             out.push_str(&format!("| `{metric}` | `{label}` | `{value}` | {} |\n", meaning.trim()));

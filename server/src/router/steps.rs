@@ -8,15 +8,15 @@ use tracing::debug;
 
 use althing_cluster::routes::Route;
 use althing_proto::jid::{BareJid, FullJid};
-use althing_proto::stanza::{Kind, Stanza, StanzaCondition};
+use althing_proto::stanza::{Kind, Stanza};
 
 use super::address::{Target, classify};
 use super::rules::{self, Presence, Rule};
 use crate::delivery::{bounce, local};
+use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
 use crate::session::core::SessionState;
-use crate::session::effect::Effect;
 
 /// Where the chain has led.
 pub enum Routed {
@@ -29,7 +29,7 @@ pub enum Routed {
 /// Walks the chain. `session` is the sender's, where the stanza comes straight from one.
 pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Routed {
     let target = classify(stanza.to(), stanza.from(), &node.config.xmpp.domains);
-    debug!(stop = "router", ?target);
+    debug!(stop = "router", to = stanza.to().map(tracing::field::display));
     match target {
         Target::Server => for_receiver(node, stanza, Pass::Server, session),
         Target::Account(account) => to_account(node, stanza, account, session),
@@ -45,8 +45,8 @@ fn for_receiver(
     pass: Pass,
     session: Option<&SessionState>,
 ) -> Routed {
+    node.metrics.delivery(Delivery::Handled);
     let packet = Packet::new(stanza, pass);
-    debug!(stop = "pipeline", pass = ?packet.pass);
     let view = View { node, session, now: node.now() };
     match pipeline::run(&node.modules, &packet, &view) {
         Outcome::Pass => Routed::Done(Vec::new()),
@@ -114,7 +114,7 @@ fn obey(
         Rule::ToAccount => return for_receiver(node, stanza, Pass::Account(account), session),
         Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
         Rule::Ignore => {
-            node.metrics.dropped("rfc6121_8_5");
+            node.metrics.dropped(Dropped::Rule);
             return Routed::Done(Vec::new());
         }
         Rule::ToAvailable => at_least(i8::MIN),
@@ -128,8 +128,13 @@ fn obey(
     let presence = matches!(stanza.kind(), Kind::Presence(_));
     match local::deliver(node, &stanza, &routes) {
         local::Delivered::Some => Routed::Done(Vec::new()),
-        // Nobody to see a presence is no failure; a message must not vanish (RFC 6121 §8.5.2.2.1).
-        _ if presence => Routed::Done(Vec::new()),
+        // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
+        // not vanish (RFC 6121 §8.5.2.2.1).
+        local::Delivered::Congested if presence => Routed::Done(Vec::new()),
+        local::Delivered::None if presence => {
+            node.metrics.dropped(Dropped::Rule);
+            Routed::Done(Vec::new())
+        }
         local::Delivered::None => Routed::Done(bounce::unavailable(node, &stanza)),
         local::Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
     }
@@ -139,10 +144,7 @@ fn reachable(sessions: &[(FullJid, Route)]) -> bool {
     rules::top_priority(sessions.iter().filter_map(|(_, route)| route.priority)).is_some()
 }
 
-/// No streams to other servers yet: every other domain is unknown (RFC 6120 §10.4).
 fn remote(node: &Arc<NodeContext>, stanza: &Stanza) -> Routed {
     debug!(stop = "router.remote");
-    node.metrics.stanza_error(StanzaCondition::RemoteServerNotFound);
-    let answer = stanza.error(StanzaCondition::RemoteServerNotFound);
-    Routed::Done(answer.map(Effect::Route).into_iter().collect())
+    Routed::Done(bounce::remote(node, stanza))
 }

@@ -3,8 +3,9 @@
 //! Only `session/actor.rs` performs those that touch a session, only `delivery/` the others.
 
 use bytes::Bytes;
+use tracing::{Span, debug_span};
 
-use althing_proto::jid::{BareJid, Jid};
+use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamError;
@@ -32,6 +33,29 @@ pub enum Effect {
     },
     /// Change the session in which the packet was handled.
     Session(SessionChange),
+}
+
+impl Effect {
+    /// The span of the stanza that the effect carries, for the log at debug level; `session` is the one that
+    /// performs it. Costs nothing while that level is off.
+    pub(crate) fn span(&self, session: Option<&FullJid>) -> Span {
+        match self {
+            Effect::Route(stanza) | Effect::Deliver(stanza) | Effect::FanOut { stanza, .. } => {
+                stanza_span(stanza, session)
+            }
+            Effect::Notify { .. } | Effect::Session(_) => Span::none(),
+        }
+    }
+}
+
+/// The span of one stanza in one session, or outside any: what a log is searched by.
+pub(crate) fn stanza_span(stanza: &Stanza, session: Option<&FullJid>) -> Span {
+    debug_span!(
+        "stanza",
+        kind = stanza.kind().element_name(),
+        id = stanza.id(),
+        jid = session.map(tracing::field::display)
+    )
 }
 
 /// A change of a session's state.

@@ -23,11 +23,17 @@ impl Metered {
         Metered { inner, metrics }
     }
 
-    async fn read<T>(&self, answer: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+    async fn read<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
         self.did(StoreOp::Read, answer).await
     }
 
-    async fn write<T>(&self, answer: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+    async fn write<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
         self.did(StoreOp::Write, answer).await
     }
 

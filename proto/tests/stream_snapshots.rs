@@ -368,6 +368,20 @@ fn a_client_that_does_not_wait_is_kept_within_bounds() {
 }
 
 #[test]
+fn each_login_and_each_stream_error_is_reported_once() {
+    let mut shell = secure();
+    shell.feed(auth("X-MINE", ""));
+    shell.feed(auth("SCRAM-SHA-1", ""));
+    shell.feed(ABORT);
+    shell.feed(RESPONSE);
+    let failed = ["?: invalid-mechanism", "SCRAM-SHA-1: aborted", "?: malformed-request", "policy-violation"];
+    assert_eq!(shell.outcomes, failed);
+    let mut shell = established();
+    shell.feed("<a></b>");
+    assert_eq!(shell.outcomes, ["PLAIN: success", "not-well-formed"]);
+}
+
+#[test]
 fn requests_before_login_are_counted() {
     let mut shell = open_house();
     let sent = shell.feed(REGISTER.repeat(11));

@@ -12,13 +12,19 @@ use prometheus::{
     Registry, Result,
 };
 
+use althing_proto::sasl::{Mechanism, SaslCondition};
 use althing_proto::stanza::{Kind, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
 use labels::{Counters, Counters2, Gauges, Label, Name};
-pub use labels::{Delivery, Direction, Handshake, Listener, Login, Registration, Rejection, StoreOp};
+pub use labels::{
+    Delivery, Direction, Dropped, Handshake, Listener, Login, Registration, Rejection, StoreOp,
+};
 pub use table::{METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
+
+/// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
+const NO_MECHANISM: &str = "other";
 
 /// The metrics of one node; clones count into the same series. Meanings: [`METRICS`].
 #[derive(Debug, Clone)]
@@ -34,9 +40,8 @@ pub struct NodeMetrics {
     session_setup_duration: Histogram,
     registrations: Counters<Registration>,
     stanzas: Counters2<Direction, Name>,
-    stanza_handling: Vec<Histogram>,
     deliveries: Counters<Delivery>,
-    dropped: IntCounterVec,
+    dropped: Counters<Dropped>,
     stanza_errors: Counters<StanzaCondition>,
     stream_errors: Counters<StreamCondition>,
     mailbox_full: IntCounter,
@@ -71,7 +76,7 @@ impl NodeMetrics {
             registrations: make.by_label("althing_registrations_total")?,
             stanzas: Counters2::new(&make.counters("althing_stanzas_total")?),
             deliveries: make.by_label("althing_delivery_total")?,
-            dropped: make.counters("althing_stanzas_dropped_total")?,
+            dropped: make.by_label("althing_stanzas_dropped_total")?,
             stream_errors: make.by_label("althing_stream_errors_total")?,
             mailbox_full: make.counter("althing_mailbox_full_total")?,
             slow_consumers: make.counter("althing_slow_consumers_total")?,
@@ -79,8 +84,7 @@ impl NodeMetrics {
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
             storage_duration: make.histograms::<StoreOp>("althing_storage_duration_seconds")?,
-            stanza_handling: make.histograms::<Name>("althing_stanza_handling_duration_seconds")?,
-            logins: make.counters("althing_logins_total")?,
+            logins: make.logins()?,
             stanza_errors: make.by_label("althing_stanza_errors_total")?,
         })
     }
@@ -114,11 +118,15 @@ impl NodeMetrics {
         self.certificate_expiry.set(i64::try_from(at.as_millis() / 1000).unwrap_or(i64::MAX));
     }
 
-    /// A login with the SASL mechanism of this name ended. A name that is not ours counts as `other`,
-    /// since a client chooses it.
-    pub fn login(&self, mechanism: &str, result: Login) {
-        let known = crate::config::MECHANISMS.iter().find(|name| **name == mechanism);
-        self.logins.with_label_values(&[known.unwrap_or(&"other"), result.word()]).inc();
+    /// A login ended, with that condition if it failed. Without a mechanism of ours it counts as `other`.
+    pub fn login(&self, mechanism: Option<Mechanism>, failure: Option<SaslCondition>) {
+        let result = match failure {
+            None => Login::Success,
+            Some(SaslCondition::TemporaryAuthFailure) => Login::Unavailable,
+            Some(_) => Login::Failure,
+        };
+        let mechanism = mechanism.map_or(NO_MECHANISM, Mechanism::name);
+        self.logins.with_label_values(&[mechanism, result.word()]).inc();
     }
 
     /// An attempt to make an account in band ended.
@@ -146,21 +154,14 @@ impl NodeMetrics {
         self.stanzas.inc(direction, kind.into());
     }
 
-    /// The sender's session handled a stanza in `seconds`.
-    pub fn stanza_handled(&self, kind: Kind, seconds: f64) {
-        if let Some(histogram) = self.stanza_handling.get(Name::from(kind).index()) {
-            histogram.observe(seconds);
-        }
-    }
-
     /// What became of a routed stanza.
     pub fn delivery(&self, outcome: Delivery) {
         self.deliveries.inc(outcome);
     }
 
-    /// A stanza was dropped. `reason` is one word of the source, never of the wire: each makes a series.
-    pub fn dropped(&self, reason: &'static str) {
-        self.dropped.with_label_values(&[reason]).inc();
+    /// A stanza was dropped.
+    pub fn dropped(&self, reason: Dropped) {
+        self.dropped.inc(reason);
     }
 
     /// This server made a stanza error.
@@ -245,6 +246,18 @@ impl Maker<'_> {
         self.add(IntCounterVec::new(opts, labels)?)
     }
 
+    /// The logins, each series from the start: a rate needs a zero before the first one.
+    fn logins(&self) -> Result<IntCounterVec> {
+        let vec = self.counters("althing_logins_total")?;
+        for mechanism in Mechanism::ALL.into_iter().map(Mechanism::name).chain([NO_MECHANISM]) {
+            for result in Login::ALL {
+                // Making the series is all that is wanted.
+                let _zero = vec.with_label_values(&[mechanism, result.word()]);
+            }
+        }
+        Ok(vec)
+    }
+
     fn by_label<L: Label>(&self, name: &str) -> Result<Counters<L>> {
         Ok(Counters::new(&self.counters(name)?, &[]))
     }
@@ -285,9 +298,7 @@ mod tests {
     #[test]
     fn the_table_and_the_registry_agree() {
         let registry = Registry::new();
-        let metrics = NodeMetrics::register(&registry, "node-0").unwrap();
-        metrics.login("PLAIN", Login::Success);
-        metrics.dropped("filter");
+        NodeMetrics::register(&registry, "node-0").unwrap();
         let shown: BTreeSet<String> =
             registry.gather().iter().map(|family| family.name().to_owned()).collect();
         let process = PROCESS_METRICS.iter().map(|(name, _)| *name).filter(|_| cfg!(target_os = "linux"));
@@ -321,14 +332,16 @@ mod tests {
     }
 
     #[test]
-    fn a_mechanism_chosen_by_a_stranger_makes_no_new_series() {
-        let registry = Registry::new();
-        let metrics = NodeMetrics::register(&registry, "node-0").unwrap();
-        for name in ["X-1", "X-2", "X-3"] {
-            metrics.login(name, Login::Failure);
+    fn a_login_counts_under_its_mechanism_and_how_it_ended() {
+        let metrics = NodeMetrics::register(&Registry::new(), "node-0").unwrap();
+        metrics.login(Some(Mechanism::Plain), None);
+        metrics.login(Some(Mechanism::Plain), Some(SaslCondition::NotAuthorized));
+        metrics.login(Some(Mechanism::Plain), Some(SaslCondition::TemporaryAuthFailure));
+        metrics.login(None, Some(SaslCondition::InvalidMechanism));
+        for labels in
+            [["PLAIN", "success"], ["PLAIN", "failure"], ["PLAIN", "unavailable"], ["other", "failure"]]
+        {
+            assert_eq!(metrics.logins.with_label_values(&labels).get(), 1, "{labels:?}");
         }
-        let families = registry.gather();
-        let logins = families.iter().find(|family| family.name() == "althing_logins_total").unwrap();
-        assert_eq!(logins.get_metric().len(), 1);
     }
 }

@@ -136,6 +136,7 @@ pub struct Node {
     context: Arc<NodeContext>,
     health: Arc<Health>,
     http: ServerHandle,
+    http_task: JoinHandle<()>,
     arbiters: Vec<Arbiter>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -153,13 +154,14 @@ impl Node {
             .with_context(|| format!("listen.http: cannot listen on {}", config.listen.http))?;
         let server = admin::serve(http_listener, &config.http, registry, Arc::clone(&health))?;
         let http = server.handle();
-        let mut tasks = vec![actix_rt::spawn(async move {
+        let http_task = actix_rt::spawn(async move {
             if let Err(error) = server.await {
                 warn!(%error, "the HTTP server ended");
             }
-        })];
+        });
+        let mut tasks = Vec::new();
 
-        let storage = open_storage(&config)?;
+        let storage = open_storage(&config)?.metered(&metrics);
         let tls = load_tls(&config, &metrics, &health)?;
         let identity = Identity::load_or_create(&config)?;
         let context = Arc::new(NodeContext {
@@ -205,7 +207,7 @@ impl Node {
         health.set_started();
         health.set_listening(true);
         info!(node = %context.config.node.name, domains = ?context.config.xmpp.domains, "node serves");
-        Ok(Node { context, health, http, arbiters, tasks })
+        Ok(Node { context, health, http, http_task, arbiters, tasks })
     }
 
     /// What the parts of the node share.
@@ -240,7 +242,9 @@ impl Node {
             // Its thread ends when its tasks are dropped.
             let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
         }
+        // Last: until here `/readyz` says why no client is wanted.
         self.http.stop(false).await;
+        self.http_task.abort();
         self.context.storage.close().await.context("the store could not be closed in order")?;
         info!("node has stopped");
         Ok(())
@@ -323,6 +327,7 @@ async fn tick(health: Arc<Health>, context: Arc<NodeContext>) {
     loop {
         interval.tick().await;
         health.tick();
+        context.metrics.storage_queue(context.storage.engine.queued());
         if let Ok(bytes) = context.storage.engine.size_on_disk().await {
             context.metrics.storage_size(bytes);
         }

@@ -43,27 +43,50 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
 
 /// Fields of log events and spans: name, kind, meaning. One word means one thing in the whole log.
 pub const FIELDS: &[(&str, &str, &str)] = &[
-    ("address", "address:port", "A socket address, of a listener or of a peer."),
-    ("bytes", "number", "Bytes written or read."),
+    ("bytes", "number", "Bytes of the stanza that is written."),
     ("condition", "text", "Element name of a stream, stanza or SASL error condition."),
-    ("domain", "text", "A domain of this server."),
-    ("dropped", "text", "Why a stanza was dropped, in a word or two."),
+    ("direction", "text", "in (from the client) or out (to it)."),
+    ("domains", "list", "xmpp.domains."),
     ("error", "text", "What went wrong, as a chain of causes."),
     ("from", "JID", "Sender of the stanza."),
     ("id", "text", "The stanza's id, as the sender chose it."),
-    ("jid", "JID", "The session's full JID, or the account's bare JID."),
+    ("jid", "JID", "The full JID of the session at work, or the bare JID of the account."),
     ("kind", "text", "message, presence or iq."),
+    ("left", "number", "Effects that were not performed any more."),
     ("listener", "text", "c2s or c2s_tls."),
     ("mechanism", "text", "SASL mechanism."),
     ("module", "text", "Module that handled or refused the stanza."),
     ("node", "text", "node.name."),
-    ("pass", "text", "outbound (the sender's) or inbound (the receiver's)."),
-    ("path", "path", "A file or directory."),
-    ("peer", "address:port", "The client's address."),
-    ("reason", "text", "Why something ended or was refused."),
-    ("stop", "text", "Stop of the way of one stanza, as in ARCHITECTURE.md."),
+    (
+        "pass",
+        "text",
+        "For whom the stanza passes: outbound (its sender), server, account, or inbound (its receiver).",
+    ),
+    ("peer", "IP address", "The client's address."),
+    ("reason", "text", "Why something ended, or was refused or dropped."),
+    ("receivers", "number", "Accounts that a broadcast goes to."),
+    ("rule", "text", "What RFC 6121 §8.5 asks for, as a row of server/src/router/rules.rs."),
+    ("sessions", "number", "Sessions of this node."),
+    ("stop", "text", "Stop of the way of one stanza: see below."),
     ("to", "JID", "Receiver of the stanza."),
-    ("version", "text", "Version of this binary or of a format."),
+    ("until", "time", "The last moment at which the certificate is valid."),
+];
+
+/// Stops of the way of one stanza, in the order of the way: name, what happens there.
+pub const STOPS: &[(&str, &str)] = &[
+    ("stream.connection", "The stanza was read from the client's socket, or is about to be written to it."),
+    ("session.actor", "The session of the sender (outbound) or of a receiver (inbound) takes it."),
+    ("pipeline", "It enters the stages for the sender, the server, an account or a receiver."),
+    ("pipeline.preprocess", "A module blocked it before anything else looked at it."),
+    ("pipeline.process", "A module that wants this kind of stanza handled it."),
+    ("pipeline.postprocess", "A module handled what nobody else did."),
+    ("pipeline.filter", "A module stopped a stanza that resulted."),
+    ("router", "Its receiver is looked for."),
+    ("router.rules", "It is for an account, or a resource that is absent: the table says what to do."),
+    ("router.remote", "It is for another server."),
+    ("delivery.fan_out", "A presence goes to the available sessions of many accounts."),
+    ("delivery.local", "It is put into the mailbox of a session of this node."),
+    ("delivery.bounce", "Nobody can take it: it goes back as an error, where one may be sent."),
 ];
 
 /// The text of `deploy/reference/log-fields.md`.
@@ -78,6 +101,15 @@ pub fn markdown() -> String {
         .to_owned();
     for (name, kind, meaning) in FIELDS {
         out.push_str(&format!("| `{name}` | {kind} | {meaning} |\n"));
+    }
+    out.push_str(
+        "\n## The way of one stanza\n\n\
+         At level `debug` each stop of a stanza's way is an event with `stop`; the span round it has `kind`, `id` and\n\
+         `jid`. The first stop has no span yet and carries these fields itself. A search for the stanza's `id` finds its way.\n\n\
+         | stop | what happens there |\n|---|---|\n",
+    );
+    for (name, meaning) in STOPS {
+        out.push_str(&format!("| `{name}` | {meaning} |\n"));
     }
     out
 }

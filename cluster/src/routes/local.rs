@@ -68,8 +68,8 @@ impl Routes for LocalRoutes {
         self.state.read().1.locate(jid)
     }
 
-    fn locate_account(&self, jid: &BareJid) -> Vec<(FullJid, Route)> {
-        self.state.read().1.locate_account(jid).to_vec()
+    fn locate_account(&self, jid: &BareJid) -> Vec<Route> {
+        self.state.read().1.locate_account(jid).iter().map(|(_, route)| *route).collect()
     }
 
     fn sessions(&self) -> usize {

@@ -67,8 +67,8 @@ pub trait Routes: Send + Sync {
     /// The owner of a full JID.
     fn locate(&self, jid: &FullJid) -> Option<Route>;
 
-    /// All sessions of an account, in the order of their binds.
-    fn locate_account(&self, jid: &BareJid) -> Vec<(FullJid, Route)>;
+    /// Where all sessions of an account are, in the order of their binds.
+    fn locate_account(&self, jid: &BareJid) -> Vec<Route>;
 
     /// How many sessions the table holds.
     fn sessions(&self) -> usize;

@@ -69,7 +69,7 @@ impl Stanza {
     /// As [`Stanza::parse`]; a `from` other than the sender's full or bare JID ends the stream with
     /// `invalid-from`. Error stanzas to answer with are addressed to the sender.
     pub fn received(element: Element, sender: &FullJid) -> Result<Stanza, ParseError> {
-        let stanza = match Stanza::parse(element) {
+        let mut stanza = match Stanza::parse(element) {
             Ok(stanza) => stanza,
             Err(ParseError::Answer(error, condition)) => {
                 return Err(ParseError::Answer(Box::new(error.with_to(sender.clone())), condition));
@@ -87,7 +87,12 @@ impl Stanza {
                 )));
             }
         }
-        Ok(stanza.with_from(sender.clone()))
+        // Nobody else has it yet: stamped in place.
+        match Arc::get_mut(&mut stanza.inner) {
+            Some(inner) => inner.from = Some(sender.clone().into()),
+            None => stanza = stanza.with_from(sender.clone()),
+        }
+        Ok(stanza)
     }
 }
 

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use minidom::Element;
 
+use super::error::StreamCondition;
 use crate::jid::{BareJid, ResourcePart};
 use crate::ns;
-use crate::sasl::Secret;
+use crate::sasl::{Mechanism, SaslCondition, Secret};
 use crate::xml::writer::write_element;
 
 /// A thing to do. Actions are done in the order they come.
@@ -29,6 +30,13 @@ pub enum Action {
         /// The password.
         password: Secret,
     },
+    /// A SASL exchange has ended (RFC 6120 §6.4.5, §6.4.6): to be counted and logged, nothing more.
+    LoginEnded {
+        /// The mechanism; `None` where the client named none that is ours.
+        mechanism: Option<Mechanism>,
+        /// Why it failed; `None` for a success.
+        failure: Option<SaslCondition>,
+    },
     /// Bind a resource; answer `Bound`.
     Bind {
         /// The account, logged in.
@@ -44,6 +52,8 @@ pub enum Action {
     Element(Element),
     /// The peer has ended its stream in order. The end of ours follows.
     StreamClosed,
+    /// The stream error before it ends the stream (RFC 6120 §4.9): to be counted and logged, nothing more.
+    StreamFailed(StreamCondition),
     /// Flush what was sent, then close the connection. The last action of each stream.
     Close,
 }

@@ -43,6 +43,7 @@ impl StreamMachine {
 
     fn auth(&mut self, element: &Element, out: &mut Output<'_>) -> Result<(), SaslFailure> {
         let named = element.attr("mechanism").and_then(Mechanism::from_name);
+        self.mechanism = named;
         let mechanism = named.ok_or(SaslCondition::InvalidMechanism)?;
         if !features::mechanisms(&self.config, self.tls.as_ref()).contains(&mechanism) {
             let needs_tls = !features::may_log_in(&self.config, self.tls.as_ref());
@@ -126,7 +127,7 @@ impl StreamMachine {
         let condition = match verdict {
             PasswordVerdict::Right => {
                 out.send(&Element::bare("success", ns::SASL));
-                return self.restart(Some(user));
+                return self.logged_in(user, out);
             }
             PasswordVerdict::Wrong => SaslCondition::NotAuthorized,
             PasswordVerdict::Barred(bar) => bar.condition(),
@@ -150,15 +151,22 @@ impl StreamMachine {
             None if !known => Err(SaslCondition::NotAuthorized.into()),
             None => {
                 send_data("success", server_final, out);
-                self.restart(Some(user));
+                self.logged_in(user, out);
                 Ok(())
             }
         }
     }
 
+    fn logged_in(&mut self, user: BareJid, out: &mut Output<'_>) {
+        out.push(Action::LoginEnded { mechanism: self.mechanism.take(), failure: None });
+        self.restart(Some(user));
+    }
+
     /// Tells the failure; after too many ends the stream (§6.4.5).
     fn login_failed(&mut self, failure: &SaslFailure, out: &mut Output<'_>) {
         out.send(&failure.to_element());
+        let failure = Some(failure.condition);
+        out.push(Action::LoginEnded { mechanism: self.mechanism.take(), failure });
         self.auth_failures += 1;
         if self.auth_failures >= self.config.max_auth_failures {
             let text = "too many failed logins";

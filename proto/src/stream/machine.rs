@@ -14,7 +14,7 @@ use super::{features, header};
 use crate::entropy::Entropy;
 use crate::jid::{BareJid, DomainPart, FullJid, Jid};
 use crate::ns;
-use crate::sasl::TlsInfo;
+use crate::sasl::{Mechanism, TlsInfo};
 use crate::time::Timestamp;
 use crate::xml::reader::{StreamHeader, StreamReader, XmlEvent};
 
@@ -43,6 +43,8 @@ pub struct StreamMachine {
     /// The domain that the client's header names; `None` before the first header.
     pub(super) domain: Option<DomainPart>,
     pub(super) auth_failures: u32,
+    /// The mechanism of the exchange under way.
+    pub(super) mechanism: Option<Mechanism>,
     /// Iqs before login, and binds that failed: each costs work, so there may be few.
     pub(super) requests: u32,
     reader: StreamReader,
@@ -70,6 +72,7 @@ impl StreamMachine {
             tls,
             domain: None,
             auth_failures: 0,
+            mechanism: None,
             requests: 0,
             reader: StreamReader::new(config.limits_before),
             waiting: Vec::new(),
@@ -306,6 +309,7 @@ impl StreamMachine {
         }
         out.send(&error.to_element());
         self.send_end(out);
+        out.push(Action::StreamFailed(error.condition));
         self.close(out);
     }
 

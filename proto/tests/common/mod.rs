@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use althing_proto::jid::DomainPart;
 use althing_proto::ns;
-use althing_proto::sasl::{Credentials, Mechanism, TlsInfo, decoy};
+use althing_proto::sasl::{Credentials, Mechanism, SaslCondition, TlsInfo, decoy};
 use althing_proto::stream::{
     Action, Bar, BindError, CredentialsReply, Input, PasswordVerdict, StreamConfig, StreamMachine, Transport,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Shell {
     pub(crate) sent: Vec<u8>,
     /// First-level elements of the bound client, and what else the shell was told, in order.
     pub(crate) told: Vec<String>,
+    /// How logins and streams ended, in order.
+    pub(crate) outcomes: Vec<String>,
     pub(crate) ended: bool,
     /// What the next bind is answered with, if it is not to succeed.
     pub(crate) bind_error: Option<BindError>,
@@ -64,6 +66,7 @@ impl Shell {
             now: START,
             sent: Vec::new(),
             told: Vec::new(),
+            outcomes: Vec::new(),
             ended: false,
             bind_error: None,
             account: Credentials::derive(PASSWORD, 4096, *b"0123456789abcdef").unwrap(),
@@ -139,6 +142,16 @@ impl Shell {
             }
             Action::Element(element) => {
                 self.told.push(writer::to_string(&element, ns::CLIENT));
+                None
+            }
+            Action::LoginEnded { mechanism, failure } => {
+                let mechanism = mechanism.map_or("?", Mechanism::name);
+                let failure = failure.map_or("success", SaslCondition::name);
+                self.outcomes.push(format!("{mechanism}: {failure}"));
+                None
+            }
+            Action::StreamFailed(condition) => {
+                self.outcomes.push(condition.name().to_owned());
                 None
             }
             Action::StreamClosed => {

@@ -61,7 +61,8 @@ fn refilled((credit, then): (u64, Timestamp), now: Timestamp, full: u64) -> u64 
 }
 
 /// One customer of a provider has a /64 of IPv6: its addresses count as one.
-fn network(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => IpAddr::V4(v4),

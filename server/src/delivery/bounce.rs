@@ -1,7 +1,12 @@
-//! Answers for stanzas that could not be delivered.
+//! Answers for stanzas that could not be delivered, and the count of all error stanzas made here.
 
-use althing_proto::stanza::{Stanza, StanzaCondition, StanzaError};
+use tracing::debug;
 
+use althing_proto::jid::FullJid;
+use althing_proto::ns;
+use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError};
+
+use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
 use crate::session::effect::Effect;
@@ -18,16 +23,58 @@ pub fn congested(node: &NodeContext, stanza: &Stanza) -> Effects {
     answer(node, stanza, StanzaError::new(StanzaCondition::ResourceConstraint, text))
 }
 
+/// No streams to other servers yet: every other domain is unknown (RFC 6120 §10.4).
+pub fn remote(node: &NodeContext, stanza: &Stanza) -> Effects {
+    answer(node, stanza, StanzaCondition::RemoteServerNotFound.into())
+}
+
 fn answer(node: &NodeContext, stanza: &Stanza, error: StanzaError) -> Effects {
-    let condition = error.condition;
+    debug!(stop = "delivery.bounce", condition = error.condition.name());
     match stanza.error(error) {
         Some(answer) => {
-            node.metrics.stanza_error(condition);
+            node.metrics.delivery(Delivery::Bounced);
             vec![Effect::Route(answer)]
         }
         None => {
-            node.metrics.dropped("undeliverable");
+            node.metrics.dropped(Dropped::Undeliverable);
             Vec::new()
         }
+    }
+}
+
+/// Counts an error stanza of this server that is about to be routed. `client` is the session whose effect
+/// it is: errors in its own name are its client's.
+pub fn count_error(node: &NodeContext, stanza: &Stanza, client: Option<&FullJid>) {
+    if let Some(condition) = error_condition(stanza)
+        && !client.is_some_and(|client| stanza.from().is_some_and(|from| from.as_str() == client.as_str()))
+    {
+        node.metrics.stanza_error(condition);
+    }
+}
+
+/// The condition of a stanza of type `error` (RFC 6120 §8.3.2).
+fn error_condition(stanza: &Stanza) -> Option<StanzaCondition> {
+    match stanza.kind() {
+        Kind::Message(MessageType::Error) | Kind::Presence(PresenceType::Error) | Kind::Iq(IqType::Error) => {
+        }
+        _ => return None,
+    }
+    let error = stanza.element().get_child("error", ns::CLIENT)?;
+    let condition = |name| StanzaCondition::ALL.iter().copied().find(|known| known.name() == name);
+    error.children().filter(|child| child.ns() == ns::STANZA_ERRORS).find_map(|child| condition(child.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_condition_of_an_error_is_found_and_only_of_an_error() {
+        let stanza = |xml: &str| Stanza::parse(xml.parse().unwrap()).unwrap();
+        let message = stanza("<message xmlns='jabber:client' from='a@b/c' to='d@e'><body/></message>");
+        assert_eq!(error_condition(&message), None);
+        let text = StanzaError::new(StanzaCondition::ResourceConstraint, "later");
+        let answer = message.error(text).unwrap();
+        assert_eq!(error_condition(&answer), Some(StanzaCondition::ResourceConstraint));
     }
 }

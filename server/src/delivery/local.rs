@@ -13,6 +13,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
+use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::effect::UserEvent;
@@ -20,10 +21,12 @@ use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
 
 /// How a delivery went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Delivered {
     /// At least one receiver has it.
     Some,
+    /// The only receiver has it, but its client reads too slowly.
+    Slowly(Arc<SessionHandle>),
     /// No receiver was there.
     None,
     /// No receiver took it, and at least one had a full mailbox.
@@ -33,15 +36,16 @@ pub enum Delivered {
 /// Puts `stanza` into the mailboxes of the sessions at `routes`.
 pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, routes: &[Route]) -> Delivered {
     let mut delivered = Delivered::None;
+    let alone = routes.len() == 1;
     for route in routes {
         let Some(session) = node.sessions.get(route.index) else { continue };
-        match deliver_to(node, &session, stanza.clone(), routes.len() == 1) {
+        match deliver_to(node, &session, stanza.clone(), alone) {
+            Ok(()) if alone && session.pressure().is_congested() => return Delivered::Slowly(session),
             Ok(()) => delivered = Delivered::Some,
-            Err(Refused::Full) if delivered == Delivered::None => delivered = Delivered::Congested,
+            Err(Refused::Full) if matches!(delivered, Delivered::None) => delivered = Delivered::Congested,
             Err(_) => {}
         }
     }
-    debug!(stop = "delivery.local", ?delivered);
     delivered
 }
 
@@ -52,20 +56,27 @@ pub fn deliver_to(
     stanza: Stanza,
     alone: bool,
 ) -> Result<(), Refused> {
+    debug!(stop = "delivery.local", to = %session.jid);
     let presence = matches!(stanza.kind(), Kind::Presence(_));
     let result = session.deliver(stanza, alone);
-    if result == Err(Refused::Full) {
-        node.metrics.mailbox_full();
-        if presence {
-            close_congested(session);
+    match result {
+        Ok(()) => node.metrics.delivery(Delivery::Delivered),
+        Err(Refused::Full) => {
+            node.metrics.mailbox_full();
+            if presence {
+                node.metrics.dropped(Dropped::MailboxFull);
+                close_congested(session);
+            }
         }
+        // The caller knows whether another receiver has it.
+        Err(Refused::Gone) => {}
     }
     result
 }
 
 /// Tells all sessions of `account`.
 pub fn notify_account(node: &Arc<NodeContext>, account: &BareJid, event: &UserEvent) {
-    for (_, route) in node.routes.locate_account(account) {
+    for route in node.routes.locate_account(account) {
         if let Some(session) = node.sessions.get(route.index)
             && session.notify(event.clone()) == Err(Refused::Full)
         {
@@ -76,11 +87,14 @@ pub fn notify_account(node: &Arc<NodeContext>, account: &BareJid, event: &UserEv
 }
 
 fn close_congested(session: &Arc<SessionHandle>) {
+    if !session.pressure().begin_closing() {
+        return;
+    }
     let session = Arc::clone(session);
     actix_rt::spawn(async move {
         let error = StreamError::new(
             StreamCondition::PolicyViolation,
-            "too many stanzas are waiting: limits.mailbox_stanzas",
+            "too many stanzas are waiting: limits.mailbox_stanzas or limits.mailbox_bytes",
         );
         session.end(EndReason::Error(error)).await;
     });

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use althing_proto::stanza::Stanza;
 
+use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::stage;
 use crate::pipeline::{Effects, View};
@@ -46,6 +47,9 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
             }
         }
     }
+    for _ in &queue {
+        node.metrics.dropped(Dropped::Loop);
+    }
     tracing::error!(left = queue.len(), "effects follow from effects without end: the rest is dropped");
 }
 
@@ -61,17 +65,23 @@ pub fn drive_aside(node: &Arc<NodeContext>, waiting: Option<BoxFuture<'static, E
 }
 
 fn perform(node: &Arc<NodeContext>, effect: Effect) -> Option<BoxFuture<'static, Effects>> {
+    let span = effect.span(None);
+    let _in_span = span.enter();
     let view = View { node, session: None, now: node.now() };
     if !stage::filter(&node.modules, &effect, &view) {
-        node.metrics.dropped("filter");
+        node.metrics.dropped(Dropped::Filter);
         return None;
     }
     match effect {
-        Effect::Route(stanza) => return route(node, stanza, None),
+        Effect::Route(stanza) => {
+            bounce::count_error(node, &stanza, None);
+            return route(node, stanza, None);
+        }
         Effect::FanOut { stanza, to } => fan_out::to_accounts(node, stanza, &to),
         Effect::Notify { account, event } => local::notify_account(node, &account, &event),
         // The session is gone: there is no client to write to and no state to change.
-        Effect::Deliver(_) | Effect::Session(_) => node.metrics.dropped("session_gone"),
+        Effect::Deliver(_) => node.metrics.dropped(Dropped::SessionGone),
+        Effect::Session(_) => {}
     }
     None
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
+use crate::auth::rate::network;
 use crate::metrics::{Listener, Rejection};
 use crate::node::NodeContext;
 use crate::stream::connection;
@@ -51,6 +52,7 @@ impl Connections {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejection::Limit);
         }
+        let peer = network(peer);
         let mut by_address = self.by_address.lock();
         let count = by_address.entry(peer).or_insert(0);
         if *count >= most_by_address && !peer.to_canonical().is_loopback() {
@@ -126,7 +128,7 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
                 let limits = &node.config.limits;
                 let peer = peer.ip();
                 match node.connections.admit(peer, limits.connections, limits.connections_per_ip) {
-                    Ok(admitted) => hand_over(&node, tcp, admitted, kind, &workers),
+                    Ok(admitted) => hand_over(&node, tcp, peer, admitted, kind, &workers),
                     // Closed without a word: a word would cost what the limit saves.
                     Err(rejection) => node.metrics.connection_rejected(rejection),
                 }
@@ -139,28 +141,48 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
     }
 }
 
+/// What a connection holds while it is served: counted back however it ends.
+struct Carried {
+    node: Arc<NodeContext>,
+    kind: Listener,
+    by_arbiter: Arc<AtomicUsize>,
+    _admitted: Admitted,
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.by_arbiter.fetch_sub(1, Ordering::Relaxed);
+        self.node.metrics.connection_closed(self.kind);
+    }
+}
+
 /// Moves the socket to an arbiter's reactor and serves it there.
-fn hand_over(node: &Arc<NodeContext>, tcp: TcpStream, admitted: Admitted, kind: Listener, workers: &Workers) {
+fn hand_over(
+    node: &Arc<NodeContext>,
+    tcp: TcpStream,
+    peer: IpAddr,
+    admitted: Admitted,
+    kind: Listener,
+    workers: &Workers,
+) {
     let Some((arbiter, carried)) = workers.least() else { return };
+    carried.fetch_add(1, Ordering::Relaxed);
+    node.metrics.connection_opened(kind);
+    let carried =
+        Carried { node: Arc::clone(node), kind, by_arbiter: Arc::clone(carried), _admitted: admitted };
     let tcp = match tcp.into_std() {
         Ok(tcp) => tcp,
-        Err(error) => return warn!(%error, "cannot hand a connection over"),
+        Err(error) => return warn!(%error, "connection not handed over"),
     };
-    let (node, carried) = (Arc::clone(node), Arc::clone(carried));
-    carried.fetch_add(1, Ordering::Relaxed);
     let spawned = arbiter.spawn(async move {
-        node.metrics.connection_opened(kind);
         match TcpStream::from_std(tcp) {
             Ok(tcp) => {
-                let peer = admitted.peer;
                 actix_rt::spawn(async move {
-                    connection::serve(Arc::clone(&node), tcp, peer, kind).await;
-                    node.metrics.connection_closed(kind);
-                    carried.fetch_sub(1, Ordering::Relaxed);
-                    drop(admitted);
+                    connection::serve(Arc::clone(&carried.node), tcp, peer, kind).await;
+                    drop(carried);
                 });
             }
-            Err(error) => warn!(%error, "cannot serve a connection"),
+            Err(error) => warn!(%error, "connection not served"),
         }
     });
     if !spawned {

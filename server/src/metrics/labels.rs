@@ -23,6 +23,12 @@ macro_rules! labels {
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             $vis enum $name { $( $(#[doc = $text])+ $variant, )+ }
 
+            impl $name {
+                /// Each value as Prometheus shows it, and what it means.
+                pub(super) const VALUES: &'static [(&'static str, &'static str)] =
+                    &[$(($word, concat!($($text),+))),+];
+            }
+
             impl Label for $name {
                 const ALL: &'static [Self] = &[$($name::$variant),+];
                 fn index(self) -> usize { self as usize }
@@ -94,23 +100,44 @@ labels! {
     }
     /// What became of a stanza that was routed.
     pub Delivery {
-        /// Put into the mailbox of a session.
+        /// Put into the mailbox of a session; counted once a session.
         Delivered = "delivered",
-        /// Answered by the server itself.
-        Answered = "answered",
-        /// Sent back as an error.
+        /// Handled by the server, for itself or on behalf of an account.
+        Handled = "handled",
+        /// Sent back as an error, for nobody could take it.
         Bounced = "bounced",
-        /// Dropped, as the rules or the bounds ask; `althing_stanzas_dropped_total` says why.
-        Dropped = "dropped",
+    }
+    /// Why a stanza was dropped.
+    pub Dropped {
+        /// The rules for local delivery ask for silence (RFC 6121 §8.5).
+        Rule = "rule",
+        /// A filter of a module refused it.
+        Filter = "filter",
+        /// It broke a rule of RFC 6120 §8 and, being an answer itself, may not be answered.
+        Malformed = "malformed",
+        /// It could not be delivered and may not be answered.
+        Undeliverable = "undeliverable",
+        /// A presence, for a session whose mailbox is full; that session is closed.
+        MailboxFull = "mailbox_full",
+        /// Its session ended before it could be handled.
+        SessionGone = "session_gone",
+        /// Effects followed from one another without end: a bug of this server.
+        Loop = "loop",
     }
     /// What the store did.
     pub StoreOp {
         /// A read.
         Read = "read",
-        /// A write, from the queue to the answer.
+        /// A write, from the queue to the answer: the flush to the disk is in it.
         Write = "write",
-        /// One flush to the disk.
-        Flush = "flush",
+    }
+}
+
+impl Listener {
+    /// The key of `[listen]` that names its addresses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.word()
     }
 }
 
@@ -243,5 +270,6 @@ mod tests {
         check::<Name>();
         check::<StanzaCondition>();
         check::<Delivery>();
+        check::<Dropped>();
     }
 }

@@ -1,5 +1,9 @@
 //! Every metric of a node, in one table: the source of its registration and of the reference page.
 
+use super::labels::{
+    Delivery, Direction, Dropped, Handshake, Listener, Login, Name, Registration, Rejection, StoreOp,
+};
+
 /// What kind of metric it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MetricKind {
@@ -81,27 +85,52 @@ pub const METRICS: &[Metric] = &[
         &["direction", "kind"],
         "Stanzas read from clients (in) and written to them (out).",
     ),
-    histogram(
-        "althing_stanza_handling_duration_seconds",
-        HANDLING,
-        &["kind"],
-        "Time from a parsed stanza to the end of its handling by the sender's session.",
-    ),
-    counter("althing_delivery_total", &["outcome"], "What became of routed stanzas."),
+    counter("althing_delivery_total", &["outcome"], "What became of routed stanzas that were not dropped."),
     counter("althing_stanzas_dropped_total", &["reason"], "Stanzas dropped, and why."),
-    counter("althing_stanza_errors_total", &["condition"], "Stanza errors made by this server."),
-    counter("althing_stream_errors_total", &["condition"], "Stream errors sent to clients."),
+    counter(
+        "althing_stanza_errors_total",
+        &["condition"],
+        "Stanza errors made by this server, but for those to a resource binding.",
+    ),
+    counter(
+        "althing_stream_errors_total",
+        &["condition"],
+        "Stream errors that this server ended streams with.",
+    ),
     counter("althing_mailbox_full_total", &[], "Stanzas that met a full mailbox of a session."),
-    counter("althing_slow_consumers_total", &[], "Clients closed because they read too slowly."),
-    gauge("althing_storage_queue_commands", &[], "Writes that wait for the store."),
-    gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk."),
-    counter("althing_storage_errors_total", &[], "Reads and writes that the store could not do."),
+    counter(
+        "althing_slow_consumers_total",
+        &[],
+        "Clients closed because they read too slowly: limits.outbox_bytes or limits.outbox_stall_s was reached.",
+    ),
+    gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
+    gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
+    counter(
+        "althing_storage_errors_total",
+        &[],
+        "Reads and writes that the store failed to do: the disk, damage, a full queue.",
+    ),
     histogram(
         "althing_storage_duration_seconds",
         DISK,
         &["op"],
-        "Time of reads, of writes from queue to answer, and of flushes.",
+        "Time of reads and of writes, from the queue to the answer.",
     ),
+];
+
+/// Labels with a closed set of values, but for conditions and mechanisms, which the RFCs name: metric, label,
+/// values.
+const VALUES: &[(&str, &str, &[(&str, &str)])] = &[
+    ("althing_connections_accepted_total", "listener", Listener::VALUES),
+    ("althing_connections_rejected_total", "reason", Rejection::VALUES),
+    ("althing_tls_handshakes_total", "result", Handshake::VALUES),
+    ("althing_logins_total", "result", Login::VALUES),
+    ("althing_registrations_total", "result", Registration::VALUES),
+    ("althing_stanzas_total", "direction", Direction::VALUES),
+    ("althing_stanzas_total", "kind", Name::VALUES),
+    ("althing_delivery_total", "outcome", Delivery::VALUES),
+    ("althing_stanzas_dropped_total", "reason", Dropped::VALUES),
+    ("althing_storage_duration_seconds", "op", StoreOp::VALUES),
 ];
 
 /// Metrics of the process, by the `prometheus` crate: name and meaning. Linux only.
@@ -131,6 +160,15 @@ pub fn markdown() -> String {
         };
         let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
         out.push_str(&format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help));
+    }
+    out.push_str(
+        "\nValues of labels. Conditions and mechanisms have the names of their RFCs; a mechanism that is none of ours\n\
+         is `other`.\n\n| metric | label | value | meaning |\n|---|---|---|---|\n",
+    );
+    for (metric, label, values) in VALUES {
+        for (value, meaning) in *values {
+            out.push_str(&format!("| `{metric}` | `{label}` | `{value}` | {} |\n", meaning.trim()));
+        }
     }
     out.push_str("\nOf the process, on Linux:\n\n| name | meaning |\n|---|---|\n");
     for (name, help) in PROCESS_METRICS {

@@ -117,10 +117,13 @@ async fn answer(
     }
     let (answer, counted) = match register(node, query, &domain, peer).await {
         Ok(user) => {
-            tracing::info!(%user, %peer, "account registered in band");
+            tracing::info!(jid = %user, %peer, "account registered in band");
             (Some(stanza.result(None)), Registration::Created)
         }
-        Err((error, counted)) => (stanza.error(error), counted),
+        Err((error, counted)) => {
+            node.metrics.stanza_error(error.condition);
+            (stanza.error(error), counted)
+        }
     };
     node.metrics.registration(counted);
     answer

@@ -10,6 +10,7 @@ pub mod registry;
 pub mod stage;
 
 use futures_util::future::BoxFuture;
+use tracing::debug;
 
 use crate::session::effect::Effect;
 
@@ -68,6 +69,7 @@ pub fn refusal(packet: &Packet, error: impl Into<althing_proto::stanza::StanzaEr
 /// Runs the stages preprocess, process and postprocess. The fourth, [`stage::filter`], runs over each
 /// effect when it is about to be performed, so that those of a [`Outcome::Later`] pass it too.
 pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
+    debug!(stop = "pipeline", pass = packet.pass.word());
     if let Verdict::Block(effects) = stage::preprocess(registry, packet, view) {
         return Outcome::Done(effects);
     }

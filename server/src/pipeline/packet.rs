@@ -23,6 +23,19 @@ pub enum Pass {
     Inbound,
 }
 
+impl Pass {
+    /// The word for the log.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Pass::Outbound => "outbound",
+            Pass::Server => "server",
+            Pass::Account(_) => "account",
+            Pass::Inbound => "inbound",
+        }
+    }
+}
+
 /// An immutable stanza with what the stages need to know about it.
 #[derive(Debug, Clone)]
 pub struct Packet {

@@ -12,7 +12,7 @@ use crate::session::effect::Effect;
 pub fn preprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Verdict {
     for module in registry.modules() {
         if let Verdict::Block(effects) = module.preprocess(packet, view) {
-            debug!(stop = "pipeline.preprocess", blocked_by = module.spec().name);
+            debug!(stop = "pipeline.preprocess", module = module.spec().name);
             return Verdict::Block(effects);
         }
     }
@@ -96,7 +96,7 @@ pub fn filter(registry: &Registry, effect: &Effect, view: &View<'_>) -> bool {
     registry.modules().all(|module| {
         let allowed = module.filter(stanza, view);
         if !allowed {
-            debug!(stop = "pipeline.filter", blocked_by = module.spec().name);
+            debug!(stop = "pipeline.filter", module = module.spec().name);
         }
         allowed
     })

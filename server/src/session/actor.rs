@@ -10,7 +10,7 @@ use actix::{
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
-use tracing::{debug, debug_span, warn};
+use tracing::{debug, warn};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
@@ -19,12 +19,12 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::writer;
 
 use super::core::SessionState;
-use super::effect::{Effect, SessionChange, left_behind};
+use super::effect::{Effect, SessionChange, left_behind, stanza_span};
 use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
 use super::outbox::{Full, Outbox};
 use super::registry::SessionHandle;
 use crate::delivery;
-use crate::metrics::Direction;
+use crate::metrics::{Delivery, Direction, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
 
@@ -44,6 +44,7 @@ type Farewell = Shared<BoxFuture<'static, ()>>;
 
 impl Session {
     fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
+        node.metrics.session_started();
         Session { node, state, outbox, farewell: None }
     }
 
@@ -58,7 +59,7 @@ impl Session {
     ) -> Arc<SessionHandle> {
         let state = SessionState::new(jid.clone(), index, 0, Vec::new());
         let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
-        Arc::new(SessionHandle::new(jid, index, address))
+        Arc::new(SessionHandle::new(jid, index, address, Arc::clone(outbox.pressure())))
     }
 
     /// Goes on with work until it is done or has to wait.
@@ -96,11 +97,10 @@ impl Session {
             }
         };
         self.node.metrics.stanza(stanza.kind(), Direction::In);
-        let span = debug_span!("stanza", kind = stanza.kind().element_name(), id = stanza.id());
+        let span = stanza_span(&stanza, Some(self.state.jid()));
         let _in_span = span.enter();
-        debug!(stop = "session.actor", from = %self.state.jid(), to = stanza.to().map(tracing::field::display));
+        debug!(stop = "session.actor", pass = "outbound", to = stanza.to().map(tracing::field::display));
         let packet = Packet::new(stanza, Pass::Outbound);
-        debug!(stop = "pipeline", pass = "outbound");
         self.settle(pipeline::run(&self.node.modules, &packet, &self.view()), effects)
     }
 
@@ -114,8 +114,8 @@ impl Session {
             }
             ParseError::Stream(error) => close(error),
             ParseError::Ignore(why) => {
-                debug!(stop = "session.actor", dropped = why);
-                self.node.metrics.dropped("malformed");
+                debug!(stop = "session.actor", pass = "outbound", reason = why, "stanza dropped");
+                self.node.metrics.dropped(Dropped::Malformed);
                 None
             }
             // RFC 6120 §4.9.3.24.
@@ -146,9 +146,14 @@ impl Session {
 
     /// Performs one effect; gives back what must be waited for.
     fn perform(&mut self, effect: Effect) -> Option<BoxFuture<'static, Effects>> {
+        let span = effect.span(Some(self.state.jid()));
+        let _in_span = span.enter();
         if !pipeline::stage::filter(&self.node.modules, &effect, &self.view()) {
-            self.node.metrics.dropped("filter");
+            self.node.metrics.dropped(Dropped::Filter);
             return None;
+        }
+        if let Effect::Route(stanza) = &effect {
+            delivery::bounce::count_error(&self.node, stanza, Some(self.state.jid()));
         }
         match effect {
             Effect::Deliver(stanza) => {
@@ -160,6 +165,7 @@ impl Session {
             Effect::Route(stanza)
                 if stanza.to().is_some_and(|to| to.as_str() == self.state.jid().as_str()) =>
             {
+                self.node.metrics.delivery(Delivery::Delivered);
                 self.receive(stanza)
             }
             Effect::Route(stanza) => delivery::route(&self.node, stanza, Some(&self.state)),
@@ -209,11 +215,10 @@ impl Session {
 
     /// The receiver's pass of a stanza for this session.
     fn receive(&mut self, stanza: Stanza) -> Option<BoxFuture<'static, Effects>> {
-        let span = debug_span!("stanza", kind = stanza.kind().element_name(), id = stanza.id());
+        let span = stanza_span(&stanza, Some(self.state.jid()));
         let _in_span = span.enter();
-        debug!(stop = "session.actor", receiver = %self.state.jid());
+        debug!(stop = "session.actor", pass = "inbound", from = stanza.from().map(tracing::field::display));
         let packet = Packet::new(stanza, Pass::Inbound);
-        debug!(stop = "pipeline", pass = "inbound");
         match pipeline::run(&self.node.modules, &packet, &self.view()) {
             Outcome::Pass => None,
             Outcome::Done(effects) => self.perform_all(effects),
@@ -248,8 +253,9 @@ impl Session {
     }
 
     fn write(&mut self, stanza: &Stanza) {
-        debug!(stop = "stream.connection", bytes = stanza.to_bytes().len());
-        match self.outbox.push(stanza.to_bytes()) {
+        let bytes = stanza.to_bytes();
+        debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
+        match self.outbox.push(bytes) {
             Ok(()) => self.node.metrics.stanza(stanza.kind(), Direction::Out),
             Err(Full) => {
                 self.node.metrics.slow_consumer();
@@ -279,6 +285,8 @@ impl Session {
                 Some(error)
             }
         };
+        let condition = error.map(|error| error.condition.name());
+        debug!(jid = %self.state.jid(), condition, "session ends");
         self.outbox.close(last_words(error));
         let effects = self.state.farewell();
         self.state.apply(SessionChange::Presence(None));
@@ -335,12 +343,7 @@ impl Actor for Session {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.node.config.limits.mailbox_stanzas);
-        self.node.metrics.session_started();
         self.load_roster(ctx);
-    }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        self.node.metrics.session_ended();
     }
 }
 
@@ -350,6 +353,7 @@ impl Drop for Session {
         if !self.has_ended() {
             drop(self.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
         }
+        self.node.metrics.session_ended();
     }
 }
 
@@ -365,10 +369,11 @@ impl Handler<Deliver> for Session {
     type Result = ();
 
     fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
+        self.outbox.pressure().leave(stanza.to_bytes().len());
         if self.has_ended() {
             if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
                 // The other sessions have it; again would be twice, and presence might come after its end.
-                self.node.metrics.dropped("session_gone");
+                self.node.metrics.dropped(Dropped::SessionGone);
                 return;
             }
             // Routed before the route was gone: as if it had arrived a moment later.

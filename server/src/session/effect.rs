@@ -3,6 +3,7 @@
 //! Only `session/actor.rs` performs those that touch a session, only `delivery/` the others.
 
 use bytes::Bytes;
+use tracing::{Span, debug_span};
 
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::roster::Subscription;
@@ -48,6 +49,29 @@ pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> 
         Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Session(_) => false,
     };
     effects.into_iter().filter(matters).collect()
+}
+
+impl Effect {
+    /// The span of the stanza that the effect carries, for the log at debug level; `session` is the one that
+    /// performs it. Costs nothing while that level is off.
+    pub(crate) fn span(&self, session: Option<&FullJid>) -> Span {
+        match self {
+            Effect::Route(stanza) | Effect::Deliver(stanza) | Effect::FanOut { stanza, .. } => {
+                stanza_span(stanza, session)
+            }
+            Effect::Notify { .. } | Effect::Session(_) => Span::none(),
+        }
+    }
+}
+
+/// The span of one stanza in one session, or outside any: what a log is searched by.
+pub(crate) fn stanza_span(stanza: &Stanza, session: Option<&FullJid>) -> Span {
+    debug_span!(
+        "stanza",
+        kind = stanza.kind().element_name(),
+        id = stanza.id(),
+        jid = session.map(tracing::field::display)
+    )
 }
 
 /// A change of a session's state.

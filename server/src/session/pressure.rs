@@ -20,6 +20,7 @@ pub struct Pressure {
     mailbox_limit: usize,
     congested: AtomicBool,
     relieved: Notify,
+    closing: AtomicBool,
 }
 
 impl Pressure {
@@ -31,6 +32,7 @@ impl Pressure {
             mailbox_limit,
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -56,6 +58,11 @@ impl Pressure {
         if self.congested.swap(congested, Ordering::AcqRel) && !congested {
             self.relieved.notify_waiters();
         }
+    }
+
+    /// Whether the caller is the first to find that the session must be closed: one is enough.
+    pub fn begin_closing(&self) -> bool {
+        !self.closing.swap(true, Ordering::AcqRel)
     }
 
     /// Whether the session's client reads too slowly.

@@ -14,11 +14,12 @@ use althing_proto::stanza::Stanza;
 use super::actor::Session;
 use super::effect::UserEvent;
 use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
+use super::pressure::Pressure;
 
 /// Why a session did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Its mailbox is full: `limits.mailbox_stanzas` are waiting.
+    /// Its mailbox is full: `limits.mailbox_stanzas` or `limits.mailbox_bytes` are waiting.
     Full,
     /// It has ended.
     Gone,
@@ -41,13 +42,20 @@ pub struct SessionHandle {
     /// The bind that began the session.
     pub index: BindIndex,
     address: Addr<Session>,
+    pressure: Arc<Pressure>,
 }
 
 impl SessionHandle {
     /// A handle on a running session.
     #[must_use]
-    pub fn new(jid: FullJid, index: BindIndex, address: Addr<Session>) -> Self {
-        SessionHandle { jid, index, address }
+    pub fn new(jid: FullJid, index: BindIndex, address: Addr<Session>, pressure: Arc<Pressure>) -> Self {
+        SessionHandle { jid, index, address, pressure }
+    }
+
+    /// What waits for the session.
+    #[must_use]
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
     }
 
     /// Puts a stanza into the session's mailbox. `alone`: no other session gets it too.
@@ -55,7 +63,15 @@ impl SessionHandle {
     /// # Errors
     /// [`Refused`]; the caller keeps to the policy of `delivery/local.rs`.
     pub fn deliver(&self, stanza: Stanza, alone: bool) -> Result<(), Refused> {
-        Ok(self.address.try_send(Deliver { stanza, alone })?)
+        let bytes = stanza.to_bytes().len();
+        if !self.pressure.enter(bytes) {
+            return Err(Refused::Full);
+        }
+        let sent = self.address.try_send(Deliver { stanza, alone });
+        if sent.is_err() {
+            self.pressure.leave(bytes);
+        }
+        Ok(sent?)
     }
 
     /// Tells the session of an event.

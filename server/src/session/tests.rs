@@ -16,6 +16,7 @@ use super::SessionHandle;
 use super::effect::Effect;
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::Outbox;
+use super::pressure::Pressure;
 use crate::delivery::{fan_out, local};
 use crate::node::NodeContext;
 use crate::stream::login;
@@ -27,7 +28,7 @@ async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> A
 }
 
 fn outbox() -> Rc<Outbox> {
-    Rc::new(Outbox::new(1_000_000))
+    Rc::new(Outbox::new(1_000_000, Arc::new(Pressure::new(1_000_000))))
 }
 
 /// What the client would have got, once the mailbox is empty and all that was spawned has run.
@@ -69,7 +70,7 @@ impl Routes for SlowFirst {
         self.0.locate(jid)
     }
 
-    fn locate_account(&self, jid: &BareJid) -> Vec<(FullJid, Route)> {
+    fn locate_account(&self, jid: &BareJid) -> Vec<Route> {
         self.0.locate_account(jid)
     }
 
@@ -123,8 +124,7 @@ async fn what_several_sessions_got_is_not_repeated_when_one_ends() {
     let alone =
         stanza("<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost/1' type='chat'/>");
     let account = BareJid::new("b@localhost").unwrap();
-    let routes: Vec<Route> =
-        node.routes.locate_account(&account).into_iter().map(|(_, route)| route).collect();
+    let routes: Vec<Route> = node.routes.locate_account(&account);
     tokio::join!(ending.end(EndReason::Error(StreamCondition::Conflict.into())), async {
         local::deliver(&node, &message, &routes);
         local::deliver(&node, &alone, &routes[..1]);

@@ -212,6 +212,10 @@ impl Engine for Memory {
         None
     }
 
+    fn queued(&self) -> usize {
+        0
+    }
+
     async fn size_on_disk(&self) -> Result<u64, StorageError> {
         Ok(0)
     }

@@ -19,6 +19,7 @@ mod roster_rules;
 
 pub mod embedded;
 pub mod memory;
+mod metered;
 
 #[cfg(test)]
 mod conformance;
@@ -32,6 +33,8 @@ use althing_proto::sasl::Credentials;
 use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+use crate::metrics::NodeMetrics;
 
 pub use embedded::EmbeddedOptions;
 pub use error::StorageError;
@@ -180,6 +183,9 @@ pub trait Engine: Send + Sync {
     /// is not ready.
     fn failure(&self) -> Option<StorageError>;
 
+    /// Writes that wait to be taken up; 0 where nothing waits.
+    fn queued(&self) -> usize;
+
     /// Bytes on disk; 0 where there is none.
     async fn size_on_disk(&self) -> Result<u64, StorageError>;
 }
@@ -215,6 +221,12 @@ impl Storage {
 
     fn of<S: Accounts + Rosters + PrivateData + Engine + 'static>(store: Arc<S>) -> Self {
         Storage { accounts: store.clone(), rosters: store.clone(), private: store.clone(), engine: store }
+    }
+
+    /// The same stores, whose reads and writes are timed and whose failures are counted.
+    #[must_use]
+    pub fn metered(self, metrics: &NodeMetrics) -> Self {
+        Self::of(Arc::new(metered::Metered::new(self, metrics.clone())))
     }
 
     /// See [`Engine::flush`].

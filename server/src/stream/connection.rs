@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::ready;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use minidom::Element;
@@ -29,6 +29,7 @@ use crate::session::SessionHandle;
 use crate::session::effect::left_behind;
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
+use crate::session::pressure::Pressure;
 use crate::{auth, delivery, modules};
 
 /// Bytes read at a time.
@@ -50,7 +51,7 @@ thread_local! {
 
 /// Serves one accepted connection to its end.
 pub async fn serve(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) {
-    debug!(stop = "stream.connection", %peer);
+    debug!(%peer, listener = listener.name(), "connection accepted");
     if let Err(error) = Connection::run(node, tcp, peer, listener).await {
         debug!(%peer, %error, "connection lost");
     }
@@ -61,6 +62,7 @@ struct Connection {
     machine: StreamMachine,
     socket: Socket,
     peer: IpAddr,
+    began: Instant,
     outbox: Rc<Outbox>,
     /// Set once a resource is bound.
     session: Option<Arc<SessionHandle>>,
@@ -70,6 +72,7 @@ struct Connection {
 
 impl Connection {
     async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) -> io::Result<()> {
+        let began = Instant::now();
         let limits = &node.config.limits;
         socket::prepare(&tcp, Duration::from_secs(limits.tcp_keepalive_s))?;
         let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
@@ -81,9 +84,10 @@ impl Connection {
             }
         };
         let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, node.now());
-        let outbox = Rc::new(Outbox::new(limits.outbox_bytes));
+        let pressure = Arc::new(Pressure::new(limits.mailbox_bytes));
+        let outbox = Rc::new(Outbox::new(limits.outbox_bytes, pressure));
         let early = VecDeque::new();
-        let mut connection = Connection { node, machine, socket, peer, outbox, session: None, early };
+        let mut connection = Connection { node, machine, socket, peer, began, outbox, session: None, early };
         let result = connection.log_in().await;
         match connection.session.take() {
             Some(session) if result.is_ok() && connection.machine.is_established() => {
@@ -91,6 +95,9 @@ impl Connection {
                 Ok(())
             }
             Some(session) => {
+                // What came right behind the bind counts, even if the end of the stream was in the same read.
+                let elements = std::mem::take(&mut connection.early);
+                advance(&connection.node, &session, Work { elements, ..Work::default() }).await;
                 session.end(EndReason::ClientGone).await;
                 result
             }
@@ -154,12 +161,17 @@ impl Connection {
                 Action::Bind { user, resource, .. } => {
                     let bound = login::bind(&self.node, &user, &resource, &self.outbox).await;
                     let result = bound.map(|session| {
+                        self.node.metrics.session_set_up(self.began.elapsed().as_secs_f64());
                         let jid = session.jid.clone();
                         self.session = Some(session);
                         jid
                     });
                     self.machine.handle(Input::Bound(result), self.node.now(), &mut more);
                 }
+                Action::LoginEnded { mechanism, failure } => {
+                    login::ended(&self.node, self.peer, mechanism, failure);
+                }
+                Action::StreamFailed(condition) => login::failed(&self.node, self.peer, condition),
                 Action::PreLogin(element) => {
                     let domain = self.machine.domain().cloned();
                     let answer = modules::before_login(&self.node, element, domain, self.peer).await;
@@ -187,13 +199,16 @@ impl Connection {
 
     /// Carries elements to the session and its bytes to the socket, until either side ends.
     async fn converse(self, session: Arc<SessionHandle>) {
-        let Connection { node, mut machine, socket, outbox, early, .. } = self;
+        let Connection { node, mut machine, socket, peer, outbox, early, .. } = self;
         let (mut reader, write_half) = tokio::io::split(socket);
         let writer = {
             let (node, outbox) = (Arc::clone(&node), Rc::clone(&outbox));
             actix_rt::spawn(async move { writer::run(&node, write_half, outbox).await })
         };
         let mut elements = early;
+        for element in &elements {
+            log_arrival(element, &session);
+        }
         loop {
             if !elements.is_empty() {
                 let work = Work { elements: std::mem::take(&mut elements), ..Work::default() };
@@ -213,7 +228,11 @@ impl Connection {
             let mut last_words = BytesMut::new();
             for action in actions {
                 match action {
-                    Action::Element(element) => elements.push_back(element),
+                    Action::Element(element) => {
+                        log_arrival(&element, &session);
+                        elements.push_back(element);
+                    }
+                    Action::StreamFailed(condition) => login::failed(&node, peer, condition),
                     Action::Send(bytes) => last_words.extend_from_slice(&bytes),
                     // The machine asks for nothing else once a resource is bound.
                     _ => {}
@@ -236,6 +255,12 @@ impl Connection {
         let _ = writer.await;
         linger(&mut reader).await;
     }
+}
+
+/// The first stop of a stanza's way: it has no span yet, so the event names it.
+fn log_arrival(element: &Element, session: &SessionHandle) {
+    let (kind, id, jid) = (element.name(), element.attr("id"), &session.jid);
+    debug!(stop = "stream.connection", direction = "in", kind, id, %jid);
 }
 
 /// Lets the session do the work, waiting in its stead for whatever it needs; `false` once it has ended.

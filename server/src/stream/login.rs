@@ -1,5 +1,7 @@
-//! What the stream machine asks for before a resource is bound: TLS, credentials, the bind itself.
+//! What the stream machine asks for before a resource is bound: TLS, the bind itself, and the word on how a
+//! login ended.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, info};
 
 use althing_proto::jid::{BareJid, ResourcePart};
-use althing_proto::sasl::TlsInfo;
+use althing_proto::sasl::{Mechanism, SaslCondition, TlsInfo};
 use althing_proto::stream::BindError;
 use althing_proto::stream::error::StreamCondition;
 
@@ -58,6 +60,23 @@ pub async fn accept_tls(
     Ok((Box::new(stream), TlsInfo { exporter, server_end_point }))
 }
 
+/// Counts and logs how a login ended. The log does not say who: a user name in the wrong field may be a
+/// password.
+pub fn ended(node: &NodeContext, peer: IpAddr, mechanism: Option<Mechanism>, failure: Option<SaslCondition>) {
+    node.metrics.login(mechanism, failure);
+    let mechanism = mechanism.map(Mechanism::name);
+    match failure {
+        None => debug!(%peer, mechanism, "login succeeded"),
+        Some(condition) => info!(%peer, mechanism, condition = condition.name(), "login failed"),
+    }
+}
+
+/// Counts and logs a stream error of the stream machine.
+pub fn failed(node: &NodeContext, peer: IpAddr, condition: StreamCondition) {
+    node.metrics.stream_error(condition);
+    debug!(%peer, condition = condition.name(), "stream ended with an error");
+}
+
 /// Makes this node the owner of the full JID and starts its session. An older session of the same full JID
 /// has been ended with `<conflict/>` when this returns (promise 1; RFC 6120 §7.7.2.2).
 ///
@@ -70,8 +89,13 @@ pub async fn bind(
     outbox: &Rc<Outbox>,
 ) -> Result<Arc<SessionHandle>, BindError> {
     let jid = user.with_resource(resource);
+    let others = node.routes.locate_account(user).len();
+    if others >= node.config.limits.sessions_per_account && node.routes.locate(&jid).is_none() {
+        info!(%jid, others, "resource not bound: limits.sessions_per_account");
+        return Err(BindError::ResourceConstraint);
+    }
     let bound = node.routes.bind(&jid).await.map_err(|error| {
-        info!(%jid, %error, "no bind");
+        info!(%jid, %error, "resource not bound");
         BindError::Unavailable
     })?;
     let session = Session::begin(node, jid.clone(), bound.index, outbox);
@@ -96,9 +120,10 @@ pub async fn bind(
     }
     match session.advance(Work::default()).await {
         Ok(Progress::Done) => {
-            debug!(%jid, index = %bound.index, "bound");
+            debug!(%jid, "resource bound");
             Ok(session)
         }
-        _ => Err(BindError::Unavailable),
+        // It could not load its roster: it has ended itself, and says so on the stream.
+        _ => Ok(session),
     }
 }

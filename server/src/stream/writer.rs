@@ -1,5 +1,6 @@
 //! From the session's outbox to the socket: whatever waits goes out in one write.
 
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox
     let mut buffer = Vec::new();
     while outbox.take(&mut buffer).await {
         let patience = if outbox.is_open() { stall } else { GOODBYE.min(stall) };
-        if write(&mut socket, &mut buffer, &outbox, patience).await.is_err() {
-            if outbox.is_open() {
+        if let Err(error) = write(&mut socket, &mut buffer, &outbox, patience).await {
+            // Our own patience, and not the kernel's: then the client's host is gone, not slow.
+            let out_of_patience = error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_none();
+            if out_of_patience && outbox.is_open() {
                 node.metrics.slow_consumer();
             }
             outbox.hang_up();
@@ -44,7 +47,7 @@ async fn write(
     while !rest.is_empty() {
         let count = timeout(patience, socket.write(rest)).await??;
         if count == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+            return Err(ErrorKind::WriteZero.into());
         }
         outbox.written(count);
         rest = rest.get(count..).unwrap_or_default();

@@ -71,7 +71,7 @@ impl Child {
     /// Waits until `deadline` for the end, then kills.
     pub(super) async fn end_by(mut self, deadline: Instant) {
         if tokio::time::timeout_at(deadline.into(), self.process.wait()).await.is_err() {
-            tracing::warn!(node = %self.name, "node did not end in time and is killed");
+            tracing::warn!(node = %self.name, "a node did not end in time and is killed");
             let _ = self.process.kill().await;
         }
         self.finish_log();

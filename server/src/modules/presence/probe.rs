@@ -25,7 +25,7 @@ pub(super) fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) ->
             Ok(Some(item)) if item.subscription.is_from() => {
                 // Read last: a session that came meanwhile must not be called unavailable.
                 let sessions = node.routes.locate_account(&account);
-                if sessions.iter().any(|(_, route)| route.priority.is_some()) {
+                if sessions.iter().any(|route| route.priority.is_some()) {
                     return vec![Effect::Notify { account, event: UserEvent::Probe { from } }];
                 }
                 PresenceType::Unavailable

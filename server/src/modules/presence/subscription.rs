@@ -73,7 +73,14 @@ pub(super) fn inbound(packet: &Packet, owner: &BareJid, kind: PresenceType, view
                     let event = UserEvent::Stanza { stanza, audience };
                     effects.push(Effect::Notify { account: owner.clone(), event });
                 }
-                effects.extend(changed_effects(&owner, &contact, &changed));
+                let changes = changed_effects(&owner, &contact, &changed);
+                if changed.outcome.route && kind == SubscriptionKind::Subscribe {
+                    // First the request that waits, then its delivery: a session that becomes available in
+                    // between has it from either.
+                    effects.splice(0..0, changes);
+                } else {
+                    effects.extend(changes);
+                }
                 effects
             }
             Ok(Err(error)) => refusal(&packet, roster_error(error)),

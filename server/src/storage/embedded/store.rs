@@ -255,6 +255,11 @@ impl Engine for Embedded {
         self.rows.upgrade().and_then(|rows| rows.failure())
     }
 
+    fn queued(&self) -> usize {
+        let queues = self.queues.read();
+        queues.as_ref().map_or(0, |queues| queues.writes.max_capacity() - queues.writes.capacity())
+    }
+
     async fn size_on_disk(&self) -> Result<u64, StorageError> {
         self.read(Rows::size_on_disk).await
     }

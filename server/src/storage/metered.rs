@@ -1,0 +1,199 @@
+//! Stores that count: how long reads and writes took, and which ones failed.
+
+use std::time::Instant;
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::{RosterChange, RosterError, RosterItem};
+use althing_proto::sasl::Credentials;
+use async_trait::async_trait;
+
+use super::{
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, Storage, StorageError,
+};
+use crate::metrics::{NodeMetrics, StoreOp};
+
+/// The stores of `inner`, metered.
+pub(super) struct Metered {
+    inner: Storage,
+    metrics: NodeMetrics,
+}
+
+impl Metered {
+    pub(super) fn new(inner: Storage, metrics: NodeMetrics) -> Self {
+        Metered { inner, metrics }
+    }
+
+    async fn read<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        self.did(StoreOp::Read, answer).await
+    }
+
+    async fn write<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        self.did(StoreOp::Write, answer).await
+    }
+
+    async fn did<T>(
+        &self,
+        op: StoreOp,
+        answer: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let began = Instant::now();
+        let answer = answer.await;
+        self.metrics.storage_did(op, began.elapsed().as_secs_f64());
+        if answer.as_ref().is_err_and(is_failure) {
+            self.metrics.storage_error();
+        }
+        answer
+    }
+}
+
+/// Whether the store is to blame, and not what it was asked.
+fn is_failure(error: &StorageError) -> bool {
+    match error {
+        StorageError::TooLarge { .. } | StorageError::UnknownUser { .. } => false,
+        StorageError::Io { .. }
+        | StorageError::Corrupt { .. }
+        | StorageError::Busy
+        | StorageError::Closed
+        | StorageError::WrongVersion { .. }
+        | StorageError::Locked { .. } => true,
+    }
+}
+
+#[async_trait]
+impl Accounts for Metered {
+    async fn get(&self, user: &BareJid) -> Result<Option<Account>, StorageError> {
+        self.read(self.inner.accounts.get(user)).await
+    }
+
+    async fn create(&self, user: &BareJid, account: Account) -> Result<bool, StorageError> {
+        self.write(self.inner.accounts.create(user, account)).await
+    }
+
+    async fn set_credentials(&self, user: &BareJid, credentials: Credentials) -> Result<bool, StorageError> {
+        self.write(self.inner.accounts.set_credentials(user, credentials)).await
+    }
+
+    async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
+        self.write(self.inner.accounts.delete(user)).await
+    }
+
+    async fn list(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        self.read(self.inner.accounts.list(domain, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Rosters for Metered {
+    async fn load(&self, owner: &BareJid) -> Result<Roster, StorageError> {
+        self.read(self.inner.rosters.load(owner)).await
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        contact: &BareJid,
+        change: RosterChange,
+        limits: RosterLimits,
+    ) -> Result<Result<Changed, RosterError>, StorageError> {
+        self.write(self.inner.rosters.change(owner, contact, change, limits)).await
+    }
+
+    async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
+        self.read(self.inner.rosters.item(owner, contact)).await
+    }
+}
+
+#[async_trait]
+impl PrivateData for Metered {
+    async fn get(&self, user: &BareJid, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read(self.inner.private.get(user, namespace, key)).await
+    }
+
+    async fn put(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), StorageError> {
+        self.write(self.inner.private.put(user, namespace, key, value)).await
+    }
+
+    async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {
+        self.write(self.inner.private.delete(user, namespace, key)).await
+    }
+
+    async fn list(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        self.read(self.inner.private.list(user, namespace, after, limit)).await
+    }
+}
+
+// What the node asks of the engine is no work for a user: it passes uncounted.
+#[async_trait]
+impl Engine for Metered {
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.inner.engine.flush().await
+    }
+
+    async fn close(&self) -> Result<(), StorageError> {
+        self.inner.engine.close().await
+    }
+
+    fn failure(&self) -> Option<StorageError> {
+        self.inner.engine.failure()
+    }
+
+    fn queued(&self) -> usize {
+        self.inner.engine.queued()
+    }
+
+    async fn size_on_disk(&self) -> Result<u64, StorageError> {
+        self.inner.engine.size_on_disk().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Registry, TextEncoder};
+
+    use super::*;
+
+    fn shows(registry: &Registry, line: &str) -> bool {
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        text.lines().any(|shown| shown == line)
+    }
+
+    #[actix_rt::test]
+    async fn reads_writes_and_failures_are_counted_apart() {
+        let registry = Registry::new();
+        let metrics = NodeMetrics::register(&registry, "node-0").unwrap();
+        let storage = Storage::memory().metered(&metrics);
+        let user = BareJid::new("a@b").unwrap();
+        assert_eq!(storage.accounts.get(&user).await, Ok(None));
+        let refused = storage.private.put(&user, "n", "k", Vec::new()).await;
+        assert!(matches!(refused, Err(StorageError::UnknownUser { .. })));
+        assert!(shows(&registry, "althing_storage_duration_seconds_count{op=\"read\"} 1"));
+        assert!(shows(&registry, "althing_storage_duration_seconds_count{op=\"write\"} 1"));
+        assert!(shows(&registry, "althing_storage_errors_total 0"), "the caller was wrong, not the store");
+        storage.close().await.unwrap();
+        assert_eq!(storage.accounts.get(&user).await, Err(StorageError::Closed));
+        assert!(shows(&registry, "althing_storage_errors_total 1"));
+    }
+}

@@ -2,7 +2,7 @@
 # Recipes that a fresh machine needs: a Rust toolchain, and python3 with venv for `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify fix wire fuzz bench tidy clients references
+.PHONY: help run test verify fix wire fuzz bench tidy clients references third-party
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -14,7 +14,7 @@ REFERENCES := config:reference/config.md single:config/single.toml metrics:refer
               log-fields:reference/log-fields.md
 
 help: ## list these doors
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(ALTHING) ## build, then run a development server with the accounts alice and bob; Ctrl-C stops it
 	$(ALTHING) dev --demo
@@ -44,6 +44,18 @@ references: $(ALTHING)
 		$(ALTHING) reference $${pair%%:*} > deploy/$${pair#*:}.new && \
 		mv deploy/$${pair#*:}.new deploy/$${pair#*:} || exit 1; \
 	done
+	@$(ALTHING) reference xeps > README.md.table && \
+	awk '/^<!-- End of what/ { inside = 0 } !inside { print } \
+		/^<!-- Made by .althing reference xeps/ { inside = 1; while ((getline row < "README.md.table") > 0) print row }' \
+		README.md > README.md.new && mv README.md.new README.md && rm README.md.table
+
+# What is linked into the binary on Linux. The text above the table is written by hand.
+third-party: ## write the list of libraries in deploy/THIRD-PARTY.md anew
+	@sed '/^|---/q' deploy/THIRD-PARTY.md > deploy/THIRD-PARTY.md.new
+	@$(CARGO) tree --locked -p althing-server -e normal --target x86_64-unknown-linux-gnu --no-dedupe \
+		--prefix none --format '| {p} | {l} | {r} |' | sed 's/ (proc-macro)//' | grep -v '^| althing-' | LC_ALL=C sort -u \
+		>> deploy/THIRD-PARTY.md.new
+	@mv deploy/THIRD-PARTY.md.new deploy/THIRD-PARTY.md
 
 wire: $(ALTHING) ## run the wire scripts only
 	$(CARGO) test -p althing-tests --test wire

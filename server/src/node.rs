@@ -106,6 +106,31 @@ impl NodeContext {
     }
 }
 
+#[cfg(test)]
+impl NodeContext {
+    /// A node for tests of its parts: storage in memory, the domain `localhost`, no sockets. Tests replace what
+    /// they make up before they share it.
+    pub(crate) fn for_tests() -> Self {
+        let config = Config::default();
+        NodeContext {
+            routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
+            sessions: SessionRegistry::default(),
+            modules: Registry::new(REGISTRY.iter().copied()),
+            metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
+            connections: Arc::default(),
+            registration: Limiter::new(&config.registration),
+            stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),
+            decoy_secret: [7; 32],
+            hashing: Semaphore::new(1),
+            stopping: watch::Sender::new(false),
+            tls: None,
+            random: SystemRandom::new(),
+            storage: Storage::memory(),
+            config,
+        }
+    }
+}
+
 /// One running node.
 pub struct Node {
     context: Arc<NodeContext>,
@@ -128,11 +153,13 @@ impl Node {
             .with_context(|| format!("listen.http: cannot listen on {}", config.listen.http))?;
         let server = admin::serve(http_listener, &config.http, registry, Arc::clone(&health))?;
         let http = server.handle();
-        let mut tasks = vec![actix_rt::spawn(async move {
+        // None of the tasks that are aborted at the stop: it answers probes until the last session has ended.
+        actix_rt::spawn(async move {
             if let Err(error) = server.await {
                 warn!(%error, "the HTTP server ended");
             }
-        })];
+        });
+        let mut tasks = Vec::new();
 
         let storage = open_storage(&config)?.metered(&metrics);
         let tls = load_tls(&config, &metrics, &health)?;
@@ -195,14 +222,14 @@ impl Node {
     /// # Errors
     /// What could not be written any more.
     pub async fn stop(self, reason: &str) -> anyhow::Result<()> {
+        // First, so that a login under way either sees it or is among the sessions.
+        self.context.stopping.send_replace(true);
         let sessions = self.context.sessions.all();
         info!(reason, sessions = sessions.len(), "node stops");
         self.health.set_draining();
         for task in self.tasks {
             task.abort();
         }
-        // The receivers are logins under way: it is fine if there are none.
-        self.context.stopping.send_replace(true);
         let ended = sessions
             .iter()
             .map(|session| session.end(EndReason::Error(StreamCondition::SystemShutdown.into())));

@@ -203,7 +203,7 @@ async fn bytes_pipelined_after_starttls_are_not_obeyed() {
 
 /// A client that is sent to and never reads: the server must not keep what it cannot deliver.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_never_reads_is_closed_and_costs_little() {
+async fn a_client_that_never_reads_costs_little() {
     const FLOOD: usize = 64 << 20;
     let node = TestNode::start(OVERLAY).await.unwrap();
     let endpoint = node.endpoint();
@@ -222,11 +222,16 @@ async fn a_client_that_never_reads_is_closed_and_costs_little() {
     let after = node.resident().unwrap();
     assert!(after < before + GROWTH, "resident memory grew from {before} to {after} bytes");
 
-    // What the network still holds comes, then the end: far less than was sent.
+    // What the network still holds comes, then the end of a stream that was closed for its slowness, or the
+    // answer on one that got through because its mailbox refused the rest: in both cases far less than was sent.
+    let ping = format!("<iq type='get' id='awake'><ping xmlns='{}'/></iq>", ns::PING);
+    // The server may have closed already.
+    let _ = sleeping.send(&ping).await;
     let mut received = 0;
     loop {
         match sleeping.event().await.unwrap() {
             Event::Element(element) if element.name() == "message" => received += message.len(),
+            Event::Element(element) if element.attr("id") == Some("awake") => break,
             Event::Element(_) | Event::Header(_) => {}
             Event::End | Event::Eof => break,
         }

@@ -15,11 +15,10 @@ const MAX_ADDRESSES: usize = 100_000;
 pub struct RateLimit {
     burst: u32,
     per_token: Duration,
-    /// Tokens left, in thousandths, as of a moment.
+    /// Credit left, as of a moment: milliseconds of waiting, `per_token` of which are worth one token. Whole
+    /// milliseconds are gained exactly, so that whoever tries often loses nothing by it.
     buckets: HashMap<IpAddr, (u64, Timestamp)>,
 }
-
-const TOKEN: u64 = 1_000;
 
 impl RateLimit {
     /// At most `burst` at once, and `per_hour` in the long run.
@@ -33,28 +32,32 @@ impl RateLimit {
     pub fn admit(&mut self, address: IpAddr, now: Timestamp) -> bool {
         let address = network(address);
         if !self.buckets.contains_key(&address) && self.buckets.len() >= MAX_ADDRESSES {
-            let (full, per_token) = (self.full(), self.per_token);
-            self.buckets.retain(|_, bucket| refilled(*bucket, now, per_token, full) < full);
+            let full = self.full();
+            self.buckets.retain(|_, bucket| refilled(*bucket, now, full) < full);
             if self.buckets.len() >= MAX_ADDRESSES {
                 return false;
             }
         }
-        let full = self.full();
+        let (full, token) = (self.full(), self.token());
         let bucket = self.buckets.entry(address).or_insert((full, now));
-        let tokens = refilled(*bucket, now, self.per_token, full);
-        let admitted = tokens >= TOKEN;
-        *bucket = (tokens - if admitted { TOKEN } else { 0 }, now);
+        let credit = refilled(*bucket, now, full);
+        let admitted = credit >= token;
+        *bucket = (credit - if admitted { token } else { 0 }, now);
         admitted
     }
 
     fn full(&self) -> u64 {
-        u64::from(self.burst) * TOKEN
+        u64::from(self.burst).saturating_mul(self.token())
+    }
+
+    fn token(&self) -> u64 {
+        u64::try_from(self.per_token.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 }
 
-fn refilled((tokens, then): (u64, Timestamp), now: Timestamp, per_token: Duration, full: u64) -> u64 {
-    let gained = now.since(then).as_millis().saturating_mul(u128::from(TOKEN)) / per_token.as_millis().max(1);
-    tokens.saturating_add(u64::try_from(gained).unwrap_or(u64::MAX)).min(full)
+fn refilled((credit, then): (u64, Timestamp), now: Timestamp, full: u64) -> u64 {
+    let gained = u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
+    credit.saturating_add(gained).min(full)
 }
 
 /// One customer of a provider has a /64 of IPv6: its addresses count as one.
@@ -87,6 +90,15 @@ mod tests {
         assert!(limit.admit(address, at(1_801)));
         assert!(!limit.admit(address, at(1_802)));
         assert!(limit.admit("192.0.2.2".parse().unwrap(), at(1_802)), "another address");
+    }
+
+    #[test]
+    fn trying_often_costs_nothing() {
+        let mut limit = RateLimit::new(1, 3);
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        assert!(limit.admit(address, at(0)));
+        assert!((1..1_200).all(|second| !limit.admit(address, at(second))));
+        assert!(limit.admit(address, at(1_200)));
     }
 
     #[test]

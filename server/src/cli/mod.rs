@@ -4,6 +4,7 @@ mod accounts;
 mod cert;
 mod console;
 mod dev;
+mod reference;
 mod run;
 mod signals;
 mod user;
@@ -11,11 +12,10 @@ mod user;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, reference};
+use crate::config::Config;
 use crate::listener::tls::TlsContext;
-use crate::{metrics, telemetry};
 use console::say;
 
 /// Althing, a clustered XMPP server.
@@ -40,10 +40,10 @@ enum Command {
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::CertCommand),
-    /// Print a reference: every configuration key, metric or log field
+    /// Print a reference: every configuration key, metric, log field or specification
     Reference {
         /// Which one
-        what: Reference,
+        what: reference::Reference,
     },
 }
 
@@ -53,18 +53,6 @@ struct ConfigFile {
     /// TOML file with the configuration; variables ALTHING__SECTION__KEY win over it
     #[arg(long = "config", value_name = "FILE", env = "ALTHING_CONFIG")]
     path: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Reference {
-    /// Configuration keys, as Markdown
-    Config,
-    /// A configuration file with every key, as TOML
-    Single,
-    /// Metrics, as Markdown
-    Metrics,
-    /// Log fields, as Markdown
-    LogFields,
 }
 
 impl Cli {
@@ -80,18 +68,9 @@ impl Cli {
             Command::CheckConfig(file) => check_config(&file)?,
             Command::User(command) => user::user(&command)?,
             Command::Cert(command) => cert::cert(&command)?,
-            Command::Reference { what } => say(reference_text(what).trim_end())?,
+            Command::Reference { what } => say(what.text().trim_end())?,
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn reference_text(what: Reference) -> String {
-    match what {
-        Reference::Config => reference::markdown(),
-        Reference::Single => reference::example(),
-        Reference::Metrics => metrics::markdown(),
-        Reference::LogFields => telemetry::markdown(),
     }
 }
 

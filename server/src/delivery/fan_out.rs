@@ -29,7 +29,7 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid]) {
         for (_, route) in available {
             if let Some(session) = node.sessions.get(route.index) {
                 // A full mailbox is dealt with there; a session that has gone is seen no more.
-                let _ = local::deliver_to(node, &session, copy.clone());
+                let _ = local::deliver_to(node, &session, copy.clone(), false);
             }
         }
     }

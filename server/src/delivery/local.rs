@@ -36,7 +36,7 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, routes: &[Route]) -> De
     let mut delivered = Delivered::None;
     for route in routes {
         let Some(session) = node.sessions.get(route.index) else { continue };
-        match deliver_to(node, &session, stanza.clone()) {
+        match deliver_to(node, &session, stanza.clone(), routes.len() == 1) {
             Ok(()) => delivered = Delivered::Some,
             Err(Refused::Full) if delivered == Delivered::None => delivered = Delivered::Congested,
             Err(_) => {}
@@ -45,15 +45,16 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, routes: &[Route]) -> De
     delivered
 }
 
-/// Puts `stanza` into one session's mailbox, and keeps to the policy where it is full.
+/// Puts `stanza` into one session's mailbox, the only one or not (`alone`), and keeps to the policy where it is full.
 pub fn deliver_to(
     node: &Arc<NodeContext>,
     session: &Arc<SessionHandle>,
     stanza: Stanza,
+    alone: bool,
 ) -> Result<(), Refused> {
     debug!(stop = "delivery.local", to = %session.jid);
     let presence = matches!(stanza.kind(), Kind::Presence(_));
-    let result = session.deliver(stanza);
+    let result = session.deliver(stanza, alone);
     match result {
         Ok(()) => node.metrics.delivery(Delivery::Delivered),
         Err(Refused::Full) => {

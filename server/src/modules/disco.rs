@@ -12,13 +12,15 @@ use crate::session::effect::Effect;
 /// The module.
 pub(super) const MODULE: Disco = Disco;
 
+const SPEC: Spec = Spec { name: "disco", document: "XEP-0030", version: "2.5.0", title: "Service Discovery" };
+
 const EVERYWHERE: At = At::SERVER.or(At::OWN_ACCOUNT).or(At::OTHER_ACCOUNT);
 
 pub(super) struct Disco;
 
 impl Module for Disco {
     fn spec(&self) -> Spec {
-        Spec { name: "disco", document: "XEP-0030", version: "2.5.0", title: "Service Discovery" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -8,6 +8,8 @@ use crate::pipeline::{At, Interest, Outcome, Packet, View};
 /// The module.
 pub(super) const MODULE: Ping = Ping;
 
+const SPEC: Spec = Spec { name: "ping", document: "XEP-0199", version: "2.0.1", title: "XMPP Ping" };
+
 /// The places that answer: §4.2 (server) and §4.1 with no `to` (account).
 const ANSWERS: At = At::SERVER.or(At::OWN_ACCOUNT);
 
@@ -15,7 +17,7 @@ pub(super) struct Ping;
 
 impl Module for Ping {
     fn spec(&self) -> Spec {
-        Spec { name: "ping", document: "XEP-0199", version: "2.0.1", title: "XMPP Ping" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -22,11 +22,14 @@ use crate::pipeline::{At, Interest, Outcome, Packet, View};
 /// The module.
 pub(super) const MODULE: Register = Register;
 
+const SPEC: Spec =
+    Spec { name: "register", document: "XEP-0077", version: "2.4", title: "In-Band Registration" };
+
 pub(super) struct Register;
 
 impl Module for Register {
     fn spec(&self) -> Spec {
-        Spec { name: "register", document: "XEP-0077", version: "2.4", title: "In-Band Registration" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

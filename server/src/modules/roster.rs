@@ -19,11 +19,13 @@ use crate::storage::{Changed, StorageError};
 /// The module.
 pub(super) const MODULE: RosterModule = RosterModule;
 
+const SPEC: Spec = Spec { name: "roster", document: "RFC 6121 §2", version: "", title: "Roster" };
+
 pub(super) struct RosterModule;
 
 impl Module for RosterModule {
     fn spec(&self) -> Spec {
-        Spec { name: "roster", document: "RFC 6121 §2", version: "", title: "Roster" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {
@@ -60,8 +62,9 @@ fn get(packet: &Packet, owner: &BareJid, view: &View<'_>) -> Outcome {
                 let items = roster.items.iter().filter(|item| item.listed).map(item_element);
                 let query = Element::builder("query", ns::ROSTER).append_all(items).build();
                 vec![
-                    Effect::Session(SessionChange::Interested),
                     Effect::Route(packet.stanza.result(Some(query))),
+                    // After the result: the client would take an earlier push for older than the result.
+                    Effect::Session(SessionChange::Interested { version: roster.version }),
                 ]
             }
             Err(error) => storage_failed(&packet, &error),

@@ -8,13 +8,14 @@ use crate::pipeline::{At, Interest, Outcome, Packet, View};
 /// The module. Its stream feature, marked optional, is part of RFC 6120's stream machine.
 pub(super) const MODULE: Session = Session;
 
+const SPEC: Spec =
+    Spec { name: "session", document: "RFC 3921 §3", version: "", title: "Session Establishment (no-op)" };
+
 pub(super) struct Session;
 
 impl Module for Session {
     fn spec(&self) -> Spec {
-        Spec {
-            name: "session", document: "RFC 3921 §3", version: "", title: "Session Establishment (no-op)"
-        }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -9,11 +9,13 @@ use crate::pipeline::{At, Interest, Outcome, Packet, View};
 /// The module.
 pub(super) const MODULE: Time = Time;
 
+const SPEC: Spec = Spec { name: "time", document: "XEP-0202", version: "2.0", title: "Entity Time" };
+
 pub(super) struct Time;
 
 impl Module for Time {
     fn spec(&self) -> Spec {
-        Spec { name: "time", document: "XEP-0202", version: "2.0", title: "Entity Time" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -9,11 +9,13 @@ use crate::pipeline::{At, Interest, Outcome, Packet, View};
 /// The module.
 pub(super) const MODULE: Version = Version;
 
+const SPEC: Spec = Spec { name: "version", document: "XEP-0092", version: "1.1", title: "Software Version" };
+
 pub(super) struct Version;
 
 impl Module for Version {
     fn spec(&self) -> Spec {
-        Spec { name: "version", document: "XEP-0092", version: "1.1", title: "Software Version" }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

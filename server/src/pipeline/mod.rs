@@ -78,3 +78,6 @@ pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
         handled => handled,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,14 +12,17 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
 use tracing::{debug, warn};
 
-use althing_proto::stanza::{ParseError, Stanza};
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::FullJid;
+use althing_proto::stanza::{Kind, ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::writer;
 
 use super::core::SessionState;
-use super::effect::{Effect, SessionChange, stanza_span};
+use super::effect::{Effect, SessionChange, left_behind, stanza_span};
 use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
 use super::outbox::{Full, Outbox};
+use super::registry::SessionHandle;
 use crate::delivery;
 use crate::metrics::{Delivery, Direction, Dropped};
 use crate::node::NodeContext;
@@ -40,17 +43,31 @@ pub struct Session {
 type Farewell = Shared<BoxFuture<'static, ()>>;
 
 impl Session {
-    /// A session that writes into `outbox`.
-    #[must_use]
-    pub fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
+    fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
         node.metrics.session_started();
         Session { node, state, outbox, farewell: None }
+    }
+
+    /// Starts the session of a fresh bind on this arbiter. It loads its roster before it looks into its
+    /// mailbox, so that no change falls in between.
+    #[must_use]
+    pub fn begin(
+        node: &Arc<NodeContext>,
+        jid: FullJid,
+        index: BindIndex,
+        outbox: &Rc<Outbox>,
+    ) -> Arc<SessionHandle> {
+        let state = SessionState::new(jid.clone(), index, 0, Vec::new());
+        let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
+        Arc::new(SessionHandle::new(jid, index, address))
     }
 
     /// Goes on with work until it is done or has to wait.
     fn advance(&mut self, mut work: Work) -> Progress {
         loop {
             if self.has_ended() {
+                let left = left_behind(work.effects, self.state.jid());
+                delivery::drive_aside(&self.node, Some(Box::pin(std::future::ready(left))));
                 return Progress::Ended;
             }
             let waiting = if let Some(effect) = work.effects.pop_front() {
@@ -169,6 +186,10 @@ impl Session {
                 let priority = presence.as_ref().and_then(Stanza::priority);
                 let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
                 (!unchanged).then(|| self.commit_priority(priority))
+            }
+            SessionChange::Interested { version } => {
+                let missed = self.state.missed_pushes(*version);
+                self.perform_all(missed)
             }
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
@@ -347,8 +368,13 @@ impl Handler<Advance> for Session {
 impl Handler<Deliver> for Session {
     type Result = ();
 
-    fn handle(&mut self, Deliver(stanza): Deliver, ctx: &mut Self::Context) {
+    fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         if self.has_ended() {
+            if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
+                // The other sessions have it; again would be twice, and presence might come after its end.
+                self.node.metrics.dropped(Dropped::SessionGone);
+                return;
+            }
             // Routed before the route was gone: as if it had arrived a moment later.
             let waiting = delivery::route(&self.node, stanza, None);
             delivery::drive_aside(&self.node, waiting);

@@ -1,6 +1,6 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -18,6 +18,10 @@ use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
 /// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
 pub const MAX_DIRECTED: usize = 1_000;
 
+/// Most roster changes that a session remembers. Changes of one roster come from several arbiters, in any
+/// order, but close together; when full the oldest is forgotten.
+const MAX_RECENT: usize = 64;
+
 /// The state of one session.
 #[derive(Debug, Clone)]
 pub struct SessionState {
@@ -32,7 +36,10 @@ pub struct SessionState {
     contacts: HashMap<BareJid, Subscription>,
     /// Subscription requests that wait for an answer, as XML.
     pending: BTreeMap<BareJid, Bytes>,
-    roster_version: u64,
+    /// The version of the roster that the session began with.
+    loaded_version: u64,
+    /// The last changes since, as they came.
+    recent: VecDeque<RosterChanged>,
     /// Whom directed presence told that this session is available.
     directed: HashSet<Jid>,
 }
@@ -60,7 +67,8 @@ impl SessionState {
             interested: false,
             contacts,
             pending,
-            roster_version: version,
+            loaded_version: version,
+            recent: VecDeque::new(),
             directed: HashSet::new(),
         }
     }
@@ -130,7 +138,7 @@ impl SessionState {
                 }
                 self.presence = presence;
             }
-            SessionChange::Interested => self.interested = true,
+            SessionChange::Interested { .. } => self.interested = true,
             SessionChange::Directed(target) => {
                 if !self.directed_full() {
                     self.directed.insert(target);
@@ -173,21 +181,31 @@ impl SessionState {
     /// (RFC 6121 §3.1.5, §3.2.1).
     fn on_roster_changed(&mut self, change: RosterChanged) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let overtaken =
+            |newer: &RosterChanged| newer.contact == change.contact && newer.version > change.version;
+        if self.recent.iter().any(overtaken) {
+            return effects;
+        }
         // A request that waits is no visible change and raises no version.
-        match change.pending {
-            Some(request) => self.pending.insert(change.contact.clone(), request),
+        match &change.pending {
+            Some(request) => self.pending.insert(change.contact.clone(), request.clone()),
             None => self.pending.remove(&change.contact),
         };
-        if change.version <= self.roster_version {
+        if change.version <= self.loaded_version {
             // The roster that this session loaded has it already.
             return effects;
         }
-        self.roster_version = change.version;
         let before = match change.subscription {
             Subscription::None => self.contacts.remove(&change.contact),
             now => self.contacts.insert(change.contact.clone(), now),
         }
         .unwrap_or_default();
+        if before != change.subscription || change.push.is_some() {
+            self.recent.push_back(change.clone());
+            if self.recent.len() > MAX_RECENT {
+                self.recent.pop_front();
+            }
+        }
         if let Some(push) = change.push
             && self.interested
         {
@@ -205,13 +223,24 @@ impl SessionState {
         effects
     }
 
+    /// The pushes that a client has missed which was given the roster as of `version`: changes that came while
+    /// the roster was on its way.
+    #[must_use]
+    pub fn missed_pushes(&self, version: u64) -> Vec<Effect> {
+        let mut missed: Vec<&RosterChanged> =
+            self.recent.iter().filter(|change| change.version > version).collect();
+        missed.sort_by_key(|change| change.version);
+        let pushes = missed.into_iter().filter_map(|change| change.push.as_ref());
+        pushes.map(|push| Effect::Deliver(push.with_to(self.jid.clone()))).collect()
+    }
+
     /// What must be told to others when the session stops being available with `presence`: contacts,
     /// the account's other resources, and targets of directed presence (RFC 6121 §4.5.2, §4.6.3).
     #[must_use]
     pub fn unavailability(&self, presence: &Stanza) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        // Also while it is not available: directed presence has been told then, and is told no more.
+        let mut effects = vec![Effect::Session(SessionChange::Presence(None))];
         if self.presence.is_some() {
-            effects.push(Effect::Session(SessionChange::Presence(None)));
             effects.push(Effect::FanOut { stanza: presence.clone(), to: self.audience() });
         }
         let told = |target: &&Jid| {
@@ -261,12 +290,14 @@ mod tests {
     }
 
     fn changed(version: u64, contact: &str, subscription: Subscription) -> UserEvent {
+        let push =
+            Stanza::parse("<iq xmlns='jabber:client' type='set' id='p'><q/></iq>".parse().unwrap()).unwrap();
         UserEvent::Roster(RosterChanged {
             version,
             contact: bare(contact),
             subscription,
             pending: None,
-            push: None,
+            push: Some(push),
         })
     }
 
@@ -278,6 +309,44 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    /// The effects that somebody else notices.
+    fn told(effects: &[Effect]) -> Vec<&Effect> {
+        effects.iter().filter(|effect| !matches!(effect, Effect::Session(_))).collect()
+    }
+
+    #[test]
+    fn a_change_while_the_roster_is_loaded_for_the_client_is_pushed_after_it() {
+        let mut state = session(&[]);
+        let push = |version: u64| {
+            let xml = format!(
+                "<iq xmlns='jabber:client' type='set' id='{version}'><query xmlns='jabber:iq:roster'/></iq>"
+            );
+            let push = Some(Stanza::parse(xml.parse().unwrap()).unwrap());
+            let contact = bare(&format!("contact{version}@y"));
+            UserEvent::Roster(RosterChanged {
+                version,
+                contact,
+                subscription: Subscription::None,
+                pending: None,
+                push,
+            })
+        };
+        for version in [8, 10, 9] {
+            assert!(state.on_event(push(version)).is_empty(), "the client did not ask yet");
+        }
+        state.apply(SessionChange::Interested { version: 8 });
+        let missed = state.missed_pushes(8);
+        let ids: Vec<_> = missed
+            .iter()
+            .map(|effect| match effect {
+                Effect::Deliver(push) => push.id().unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(ids, ["9", "10"]);
+        assert_eq!(state.on_event(push(11)).len(), 1);
     }
 
     #[test]
@@ -315,7 +384,7 @@ mod tests {
     #[test]
     fn the_farewell_tells_contacts_once_and_strangers_that_were_told() {
         let mut state = session(&[("x@y", Subscription::Both)]);
-        assert!(state.farewell().is_empty(), "nobody was told that it was available");
+        assert!(told(&state.farewell()).is_empty(), "nobody was told that it was available");
         available(&mut state);
         for target in ["x@y/z", "stranger@y/z"] {
             state.apply(SessionChange::Directed(Jid::new(target).unwrap()));
@@ -330,5 +399,39 @@ mod tests {
         let mut state = session(&[("x@y", Subscription::Both)]);
         state.apply(SessionChange::Directed(Jid::new("x@y/z").unwrap()));
         assert_eq!(routed(&state.farewell()).len(), 1);
+    }
+
+    #[test]
+    fn changes_of_two_contacts_may_come_in_either_order() {
+        let mut state = session(&[("ex@y", Subscription::From)]);
+        available(&mut state);
+        let gained = state.on_event(changed(9, "new@y", Subscription::From));
+        assert_eq!(routed(&gained), ["<presence to='new@y' from='a@b/c'/>"]);
+        let lost = state.on_event(changed(8, "ex@y", Subscription::None));
+        assert_eq!(routed(&lost), ["<presence to='ex@y' from='a@b/c' type='unavailable'/>"]);
+        assert!(!state.audience().contains(&bare("ex@y")), "a stranger would see presence for ever");
+    }
+
+    #[test]
+    fn of_two_changes_of_one_contact_the_newer_stands() {
+        let mut state = session(&[]);
+        available(&mut state);
+        state.on_event(changed(9, "x@y", Subscription::None));
+        assert!(state.on_event(changed(8, "x@y", Subscription::From)).is_empty());
+        assert_eq!(state.subscription(&bare("x@y")), Subscription::None);
+    }
+
+    #[test]
+    fn targets_of_directed_presence_learn_of_its_end_once() {
+        let mut state = session(&[]);
+        state.apply(SessionChange::Directed(Jid::new("stranger@y/z").unwrap()));
+        let effects = state.farewell();
+        assert_eq!(routed(&effects).len(), 1);
+        for effect in effects {
+            if let Effect::Session(change) = effect {
+                state.apply(change);
+            }
+        }
+        assert!(told(&state.farewell()).is_empty(), "told twice");
     }
 }

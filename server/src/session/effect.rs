@@ -7,7 +7,7 @@ use tracing::{Span, debug_span};
 
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::roster::Subscription;
-use althing_proto::stanza::Stanza;
+use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamError;
 
 /// Something to be done. Effects of one packet are performed in order.
@@ -58,13 +58,32 @@ pub(crate) fn stanza_span(stanza: &Stanza, session: Option<&FullJid>) -> Span {
     )
 }
 
+/// What of a session's effects must still happen when the session `jid` has ended before them: their cause
+/// may be stored already, so that other sessions and accounts have to hear of it. Presence is not among them,
+/// for the farewell has told it, and answers to the client are not.
+#[must_use]
+pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> Vec<Effect> {
+    let matters = |effect: &Effect| match effect {
+        Effect::Notify { .. } => true,
+        Effect::Route(stanza) => {
+            let availability = matches!(stanza.kind(), Kind::Presence(kind) if !kind.is_subscription());
+            !availability && stanza.to().is_none_or(|to| to.as_str() != jid.as_str())
+        }
+        Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Session(_) => false,
+    };
+    effects.into_iter().filter(matters).collect()
+}
+
 /// A change of a session's state.
 #[derive(Debug, Clone)]
 pub enum SessionChange {
     /// The session is available with that presence, or no longer available.
     Presence(Option<Stanza>),
-    /// The client asked for the roster: it wants pushes (RFC 6121 §2.2).
-    Interested,
+    /// The client asked for the roster, which is on its way: it wants pushes (RFC 6121 §2.2).
+    Interested {
+        /// The version of that roster: later changes are pushed, also those that came meanwhile.
+        version: u64,
+    },
     /// A directed presence was sent (RFC 6121 §4.6): its target learns of the session's end.
     Directed(Jid),
     /// A directed unavailable presence was sent.

@@ -41,7 +41,12 @@ pub struct Advance(pub Work);
 /// A stanza for this session: it passes the receiver's pass.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Deliver(pub Stanza);
+pub struct Deliver {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// Whether no other session gets it too: then it is routed anew where this one has ended.
+    pub alone: bool,
+}
 
 /// Something that concerns all sessions of the account.
 #[derive(Message)]

@@ -8,3 +8,6 @@ pub mod outbox;
 pub mod registry;
 
 pub use registry::{SessionHandle, SessionRegistry};
+
+#[cfg(test)]
+mod tests;

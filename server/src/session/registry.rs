@@ -18,7 +18,7 @@ use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
 /// Why a session did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Its mailbox is full: `limits.mailbox_messages` are waiting.
+    /// Its mailbox is full: `limits.mailbox_stanzas` are waiting.
     Full,
     /// It has ended.
     Gone,
@@ -50,12 +50,12 @@ impl SessionHandle {
         SessionHandle { jid, index, address }
     }
 
-    /// Puts a stanza into the session's mailbox.
+    /// Puts a stanza into the session's mailbox. `alone`: no other session gets it too.
     ///
     /// # Errors
     /// [`Refused`]; the caller keeps to the policy of `delivery/local.rs`.
-    pub fn deliver(&self, stanza: Stanza) -> Result<(), Refused> {
-        Ok(self.address.try_send(Deliver(stanza))?)
+    pub fn deliver(&self, stanza: Stanza, alone: bool) -> Result<(), Refused> {
+        Ok(self.address.try_send(Deliver { stanza, alone })?)
     }
 
     /// Tells the session of an event.
@@ -71,14 +71,23 @@ impl SessionHandle {
     /// # Errors
     /// [`MailboxError`] where the session is gone.
     pub async fn advance(&self, work: Work) -> Result<Progress, MailboxError> {
-        self.address.send(Advance(work)).await
+        self.control().send(Advance(work)).await
     }
 
     /// Ends the session and waits until its contacts were told and its route is gone. One that has
     /// ended already is fine.
     pub async fn end(&self, reason: EndReason) {
         // An error says that the actor is gone, which is what was asked for.
-        let _ = self.address.send(End(reason)).await;
+        let _ = self.control().send(End(reason)).await;
+    }
+
+    /// An address of its own for a message that must get through. On an address that others share, and that
+    /// a full mailbox has parked, `send` waits without being woken (actix 0.13.5: `MsgRequest::poll` gives
+    /// `Pending` and leaves no waker); a fresh address is never parked and may exceed the bound by one
+    /// message. Their number is bounded: a connection has one `Advance` under way, and few callers end a
+    /// session.
+    fn control(&self) -> Addr<Session> {
+        self.address.clone()
     }
 }
 

@@ -26,9 +26,10 @@ use super::{login, writer};
 use crate::metrics::Listener;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
+use crate::session::effect::left_behind;
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
-use crate::{auth, modules};
+use crate::{auth, delivery, modules};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -206,7 +207,7 @@ impl Connection {
         loop {
             if !elements.is_empty() {
                 let work = Work { elements: std::mem::take(&mut elements), ..Work::default() };
-                if !advance(&session, work).await {
+                if !advance(&node, &session, work).await {
                     break;
                 }
             }
@@ -232,8 +233,14 @@ impl Connection {
                     _ => {}
                 }
             }
+            if !machine.is_ended() && !last_words.is_empty() {
+                // The machine's own answer, to a second bind.
+                if outbox.push(last_words.split().freeze()).is_err() {
+                    outbox.hang_up();
+                }
+            }
             if machine.is_ended() {
-                advance(&session, Work { elements, ..Work::default() }).await;
+                advance(&node, &session, Work { elements, ..Work::default() }).await;
                 outbox.close(last_words.freeze());
                 break;
             }
@@ -252,13 +259,18 @@ fn log_arrival(element: &Element, session: &SessionHandle) {
 }
 
 /// Lets the session do the work, waiting in its stead for whatever it needs; `false` once it has ended.
-async fn advance(session: &SessionHandle, mut work: Work) -> bool {
+async fn advance(node: &Arc<NodeContext>, session: &SessionHandle, mut work: Work) -> bool {
     loop {
         match session.advance(work).await {
             Ok(Progress::Done) => return true,
             Ok(Progress::Waiting(future, mut rest)) => {
                 for effect in future.await.into_iter().rev() {
                     rest.effects.push_front(effect);
+                }
+                if node.sessions.get(session.index).is_none() {
+                    // Its mailbox may be closed, and the effects would be lost with it.
+                    delivery::drive(node, left_behind(rest.effects, &session.jid)).await;
+                    return false;
                 }
                 work = rest;
             }

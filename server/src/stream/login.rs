@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::Actor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -23,7 +22,6 @@ use crate::metrics::Handshake;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::actor::Session;
-use crate::session::core::SessionState;
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
 
@@ -95,16 +93,25 @@ pub async fn bind(
         info!(%jid, %error, "resource not bound");
         BindError::Unavailable
     })?;
-    // It loads its roster before it looks into its mailbox, so that no change falls in between.
-    let state = SessionState::new(jid.clone(), bound.index, 0, Vec::new());
-    let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
-    let session = Arc::new(SessionHandle::new(jid.clone(), bound.index, address));
+    let session = Session::begin(node, jid.clone(), bound.index, outbox);
     node.sessions.insert(Arc::clone(&session));
     if let Some(old) = bound.displaced.and_then(|route| node.sessions.get(route.index)) {
         let reason = EndReason::Error(StreamCondition::Conflict.into());
         if timeout(DISPLACED, old.end(reason)).await.is_err() {
             info!(%jid, "the displaced session is slow to end");
         }
+    }
+    // A later bind on another arbiter, or the node's stop, may have looked for this session before it was there:
+    // whoever comes second sees the other. The client learns it as if it had happened a moment later.
+    let owner = node.routes.locate(&jid).is_some_and(|route| route.index == bound.index);
+    let reason = match (owner, *node.stopping.borrow()) {
+        (true, false) => None,
+        (false, _) => Some(StreamCondition::Conflict),
+        (true, true) => Some(StreamCondition::SystemShutdown),
+    };
+    if let Some(reason) = reason {
+        session.end(EndReason::Error(reason.into())).await;
+        return Ok(session);
     }
     match session.advance(Work::default()).await {
         Ok(Progress::Done) => {

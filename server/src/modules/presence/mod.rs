@@ -20,16 +20,16 @@ use crate::pipeline::{At, Interest, Outcome, Packet, Pass, View};
 /// The module.
 pub(super) const MODULE: Presence = Presence;
 
+const SPEC: Spec =
+    Spec {
+        name: "presence", document: "RFC 6121 §3, §4", version: "", title: "Presence and subscriptions"
+    };
+
 pub(super) struct Presence;
 
 impl Module for Presence {
     fn spec(&self) -> Spec {
-        Spec {
-            name: "presence",
-            document: "RFC 6121 §3, §4",
-            version: "",
-            title: "Presence and subscriptions",
-        }
+        SPEC
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -1,5 +1,7 @@
 //! RFC 6121 §4.3: who asks for presence, and who may know.
 
+use std::sync::Arc;
+
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::ns;
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
@@ -13,15 +15,21 @@ use crate::session::effect::{Effect, UserEvent};
 /// "unavailable" to those who may know (§4.3.2 rule 3), and "unsubscribed" to others (rule 1).
 pub(super) fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) -> Outcome {
     let Some(from) = packet.stanza.from().cloned() else { return Outcome::Done(Vec::new()) };
-    let sessions = view.node.routes.locate_account(account);
-    if sessions.iter().any(|(_, route)| route.priority.is_some()) {
-        let event = UserEvent::Probe { from };
-        return Outcome::Done(vec![Effect::Notify { account: account.clone(), event }]);
+    let (node, account) = (Arc::clone(view.node), account.clone());
+    if packet.is_from_account(&account) {
+        return Outcome::Done(vec![Effect::Notify { account, event: UserEvent::Probe { from } }]);
     }
-    let (storage, account) = (view.node.storage.clone(), account.clone());
     Outcome::later(async move {
-        let kind = match storage.rosters.item(&account, &from.to_bare()).await {
-            Ok(Some(item)) if item.subscription.is_from() => PresenceType::Unavailable,
+        // Who may know comes first: an answer that depends on who is there would tell a stranger.
+        let kind = match node.storage.rosters.item(&account, &from.to_bare()).await {
+            Ok(Some(item)) if item.subscription.is_from() => {
+                // Read last: a session that came meanwhile must not be called unavailable.
+                let sessions = node.routes.locate_account(&account);
+                if sessions.iter().any(|(_, route)| route.priority.is_some()) {
+                    return vec![Effect::Notify { account, event: UserEvent::Probe { from } }];
+                }
+                PresenceType::Unavailable
+            }
             Ok(_) => PresenceType::Unsubscribed,
             Err(error) => {
                 tracing::warn!(%error, "storage could not answer: a probe stays unanswered");
@@ -42,4 +50,78 @@ pub(super) fn of_session(packet: &Packet, view: &View<'_>) -> Outcome {
 fn answer(kind: PresenceType, from: &BareJid, to: Jid) -> Stanza {
     let element = Element::builder("presence", ns::CLIENT).set(name!("type"), kind.name()).build();
     Stanza::from_parts(Kind::Presence(kind), Some(from.clone().into()), Some(to), element)
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_proto::jid::FullJid;
+    use althing_proto::roster::{Direction, RosterChange, SubscriptionEvent, SubscriptionKind};
+
+    use super::*;
+    use crate::node::NodeContext;
+    use crate::pipeline::Pass;
+
+    async fn answer_to(node: &Arc<NodeContext>, asker: &str) -> String {
+        let account = BareJid::new("b@localhost").unwrap();
+        let packet = Packet::new(
+            Stanza::from_parts(
+                Kind::Presence(PresenceType::Probe),
+                Some(Jid::new(asker).unwrap()),
+                Some(account.clone().into()),
+                Element::builder("presence", ns::CLIENT).set(name!("type"), "probe").build(),
+            ),
+            Pass::Account(account.clone()),
+        );
+        let view = View { node, session: None, now: node.now() };
+        let effects = match of_account(&packet, &account, &view) {
+            Outcome::Pass => Vec::new(),
+            Outcome::Done(effects) => effects,
+            Outcome::Later(future) => future.await,
+        };
+        match &effects[..] {
+            [Effect::Route(answer)] => format!("{:?}", answer.kind()),
+            [Effect::Notify { .. }] => "its sessions answer".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_stranger_cannot_tell_whether_somebody_is_there() {
+        let node = Arc::new(NodeContext::for_tests());
+        let away = answer_to(&node, "stranger@localhost/x").await;
+        let jid = FullJid::new("b@localhost/y").unwrap();
+        let bound = node.routes.bind(&jid).await.unwrap();
+        node.routes.set_priority(&jid, bound.index, Some(0)).await.unwrap();
+        assert_eq!(answer_to(&node, "stranger@localhost/x").await, away);
+        assert_eq!(away, "Presence(Unsubscribed)");
+    }
+
+    #[actix_rt::test]
+    async fn a_subscriber_and_the_account_itself_hear_from_the_sessions() {
+        let node = Arc::new(NodeContext::for_tests());
+        let (account, friend) =
+            (BareJid::new("b@localhost").unwrap(), BareJid::new("friend@localhost").unwrap());
+        let password = althing_proto::sasl::Secret::new("secret".to_owned());
+        crate::auth::create_account(&node, &account, password).await.unwrap();
+        for (direction, kind) in [
+            (Direction::Inbound, SubscriptionKind::Subscribe),
+            (Direction::Outbound, SubscriptionKind::Subscribed),
+        ] {
+            let event = SubscriptionEvent { direction, kind, request: None };
+            let change = RosterChange::Subscription(event);
+            node.storage
+                .rosters
+                .change(&account, &friend, change, node.roster_limits())
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        assert_eq!(answer_to(&node, "friend@localhost/x").await, "Presence(Unavailable)");
+        let jid = FullJid::new("b@localhost/y").unwrap();
+        let bound = node.routes.bind(&jid).await.unwrap();
+        node.routes.set_priority(&jid, bound.index, Some(0)).await.unwrap();
+        for asker in ["friend@localhost/x", "b@localhost/z"] {
+            assert_eq!(answer_to(&node, asker).await, "its sessions answer");
+        }
+    }
 }

@@ -1,0 +1,162 @@
+//! Races between sessions: two binds of one address, deliveries to a session that ends.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+
+use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_cluster::routes::{BindIndex, Bound, LocalRoutes, Route, RouteError, Routes};
+use althing_proto::jid::{BareJid, FullJid, ResourcePart};
+use althing_proto::stanza::Stanza;
+use althing_proto::stream::error::StreamCondition;
+
+use super::SessionHandle;
+use super::effect::Effect;
+use super::messages::{EndReason, Progress, Work};
+use super::outbox::Outbox;
+use crate::delivery::{fan_out, local};
+use crate::node::NodeContext;
+use crate::stream::login;
+
+async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> Arc<SessionHandle> {
+    let user = BareJid::new("b@localhost").unwrap();
+    let resource = ResourcePart::new(resource).unwrap().into_owned();
+    login::bind(node, &user, &resource, outbox).await.unwrap()
+}
+
+fn outbox() -> Rc<Outbox> {
+    Rc::new(Outbox::new(1_000_000))
+}
+
+/// What the client would have got, once the mailbox is empty and all that was spawned has run.
+async fn written(session: &SessionHandle, outbox: &Outbox) -> String {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    session.advance(Work::default()).await.ok();
+    outbox.close(bytes::Bytes::from_static(b"|"));
+    let mut out = Vec::new();
+    outbox.take(&mut out).await;
+    String::from_utf8(out).unwrap()
+}
+
+/// The first bind takes its time after it is in the table, as with a log that several nodes share.
+struct SlowFirst(LocalRoutes, AtomicBool);
+
+#[async_trait]
+impl Routes for SlowFirst {
+    async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
+        let bound = self.0.bind(jid).await;
+        if !self.1.swap(true, Ordering::Relaxed) {
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+        }
+        bound
+    }
+
+    async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
+        self.0.unbind(jid, index).await
+    }
+
+    async fn set_priority(&self, jid: &FullJid, index: BindIndex, to: Option<i8>) -> Result<(), RouteError> {
+        self.0.set_priority(jid, index, to).await
+    }
+
+    fn locate(&self, jid: &FullJid) -> Option<Route> {
+        self.0.locate(jid)
+    }
+
+    fn locate_account(&self, jid: &BareJid) -> Vec<(FullJid, Route)> {
+        self.0.locate_account(jid)
+    }
+
+    fn sessions(&self) -> usize {
+        self.0.sessions()
+    }
+}
+
+/// Promise 1: of two binds at the same time one session stays, the other is told of the conflict.
+#[actix_rt::test]
+async fn of_two_binds_at_the_same_time_one_ends_with_conflict() {
+    let mut node = NodeContext::for_tests();
+    let routes = LocalRoutes::new(NodeId::new(1), Incarnation(1));
+    node.routes = Arc::new(SlowFirst(routes, AtomicBool::new(false)));
+    let node = Arc::new(node);
+    let (first, second) = (outbox(), outbox());
+    let (_old, new) = tokio::join!(bind(&node, "r", &first), bind(&node, "r", &second));
+    assert!(second.is_open());
+    assert!(!first.is_open(), "two sessions own one address");
+    assert_eq!(node.sessions.len(), 1);
+    assert_eq!(node.routes.locate(&new.jid).unwrap().index, new.index);
+    let mut out = Vec::new();
+    first.take(&mut out).await;
+    assert!(String::from_utf8(out).unwrap().contains("<conflict "));
+}
+
+#[actix_rt::test]
+async fn a_session_that_is_bound_while_the_node_stops_ends() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.stopping.send_replace(true);
+    let outbox = outbox();
+    bind(&node, "r", &outbox).await;
+    assert!(!outbox.is_open());
+    assert_eq!((node.sessions.len(), node.routes.sessions()), (0, 0));
+}
+
+/// A session that ends with stanzas in its mailbox hands none to those who got them anyway.
+#[actix_rt::test]
+async fn what_several_sessions_got_is_not_repeated_when_one_ends() {
+    let node = Arc::new(NodeContext::for_tests());
+    let (first, second) = (outbox(), outbox());
+    let ending = bind(&node, "1", &first).await;
+    let staying = bind(&node, "2", &second).await;
+    for session in [&ending, &staying] {
+        node.routes.set_priority(&session.jid, session.index, Some(0)).await.unwrap();
+    }
+    let stanza = |xml: &str| Stanza::parse(xml.parse().unwrap()).unwrap();
+    let message = stanza("<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost'/>");
+    let presence = stanza("<presence xmlns='jabber:client' from='a@localhost/x'/>");
+    let gone = stanza("<presence xmlns='jabber:client' from='a@localhost/x' type='unavailable'/>");
+    let alone =
+        stanza("<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost/1' type='chat'/>");
+    let account = BareJid::new("b@localhost").unwrap();
+    let routes: Vec<Route> =
+        node.routes.locate_account(&account).into_iter().map(|(_, route)| route).collect();
+    tokio::join!(ending.end(EndReason::Error(StreamCondition::Conflict.into())), async {
+        local::deliver(&node, &message, &routes);
+        local::deliver(&node, &alone, &routes[..1]);
+        fan_out::to_accounts(&node, presence, std::slice::from_ref(&account));
+        node.routes.unbind(&ending.jid, ending.index).await.unwrap();
+        fan_out::to_accounts(&node, gone, std::slice::from_ref(&account));
+    });
+    let written = written(&staying, &second).await;
+    assert_eq!(written.matches("<message to='b@localhost' ").count(), 1, "{written}");
+    assert_eq!(written.matches("to='b@localhost/1'").count(), 1, "as to the bare JID: {written}");
+    assert_eq!(written.matches("<presence ").count(), 2, "{written}");
+    let last = written.rsplit("<presence ").next().unwrap();
+    assert!(last.contains("unavailable"), "a ghost: {written}");
+}
+
+/// A session that ends while storage answers: what the answer leads to for others still happens.
+#[actix_rt::test]
+async fn effects_for_others_outlive_the_session() {
+    let node = Arc::new(NodeContext::for_tests());
+    let (first, second) = (outbox(), outbox());
+    let ending = bind(&node, "1", &first).await;
+    let staying = bind(&node, "2", &second).await;
+    let route = |xml: &str| Effect::Route(Stanza::parse(xml.parse().unwrap()).unwrap());
+    let effects = [
+        route("<message xmlns='jabber:client' from='b@localhost/1' to='b@localhost/2'/>"),
+        route("<presence xmlns='jabber:client' from='b@localhost/1' to='b@localhost/2'/>"),
+        route("<iq xmlns='jabber:client' type='result' id='1' to='b@localhost/1'/>"),
+    ];
+    let work = Work { effects: effects.into(), ..Work::default() };
+    let (_, progress) = tokio::join!(ending.end(EndReason::ClientGone), ending.advance(work));
+    assert!(matches!(progress, Ok(Progress::Ended)));
+    let written = written(&staying, &second).await;
+    assert_eq!(written.matches("<message ").count(), 1, "{written}");
+    assert_eq!(written.matches("<presence ").count(), 0, "after the farewell: {written}");
+}

@@ -136,7 +136,6 @@ pub struct Node {
     context: Arc<NodeContext>,
     health: Arc<Health>,
     http: ServerHandle,
-    http_task: JoinHandle<()>,
     arbiters: Vec<Arbiter>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -154,7 +153,8 @@ impl Node {
             .with_context(|| format!("listen.http: cannot listen on {}", config.listen.http))?;
         let server = admin::serve(http_listener, &config.http, registry, Arc::clone(&health))?;
         let http = server.handle();
-        let http_task = actix_rt::spawn(async move {
+        // None of the tasks that are aborted at the stop: it answers probes until the last session has ended.
+        actix_rt::spawn(async move {
             if let Err(error) = server.await {
                 warn!(%error, "the HTTP server ended");
             }
@@ -207,7 +207,7 @@ impl Node {
         health.set_started();
         health.set_listening(true);
         info!(node = %context.config.node.name, domains = ?context.config.xmpp.domains, "node serves");
-        Ok(Node { context, health, http, http_task, arbiters, tasks })
+        Ok(Node { context, health, http, arbiters, tasks })
     }
 
     /// What the parts of the node share.
@@ -244,7 +244,6 @@ impl Node {
         }
         // Last: until here `/readyz` says why no client is wanted.
         self.http.stop(false).await;
-        self.http_task.abort();
         self.context.storage.close().await.context("the store could not be closed in order")?;
         info!("node has stopped");
         Ok(())

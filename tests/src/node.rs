@@ -170,11 +170,16 @@ impl TestNode {
         self.directory.path().join("log")
     }
 
+    /// What it has logged so far, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     #[must_use]
     pub fn log_end(&self) -> String {
-        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }

@@ -45,9 +45,11 @@ fn answer(node: &NodeContext, stanza: &Stanza, error: StanzaError) -> Effects {
 /// Counts an error stanza of this server that is about to be routed. `client` is the session whose effect
 /// it is: errors in its own name are its client's.
 pub fn count_error(node: &NodeContext, stanza: &Stanza, client: Option<&FullJid>) {
-    if let Some(condition) = error_condition(stanza)
-        && !client.is_some_and(|client| stanza.from().is_some_and(|from| from.as_str() == client.as_str()))
-    {
+    let clients_own = client.is_some_and(|client| {
+        let from = stanza.from();
+        from.is_some_and(|from| from.as_str() == client.as_str())
+    });
+    if !clients_own && let Some(condition) = error_condition(stanza) {
         node.metrics.stanza_error(condition);
     }
 }

@@ -118,9 +118,12 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
+/// Values of a label, each with its meaning.
+type Values = &'static [(&'static str, &'static str)];
+
 /// Labels with a closed set of values, but for conditions and mechanisms, which the RFCs name: metric, label,
 /// values.
-const VALUES: &[(&str, &str, &[(&str, &str)])] = &[
+const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),

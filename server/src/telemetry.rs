@@ -57,6 +57,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("mechanism", "text", "SASL mechanism."),
     ("module", "text", "Module that handled or refused the stanza."),
     ("node", "text", "node.name."),
+    ("others", "number", "Sessions that the account has already."),
     (
         "pass",
         "text",

@@ -1,9 +1,17 @@
-//! Who is where: nodes and the route table. Knows no XEP.
+//! Who is where: nodes, the route table, links between nodes and the tasks they carry. Knows no XEP.
 //!
-//! | module      | what                                                            |
-//! |-------------|-----------------------------------------------------------------|
-//! | [`node_id`] | names of nodes: a stable id, and an incarnation that each start raises |
-//! | [`routes`]  | the route table, and the strategies that keep it                |
+//! | module       | what                                                            |
+//! |--------------|-----------------------------------------------------------------|
+//! | [`executor`] | what runs a task on the node that it was sent to                |
+//! | [`link`]     | connections between nodes: frames, lanes, sending and resending |
+//! | [`node_id`]  | names of nodes: a stable id, and an incarnation that each start raises |
+//! | [`routes`]   | the route table, and the strategies that keep it                |
+//! | [`task`]     | the one table of what a node can ask of another                 |
+//! | [`wire`]     | values to bytes and back, with a limit                          |
 
+pub mod executor;
+pub mod link;
 pub mod node_id;
 pub mod routes;
+pub mod task;
+pub mod wire;

@@ -1,0 +1,53 @@
+//! What runs a task on the node that it was sent to: one trait, implemented by the server in one `match`.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::node_id::{Incarnation, NodeId};
+use crate::task::{ClusterTask, TaskReply};
+
+/// Who sent a task, and what it knew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskSource {
+    /// The node.
+    pub node: NodeId,
+    /// Which start of it. The executor refuses one that its route table has declared down.
+    pub incarnation: Incarnation,
+    /// The index up to which the sender had applied the route log. The executor waits until its own table has
+    /// it, so that it does not miss a session that the sender knows of.
+    pub applied: u64,
+}
+
+/// Why a task was not run. New cases are added at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum TaskRefusal {
+    /// The node does not know the kind.
+    #[error("task kind {0} is unknown there")]
+    Unknown(u16),
+    /// The bytes are no task.
+    #[error("the task is malformed: {0}")]
+    Malformed(String),
+    /// The node holds no lease: it acts on nothing until it has one again.
+    #[error("the node is suspended")]
+    Suspended,
+    /// The sender has been declared down.
+    #[error("the sender is declared down")]
+    StaleSender,
+    /// It was run, but its reply was lost and is no longer kept.
+    #[error("the reply is lost")]
+    ReplyLost,
+    /// It began, and something failed.
+    #[error("failed: {0}")]
+    Failed(String),
+}
+
+/// Runs tasks. Tasks of one node that are in order are given one after another, each when the one before has
+/// returned; the rest, and those of other nodes, at the same time.
+#[async_trait]
+pub trait TaskExecutor: Send + Sync + 'static {
+    /// Runs `task` on this node and on no other.
+    ///
+    /// # Errors
+    /// [`TaskRefusal`], which the sender gets if it asked for a reply.
+    async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal>;
+}

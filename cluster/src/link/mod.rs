@@ -1,0 +1,3 @@
+//! Connections between nodes: frames, lanes, sending and resending.
+
+pub mod frame;

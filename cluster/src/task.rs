@@ -1,0 +1,343 @@
+//! PURE: the one table of what a node can ask of another.
+//!
+//! Rules of the table: a number is never given to another kind; fields and replies of a kind never change; what
+//! must change becomes a new kind with the protocol version that knows it. So nodes of two releases work side by
+//! side. A task acts on the node where it runs and is never passed on to a third.
+//!
+//! Numbers 7, 8 and 10 are kept for taking over a stream, answering an IQ and clearing a cache.
+
+use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::time::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::routes::BindIndex;
+use crate::wire::{self, WireError};
+
+/// How the node that receives a request runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// After all that came before it from the same node: for what people see the order of.
+    InOrder,
+    /// Beside others, as soon as it comes: for what may take long. Sent as a task, without wish for a reply, it
+    /// runs in order all the same.
+    Aside,
+}
+
+macro_rules! cluster_tasks {
+    ($(
+        $(#[$doc:meta])*
+        $tag:literal $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } -> $reply:ty,
+        since $since:literal, $run:ident;
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+            pub struct $name {
+                $($(#[$field_doc])* pub $field: $type,)*
+            }
+
+            impl From<$name> for ClusterTask {
+                fn from(task: $name) -> Self {
+                    ClusterTask::$name(task)
+                }
+            }
+        )*
+
+        /// A kind of task.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum TaskKind {
+            $(#[doc = concat!("[`", stringify!($name), "`].")] $name,)*
+        }
+
+        impl TaskKind {
+            /// All kinds, in the table's order.
+            pub const ALL: &[TaskKind] = &[$(TaskKind::$name,)*];
+
+            /// The number on the wire.
+            #[must_use]
+            pub const fn tag(self) -> u16 {
+                match self { $(TaskKind::$name => $tag,)* }
+            }
+
+            /// The first protocol version that knows the kind.
+            #[must_use]
+            pub const fn since(self) -> u16 {
+                match self { $(TaskKind::$name => $since,)* }
+            }
+
+            /// How a request of the kind is run.
+            #[must_use]
+            pub const fn run(self) -> Run {
+                match self { $(TaskKind::$name => Run::$run,)* }
+            }
+
+            /// The name, for logs and metrics.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(TaskKind::$name => stringify!($name),)* }
+            }
+        }
+
+        /// What one node asks of another.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum ClusterTask {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        impl ClusterTask {
+            /// The kind.
+            #[must_use]
+            pub const fn kind(&self) -> TaskKind {
+                match self { $(ClusterTask::$name(_) => TaskKind::$name,)* }
+            }
+
+            /// The task as bytes: the kind's number as a big-endian u16, then the fields.
+            ///
+            /// # Errors
+            /// As [`wire::encode`].
+            pub fn encode(&self) -> Result<Bytes, WireError> {
+                match self { $(ClusterTask::$name(fields) => wire::encode_tagged($tag, fields),)* }
+            }
+
+            /// Reads a task that takes all of `bytes`.
+            ///
+            /// # Errors
+            /// [`WireError::UnknownKind`] for a kind of a later release, else [`WireError`] for damage.
+            pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+                let (tag, fields) = wire::split_tag(bytes)?;
+                match tag {
+                    $($tag => wire::decode(fields).map(ClusterTask::$name),)*
+                    other => Err(WireError::UnknownKind(other)),
+                }
+            }
+        }
+
+        /// What a task came to.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum TaskReply {
+            $(#[doc = concat!("Of [`", stringify!($name), "`].")] $name($reply),)*
+        }
+
+        impl TaskReply {
+            /// The kind of the task that it answers.
+            #[must_use]
+            pub const fn kind(&self) -> TaskKind {
+                match self { $(TaskReply::$name(_) => TaskKind::$name,)* }
+            }
+
+            /// The reply as bytes: the task's number as a big-endian u16, then the value.
+            ///
+            /// # Errors
+            /// As [`wire::encode`].
+            pub fn encode(&self) -> Result<Bytes, WireError> {
+                match self { $(TaskReply::$name(value) => wire::encode_tagged($tag, value),)* }
+            }
+
+            /// Reads a reply that takes all of `bytes`.
+            ///
+            /// # Errors
+            /// As [`ClusterTask::decode`].
+            pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+                let (tag, value) = wire::split_tag(bytes)?;
+                match tag {
+                    $($tag => wire::decode(value).map(TaskReply::$name),)*
+                    other => Err(WireError::UnknownKind(other)),
+                }
+            }
+        }
+    };
+}
+
+cluster_tasks! {
+    /// Hands a stanza to one session.
+    1 DeliverStanza {
+        /// The session's address.
+        to: FullJid,
+        /// The bind that owns the address for the sender: a later owner is another session.
+        owner: BindIndex,
+        /// The stanza, whole and with all its namespaces.
+        xml: Bytes,
+    } -> SessionFound, since 1, InOrder;
+
+    /// Hands one presence stanza to many sessions. Replies how many were there.
+    2 FanOutPresence {
+        /// The sessions, each with the bind that owns it.
+        recipients: Vec<(FullJid, BindIndex)>,
+        /// The stanza without `to`.
+        xml: Bytes,
+    } -> u64, since 1, InOrder;
+
+    /// Hands a stanza to every session of the node. Replies how many there were.
+    3 BroadcastLocal {
+        /// The stanza without `to`.
+        xml: Bytes,
+    } -> u64, since 1, InOrder;
+
+    /// Ends a session whose address another bind has taken, with the stream error `conflict`.
+    4 ReplaceSession {
+        /// The address.
+        jid: FullJid,
+        /// The bind that ends.
+        owner: BindIndex,
+        /// The bind that takes its place.
+        by: BindIndex,
+    } -> SessionFound, since 1, InOrder;
+
+    /// Asks what a session is like. Replies `None` when it is not there.
+    5 DescribeSession {
+        /// The address.
+        jid: FullJid,
+    } -> Option<SessionInfo>, since 1, Aside;
+
+    /// Tells the account's sessions of a changed roster item. Replies how many were told.
+    6 PushRosterItem {
+        /// The account.
+        account: BareJid,
+        /// The item, as XML.
+        item: Bytes,
+    } -> u64, since 1, InOrder;
+
+    /// Asks for numbers of the node.
+    9 NodeStats {} -> NodeNumbers, since 1, Aside;
+
+    /// Reads from the store of a node that holds one. Query and answer are the store's own bytes.
+    11 ReadStore {
+        /// What to read.
+        query: Bytes,
+    } -> Bytes, since 1, Aside;
+
+    /// Writes to the store of a node that holds one. Command and answer are the store's own bytes.
+    12 WriteStore {
+        /// What to write.
+        command: Bytes,
+    } -> Bytes, since 1, Aside;
+}
+
+/// Whether a task met the session that it was for. New cases are added at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionFound {
+    /// It was there, and the task is done.
+    Done,
+    /// It was not there. The sender waits until its own route table has `applied`, then looks up once more.
+    NoSession {
+        /// The index up to which the node that answers has applied the route log.
+        applied: u64,
+    },
+}
+
+/// What a session is like: the reply to [`DescribeSession`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// The bind that began it.
+    pub owner: BindIndex,
+    /// When it began.
+    pub since: Timestamp,
+    /// Its presence priority, `None` while it is not available.
+    pub priority: Option<i8>,
+    /// Where its client connects from, if it has a connection.
+    pub address: Option<String>,
+    /// Bytes that wait to be written to the client.
+    pub waiting: u64,
+}
+
+/// Numbers of one node: the reply to [`NodeStats`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeNumbers {
+    /// When the process started.
+    pub started: Timestamp,
+    /// Sessions that it holds.
+    pub sessions: u64,
+    /// The index up to which it has applied the route log.
+    pub applied: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn tasks() -> Vec<(&'static str, ClusterTask)> {
+        let jid = || FullJid::new("j@d/r").unwrap();
+        let xml = || Bytes::from_static(b"<a/>");
+        let (owner, by) = (BindIndex(7), BindIndex(300));
+        vec![
+            ("0001056a40642f7207043c612f3e", DeliverStanza { to: jid(), owner, xml: xml() }.into()),
+            (
+                "000201056a40642f72fb2c01043c612f3e",
+                FanOutPresence { recipients: vec![(jid(), by)], xml: xml() }.into(),
+            ),
+            ("0003043c612f3e", BroadcastLocal { xml: xml() }.into()),
+            ("0004056a40642f7207fb2c01", ReplaceSession { jid: jid(), owner, by }.into()),
+            ("0005056a40642f72", DescribeSession { jid: jid() }.into()),
+            ("0006036a4064043c612f3e", PushRosterItem { account: jid().to_bare(), item: xml() }.into()),
+            ("0009", NodeStats {}.into()),
+            ("000b043c612f3e", ReadStore { query: xml() }.into()),
+            ("000c043c612f3e", WriteStore { command: xml() }.into()),
+        ]
+    }
+
+    fn replies() -> Vec<(&'static str, TaskReply)> {
+        let info = SessionInfo {
+            owner: BindIndex(7),
+            since: Timestamp::from_millis(5),
+            priority: Some(-1),
+            address: Some("a".to_owned()),
+            waiting: 2,
+        };
+        let numbers = NodeNumbers { started: Timestamp::from_millis(5), sessions: 6, applied: 7 };
+        vec![
+            ("000100", TaskReply::DeliverStanza(SessionFound::Done)),
+            ("00010109", TaskReply::DeliverStanza(SessionFound::NoSession { applied: 9 })),
+            ("000203", TaskReply::FanOutPresence(3)),
+            ("000303", TaskReply::BroadcastLocal(3)),
+            ("000400", TaskReply::ReplaceSession(SessionFound::Done)),
+            ("000500", TaskReply::DescribeSession(None)),
+            ("000501070501ff01016102", TaskReply::DescribeSession(Some(info))),
+            ("000603", TaskReply::PushRosterItem(3)),
+            ("0009050607", TaskReply::NodeStats(numbers)),
+            ("000b0178", TaskReply::ReadStore(Bytes::from_static(b"x"))),
+            ("000c0178", TaskReply::WriteStore(Bytes::from_static(b"x"))),
+        ]
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Nodes of two releases must read each other's tasks.
+    #[test]
+    fn golden_bytes() {
+        for (golden, task) in tasks() {
+            let bytes = task.encode().unwrap();
+            assert_eq!(hex(&bytes), golden, "{}", task.kind().label());
+            assert_eq!(ClusterTask::decode(&bytes), Ok(task));
+        }
+        for (golden, reply) in replies() {
+            let bytes = reply.encode().unwrap();
+            assert_eq!(hex(&bytes), golden, "{}", reply.kind().label());
+            assert_eq!(TaskReply::decode(&bytes), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn every_kind_has_golden_bytes_and_a_number_of_its_own() {
+        let all: HashSet<TaskKind> = TaskKind::ALL.iter().copied().collect();
+        assert_eq!(tasks().iter().map(|(_, task)| task.kind()).collect::<HashSet<_>>(), all);
+        assert_eq!(replies().iter().map(|(_, reply)| reply.kind()).collect::<HashSet<_>>(), all);
+        let numbers: HashSet<u16> = all.iter().map(|kind| kind.tag()).collect();
+        assert_eq!(numbers.len(), TaskKind::ALL.len());
+    }
+
+    #[test]
+    fn unknown_and_damaged_tasks_are_refused() {
+        assert!(ClusterTask::decode(b"\0").is_err());
+        assert_eq!(ClusterTask::decode(&[0xff, 0xff, 0]), Err(WireError::UnknownKind(0xffff)));
+        for (_, task) in tasks() {
+            let bytes = task.encode().unwrap();
+            assert!(ClusterTask::decode(&bytes[..bytes.len() - 1]).is_err());
+            assert!(ClusterTask::decode(&[&bytes[..], &[0]].concat()).is_err());
+        }
+    }
+}

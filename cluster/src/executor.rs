@@ -1,8 +1,10 @@
 //! What runs a task on the node that it was sent to: one trait, implemented by the server in one `match`.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::link::frame::Lane;
 use crate::node_id::{Incarnation, NodeId};
 use crate::task::{ClusterTask, TaskReply};
 
@@ -50,4 +52,14 @@ pub trait TaskExecutor: Send + Sync + 'static {
     /// # Errors
     /// [`TaskRefusal`], which the sender gets if it asked for a reply.
     async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal>;
+}
+
+/// Answers requests of the lanes that carry no tasks.
+#[async_trait]
+pub trait LaneService: Send + Sync + 'static {
+    /// Answers one request of node `from`. Requests run at the same time.
+    ///
+    /// # Errors
+    /// [`TaskRefusal`], which the other node gets.
+    async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal>;
 }

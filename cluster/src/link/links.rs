@@ -1,0 +1,283 @@
+//! All links of one node: to run a task on one node, on all others, on all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use parking_lot::{Mutex, RwLock};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::executor::{LaneService, TaskExecutor, TaskSource};
+use crate::link::envelope::{read_task, task_body};
+use crate::link::error::LinkError;
+use crate::link::frame::Lane;
+use crate::link::hello::Hello;
+use crate::link::peer::Line;
+use crate::link::server::Server;
+use crate::link::tls::LinkTls;
+use crate::link::worker::{Done, Job, Runner};
+use crate::link::{Context, LaneStatus, LinkLimits, LinkTimes, Peer};
+use crate::node_id::{Incarnation, NodeId};
+use crate::task::{ClusterTask, Run, TaskReply};
+use crate::wire::WireError;
+
+/// All links of one node. Dropping it closes them.
+pub struct Links {
+    node: NodeId,
+    incarnation: Incarnation,
+    limits: LinkLimits,
+    applied: AtomicU64,
+    /// Sequence numbers begin above this: a peer that was down and is back must not take new tasks for old ones.
+    floor: AtomicU64,
+    peers: RwLock<BTreeMap<NodeId, PeerLines>>,
+    own: mpsc::Sender<Job>,
+    runner: Runner,
+    /// `None` while the node is not clustered.
+    context: Option<Arc<Context>>,
+    accepting: Option<AbortHandle>,
+}
+
+struct PeerLines {
+    lines: [(Arc<Line>, AbortHandle); Lane::ALL.len()],
+}
+
+impl PeerLines {
+    fn line(&self, lane: Lane) -> Option<&Arc<Line>> {
+        let place = Lane::ALL.iter().position(|have| *have == lane)?;
+        self.lines.get(place).map(|(line, _)| line)
+    }
+}
+
+impl Drop for PeerLines {
+    fn drop(&mut self) {
+        for (line, task) in &self.lines {
+            task.abort();
+            line.close();
+        }
+    }
+}
+
+impl Links {
+    /// The links of a node that is not clustered: it runs its own tasks, and there is nobody else. To be called
+    /// on the runtime on which tasks shall run.
+    #[must_use]
+    pub fn alone(node: NodeId, incarnation: Incarnation, executor: Arc<dyn TaskExecutor>) -> Self {
+        let runner = Runner { executor, limit: LinkTimes::default().run };
+        Links::new(node, incarnation, LinkLimits::default(), runner)
+    }
+
+    fn new(node: NodeId, incarnation: Incarnation, limits: LinkLimits, runner: Runner) -> Self {
+        Links {
+            node,
+            incarnation,
+            limits,
+            applied: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            peers: RwLock::default(),
+            own: runner.start(),
+            runner,
+            context: None,
+            accepting: None,
+        }
+    }
+
+    /// The links of a member of a cluster, which lets others in by `listener` and dials nobody yet. `service`
+    /// answers on the lanes that carry no tasks. To be called on the runtime on which links and tasks shall run.
+    #[must_use]
+    pub fn start(
+        hello: Hello,
+        tls: LinkTls,
+        (times, limits): (LinkTimes, LinkLimits),
+        listener: TcpListener,
+        executor: Arc<dyn TaskExecutor>,
+        service: Option<Arc<dyn LaneService>>,
+    ) -> Self {
+        let runner = Runner { executor, limit: times.run };
+        let mut links = Links::new(hello.node, hello.incarnation, limits, runner.clone());
+        let context = Arc::new(Context { hello, tls, times });
+        let server =
+            Arc::new(Server { context: context.clone(), runner, service, senders: Mutex::default() });
+        links.accepting = Some(tokio::spawn(server.run(listener)).abort_handle());
+        links.context = Some(context);
+        links
+    }
+
+    /// Begins to dial a peer, on all lanes. A peer of the same id is replaced, as by [`Links::peer_down`], whose
+    /// return value this returns. Does nothing when not clustered, or for the node itself. To be called on the
+    /// links' runtime.
+    pub fn add_peer(&self, peer: &Peer) -> Vec<ClusterTask> {
+        let Some(context) = &self.context else { return Vec::new() };
+        if peer.node == self.node {
+            return Vec::new();
+        }
+        let left = self.peer_down(peer.node);
+        let first = self.floor.load(Ordering::SeqCst) + 1;
+        let lines = Lane::ALL.map(|lane| {
+            let limits = if lane == Lane::Tasks { self.limits.tasks } else { self.limits.requests };
+            let line = Arc::new(Line::new(lane, peer.clone(), first, limits));
+            let task = tokio::spawn(line.clone().keep(context.clone())).abort_handle();
+            (line, task)
+        });
+        self.peers.write().insert(peer.node, PeerLines { lines });
+        left
+    }
+
+    /// Ends all links to a peer that was declared down or has left. Returns the tasks that it did not
+    /// acknowledge, in order; it may have run some of them. Who waits for a reply of it gets
+    /// [`LinkError::PeerDown`].
+    pub fn peer_down(&self, node: NodeId) -> Vec<ClusterTask> {
+        let Some(peer) = self.peers.write().remove(&node) else { return Vec::new() };
+        let Some(line) = peer.line(Lane::Tasks) else { return Vec::new() };
+        let left = line.close();
+        self.floor.fetch_max(line.next(), Ordering::SeqCst);
+        left.iter().filter_map(|body| read_task(body).1.ok()).collect()
+    }
+
+    /// Notes up to which index this node has applied the route log; every task tells.
+    pub fn set_applied(&self, index: u64) {
+        self.applied.fetch_max(index, Ordering::SeqCst);
+    }
+
+    /// The peers that are dialed.
+    #[must_use]
+    pub fn peers(&self) -> Vec<NodeId> {
+        self.peers.read().keys().copied().collect()
+    }
+
+    /// How the lanes to a peer are doing; nothing for a node that is no peer.
+    #[must_use]
+    pub fn status(&self, node: NodeId) -> Vec<LaneStatus> {
+        let peers = self.peers.read();
+        peers
+            .get(&node)
+            .map_or_else(Vec::new, |peer| peer.lines.iter().map(|(line, _)| line.status()).collect())
+    }
+
+    /// Runs `task` on `node`, which may be this one, after all tasks that were sent to it before. Returns at
+    /// once.
+    ///
+    /// # Errors
+    /// [`LinkError::NotMember`], [`LinkError::Full`], [`LinkError::TooLarge`] and [`LinkError::Wire`]: the task
+    /// will not be run.
+    pub fn run_on(&self, node: NodeId, task: ClusterTask) -> Result<(), LinkError> {
+        if node == self.node {
+            return self.own.try_send(self.job(task, None)).map_err(|_| LinkError::Full);
+        }
+        let line = self.line(node, Lane::Tasks)?;
+        line.post(task.kind().since(), self.body(&task)?)
+    }
+
+    /// Runs `task` on `node`, which may be this one, and waits up to `deadline` for its reply.
+    ///
+    /// # Errors
+    /// [`LinkError`]. After `Deadline`, `PeerDown`, and `Refused` with `ReplyLost` or `Failed`, the task may have
+    /// been run.
+    pub async fn ask(
+        &self,
+        node: NodeId,
+        task: ClusterTask,
+        deadline: Duration,
+    ) -> Result<TaskReply, LinkError> {
+        if node == self.node {
+            return self.ask_self(task, deadline).await;
+        }
+        let line = self.line(node, Lane::Tasks)?;
+        let body = self.body(&task)?;
+        let reply = line.request(task.kind().since(), body, deadline).await?;
+        let reply = TaskReply::decode(&reply)?;
+        if reply.kind() != task.kind() {
+            return Err(LinkError::Wire(WireError::Malformed("the reply is another task's".to_owned())));
+        }
+        Ok(reply)
+    }
+
+    /// Runs `task` on every peer and not on this node; nothing when not clustered. What became of it, by node.
+    pub fn run_on_all_but_self(&self, task: &ClusterTask) -> Vec<(NodeId, Result<(), LinkError>)> {
+        let body = self.body(task);
+        let post = |line: &Arc<Line>| line.post(task.kind().since(), body.clone()?);
+        let peers = self.peers.read();
+        let lines = peers.iter().filter_map(|(node, peer)| Some((*node, peer.line(Lane::Tasks)?)));
+        lines.map(|(node, line)| (node, post(line))).collect()
+    }
+
+    /// Runs `task` on this node and every peer at once, and waits up to `deadline` for their replies. One result
+    /// a node: some may fail where others do not.
+    pub async fn ask_all(
+        &self,
+        task: &ClusterTask,
+        deadline: Duration,
+    ) -> Vec<(NodeId, Result<TaskReply, LinkError>)> {
+        let nodes = std::iter::once(self.node).chain(self.peers());
+        join_all(nodes.map(async |node| (node, self.ask(node, task.clone(), deadline).await))).await
+    }
+
+    /// Sends a request on a lane that carries no tasks, and waits up to `deadline` for the reply. It is sent once.
+    ///
+    /// # Errors
+    /// [`LinkError`]; [`LinkError::NotConnected`] at once while there is no connection.
+    pub async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, LinkError> {
+        self.line(node, lane)?.request(0, request, deadline).await
+    }
+
+    fn line(&self, node: NodeId, lane: Lane) -> Result<Arc<Line>, LinkError> {
+        let peers = self.peers.read();
+        peers.get(&node).and_then(|peer| peer.line(lane)).cloned().ok_or(LinkError::NotMember(node))
+    }
+
+    fn body(&self, task: &ClusterTask) -> Result<Bytes, LinkError> {
+        Ok(task_body(self.applied.load(Ordering::SeqCst), &task.encode()?))
+    }
+
+    fn job(
+        &self,
+        task: ClusterTask,
+        waiter: Option<oneshot::Sender<Result<TaskReply, crate::executor::TaskRefusal>>>,
+    ) -> Job {
+        let applied = self.applied.load(Ordering::SeqCst);
+        let source = TaskSource { node: self.node, incarnation: self.incarnation, applied };
+        Job { source, task: Ok(task), done: Done::Local(waiter) }
+    }
+
+    async fn ask_self(&self, task: ClusterTask, deadline: Duration) -> Result<TaskReply, LinkError> {
+        let run = task.kind().run();
+        let (waiter, reply) = oneshot::channel();
+        let job = self.job(task, Some(waiter));
+        let all = async {
+            match run {
+                Run::InOrder => self.own.try_send(job).map_err(|_| LinkError::Full)?,
+                Run::Aside => self.runner.run(job).await,
+            }
+            reply.await.map_err(|_| LinkError::PeerDown)?.map_err(LinkError::Refused)
+        };
+        timeout(deadline, all).await.unwrap_or(Err(LinkError::Deadline))
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links")
+            .field("node", &self.node)
+            .field("peers", &self.peers())
+            .finish_non_exhaustive()
+    }
+}

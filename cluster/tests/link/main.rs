@@ -1,0 +1,9 @@
+//! Links between nodes over real TLS on loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole crate is a test")]
+
+mod admission;
+mod faults;
+mod order;
+mod support;
+mod tasks;

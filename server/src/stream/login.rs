@@ -91,7 +91,7 @@ pub async fn bind(
     let jid = user.with_resource(resource);
     let others = node.routes.locate_account(user).len();
     if others >= node.config.limits.sessions_per_account && node.routes.locate(&jid).is_none() {
-        info!(%jid, "resource not bound: limits.sessions_per_account");
+        info!(%jid, others, "resource not bound: limits.sessions_per_account");
         return Err(BindError::ResourceConstraint);
     }
     let bound = node.routes.bind(&jid).await.map_err(|error| {

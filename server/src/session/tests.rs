@@ -160,3 +160,30 @@ async fn effects_for_others_outlive_the_session() {
     assert_eq!(written.matches("<message ").count(), 1, "{written}");
     assert_eq!(written.matches("<presence ").count(), 0, "after the farewell: {written}");
 }
+
+/// Mailboxes are bounded in stanzas and in bytes; what controls a session gets through a full one.
+#[actix_rt::test]
+async fn a_full_mailbox_refuses_stanzas_but_not_the_end() {
+    let node = Arc::new(NodeContext::for_tests());
+    let outbox = outbox();
+    let session = bind(&node, "r", &outbox).await;
+    let xml = "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost/r' type='chat'/>";
+    let message = Stanza::parse(xml.parse().unwrap()).unwrap();
+    let mut taken = 0;
+    // Nothing else runs meanwhile: the mailbox is not emptied.
+    while session.deliver(message.clone(), true).is_ok() {
+        taken += 1;
+        assert!(taken < 100_000, "the mailbox is not bounded");
+    }
+    let end = session.end(EndReason::Error(StreamCondition::Conflict.into()));
+    tokio::time::timeout(std::time::Duration::from_secs(10), end).await.expect("the end got through");
+    assert!(!outbox.is_open());
+    let large = "x".repeat(600_000);
+    let xml = format!(
+        "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost/s'><body>{large}</body></message>"
+    );
+    let large = Stanza::parse(xml.parse().unwrap()).unwrap();
+    let session = bind(&node, "s", &self::outbox()).await;
+    assert!(session.deliver(large.clone(), true).is_ok());
+    assert!(session.deliver(large, true).is_err(), "more bytes than the bound");
+}

@@ -370,15 +370,18 @@ impl Handler<Deliver> for Session {
 
     fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         self.outbox.pressure().leave(stanza.to_bytes().len());
-        if self.has_ended() {
+        if let Some(farewell) = self.farewell.clone() {
             if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
                 // The other sessions have it; again would be twice, and presence might come after its end.
                 self.node.metrics.dropped(Dropped::SessionGone);
                 return;
             }
-            // Routed before the route was gone: as if it had arrived a moment later.
-            let waiting = delivery::route(&self.node, stanza, None);
-            delivery::drive_aside(&self.node, waiting);
+            // As if it had arrived a moment later, when the route is gone: until then it would come back here.
+            let node = Arc::clone(&self.node);
+            actix_rt::spawn(async move {
+                farewell.await;
+                delivery::drive(&node, vec![Effect::Route(stanza)]).await;
+            });
             return;
         }
         let waiting = self.receive(stanza);

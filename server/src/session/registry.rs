@@ -87,23 +87,14 @@ impl SessionHandle {
     /// # Errors
     /// [`MailboxError`] where the session is gone.
     pub async fn advance(&self, work: Work) -> Result<Progress, MailboxError> {
-        self.control().send(Advance(work)).await
+        self.address.send(Advance(work)).await
     }
 
     /// Ends the session and waits until its contacts were told and its route is gone. One that has
     /// ended already is fine.
     pub async fn end(&self, reason: EndReason) {
         // An error says that the actor is gone, which is what was asked for.
-        let _ = self.control().send(End(reason)).await;
-    }
-
-    /// An address of its own for a message that must get through. On an address that others share, and that
-    /// a full mailbox has parked, `send` waits without being woken (actix 0.13.5: `MsgRequest::poll` gives
-    /// `Pending` and leaves no waker); a fresh address is never parked and may exceed the bound by one
-    /// message. Their number is bounded: a connection has one `Advance` under way, and few callers end a
-    /// session.
-    fn control(&self) -> Addr<Session> {
-        self.address.clone()
+        let _ = self.address.send(End(reason)).await;
     }
 }
 

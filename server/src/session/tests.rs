@@ -160,3 +160,50 @@ async fn effects_for_others_outlive_the_session() {
     assert_eq!(written.matches("<message ").count(), 1, "{written}");
     assert_eq!(written.matches("<presence ").count(), 0, "after the farewell: {written}");
 }
+
+/// Mailboxes are bounded in stanzas and in bytes.
+#[actix_rt::test]
+async fn a_full_mailbox_refuses_stanzas() {
+    let node = Arc::new(NodeContext::for_tests());
+    let session = bind(&node, "r", &outbox()).await;
+    let mut taken = 0;
+    // Nothing else runs meanwhile: the mailbox is not emptied.
+    while session.deliver(message_of(10), true).is_ok() {
+        taken += 1;
+        assert!(taken < 100_000, "the mailbox is not bounded");
+    }
+    let session = bind(&node, "s", &outbox()).await;
+    assert!(session.deliver(message_of(600_000), true).is_ok());
+    assert!(session.deliver(message_of(600_000), true).is_err(), "more bytes than the bound");
+}
+
+/// What waits for a session that has just been closed is routed anew once its route is gone, not to itself
+/// again and again: that would keep its arbiter busy for ever.
+#[test]
+fn a_slow_consumer_with_stanzas_behind_ends() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        actix_rt::System::new().block_on(async {
+            let node = Arc::new(NodeContext::for_tests());
+            let small = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000_000))));
+            let session = bind(&node, "r", &small).await;
+            for _ in 0..20 {
+                session.deliver(message_of(200), true).unwrap();
+            }
+            session.end(EndReason::ClientGone).await;
+            assert!(!small.is_open());
+            assert_eq!((node.sessions.len(), node.routes.sessions()), (0, 0));
+            done.send(()).unwrap();
+        });
+    });
+    ended.recv_timeout(std::time::Duration::from_secs(20)).expect("the session goes in circles");
+}
+
+/// A message to `b@localhost/r` with a body of so many bytes.
+fn message_of(bytes: usize) -> Stanza {
+    let body = "x".repeat(bytes);
+    let xml = format!(
+        "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost/r' type='chat'><body>{body}</body></message>"
+    );
+    Stanza::parse(xml.parse().unwrap()).unwrap()
+}

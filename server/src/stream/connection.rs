@@ -72,18 +72,19 @@ struct Connection {
 
 impl Connection {
     async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) -> io::Result<()> {
-        let began = Instant::now();
+        let (began, opened) = (Instant::now(), node.now());
         let limits = &node.config.limits;
         socket::prepare(&tcp, Duration::from_secs(limits.tcp_keepalive_s))?;
         let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
         let (socket, transport) = match listener {
             Listener::C2s => (Socket::Plain(tcp), Transport::Plain),
             Listener::C2sTls => {
-                let (stream, info) = login::accept_tls(&node, tcp, true).await?;
+                let patience = Duration::from_secs(limits.login_timeout_s);
+                let (stream, info) = login::accept_tls(&node, tcp, true, patience).await?;
                 (Socket::Tls(stream), Transport::DirectTls(info))
             }
         };
-        let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, node.now());
+        let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, opened);
         let pressure = Arc::new(Pressure::new(limits.mailbox_bytes));
         let outbox = Rc::new(Outbox::new(limits.outbox_bytes, pressure));
         let early = VecDeque::new();
@@ -191,7 +192,8 @@ impl Connection {
         let Socket::Plain(tcp) = std::mem::replace(&mut self.socket, Socket::Handshaking) else {
             return Err(io::Error::other("TLS on TLS"));
         };
-        let (stream, info) = login::accept_tls(&self.node, tcp, false).await?;
+        let patience = self.machine.deadline().map_or(NEVER, |deadline| deadline.since(self.node.now()));
+        let (stream, info) = login::accept_tls(&self.node, tcp, false, patience).await?;
         self.socket = Socket::Tls(stream);
         self.machine.handle(Input::TlsEstablished(info), self.node.now(), more);
         Ok(())

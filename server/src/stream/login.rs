@@ -29,7 +29,7 @@ use crate::session::outbox::Outbox;
 /// route is gone already, so nothing reaches it.
 const DISPLACED: Duration = Duration::from_secs(5);
 
-/// Does the TLS handshake as a server.
+/// Does the TLS handshake as a server, within `patience`: what is left of `limits.login_timeout_s`.
 ///
 /// # Errors
 /// Whatever ended it; there is nobody to tell.
@@ -37,11 +37,11 @@ pub async fn accept_tls(
     node: &NodeContext,
     tcp: TcpStream,
     direct: bool,
+    patience: Duration,
 ) -> std::io::Result<(Box<TlsStream<TcpStream>>, TlsInfo)> {
     let context = node.tls().ok_or_else(|| std::io::Error::other("no certificate is configured"))?;
     let config = if direct { &context.direct } else { &context.starttls };
     let began = Instant::now();
-    let patience = Duration::from_secs(node.config.limits.login_timeout_s);
     let accepted = timeout(patience, TlsAcceptor::from(Arc::clone(config)).accept(tcp)).await;
     let stream = match accepted.map_err(std::io::Error::from).and_then(|result| result) {
         Ok(stream) => stream,
@@ -91,7 +91,7 @@ pub async fn bind(
     let jid = user.with_resource(resource);
     let others = node.routes.locate_account(user).len();
     if others >= node.config.limits.sessions_per_account && node.routes.locate(&jid).is_none() {
-        info!(%jid, "resource not bound: limits.sessions_per_account");
+        info!(%jid, others, "resource not bound: limits.sessions_per_account");
         return Err(BindError::ResourceConstraint);
     }
     let bound = node.routes.bind(&jid).await.map_err(|error| {

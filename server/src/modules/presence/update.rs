@@ -37,7 +37,9 @@ pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     effects
 }
 
-/// §4.3.1: asks an account for its presence; one's own other resources without the detour.
+/// §4.3.1: asks an account for its presence; one's own other resources without the detour. The probe comes
+/// from the full JID, so that the answer reaches only the session that asks: it stays on this server. One that
+/// leaves for another server must come from the bare JID.
 fn ask(session: &SessionState, target: &BareJid) -> Effect {
     if target == session.account() {
         let event = UserEvent::Probe { from: session.jid().clone().into() };

@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -41,7 +42,9 @@ impl Rows {
     /// Opens or makes the database below `dir`, and ends deletions that a crash cut short.
     pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
         let path = dir.join(keys::DIRECTORY);
-        std::fs::create_dir_all(&path).map_err(|error| io(&path, "create", &error))?;
+        // For the owner's eyes only: the keys in it would let anybody else log in.
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&path).map_err(|error| io(&path, "create", &error))?;
         let lock = lock(dir, &path)?;
         await_release(&path)?;
         let (db, tree) = guarded(&path, "open", || {

@@ -77,6 +77,16 @@ async fn what_was_answered_survives_a_kill() {
 }
 
 #[tokio::test]
+async fn only_the_owner_may_look_into_the_store() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let _storage = open(dir.path()).unwrap();
+    let mode = std::fs::metadata(dir.path().join(keys::DIRECTORY)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
 async fn a_second_process_is_kept_out() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path()).unwrap();

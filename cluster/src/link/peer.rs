@@ -158,7 +158,7 @@ impl Line {
                 Ok((stream, source, version)) => self.talk(&context.times, stream, source, version).await,
                 Err(error) => error,
             };
-            tracing::debug!(peer = %self.peer.node, lane = self.lane.label(), %error, "link is down");
+            tracing::debug!(member = %self.peer.node, lane = self.lane.label(), %error, "link is down");
             if self.disconnected(error) > before {
                 pause = context.times.backoff_min;
             }
@@ -267,7 +267,7 @@ impl Line {
                 let error = LinkError::TooOld { needed: entry.since, spoken: version };
                 match entry.waiter {
                     Some(waiter) => drop(waiter.send(Err(error))),
-                    None => tracing::warn!(peer = %self.peer.node, %error, "task dropped"),
+                    None => tracing::warn!(member = %self.peer.node, %error, "task dropped"),
                 }
             }
             if Instant::now() >= beat {

@@ -73,7 +73,7 @@ impl Sender {
             }
             Ok(_) => None,
             Err(refusal) => {
-                tracing::warn!(node = %self.node, %refusal, "task dropped");
+                tracing::warn!(member = %self.node, reason = %refusal, "task dropped");
                 None
             }
         };

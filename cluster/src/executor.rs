@@ -50,7 +50,8 @@ pub trait TaskExecutor: Send + Sync + 'static {
     /// Runs `task` on this node and on no other.
     ///
     /// # Errors
-    /// [`TaskRefusal`], which the sender gets if it asked for a reply.
+    /// [`TaskRefusal`], which the sender gets if it asked for a reply. A refused task that wants no reply is
+    /// logged and lost: wait where waiting helps, within the time that links allow a task.
     async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal>;
 }
 

@@ -121,7 +121,12 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::link::frame::{FrameKind, FrameReader, Lane};
+    use crate::link::outbox::{Entry, Outbox, OutboxLimits};
 
     fn body(size: usize) -> Bytes {
         Bytes::from(vec![0; size])
@@ -196,5 +201,72 @@ mod tests {
         }
         assert_eq!(inbox.take(0, 20).replies.len(), 2);
         assert_eq!(inbox.take(0, 20).replies.len(), 1);
+    }
+
+    /// An outbox and an inbox with a wire between them that breaks: what gets through is drawn.
+    struct Pair {
+        outbox: Outbox<u64>,
+        inbox: Inbox,
+        connection: u64,
+        ran: Vec<u64>,
+        answered: BTreeSet<u64>,
+    }
+
+    impl Pair {
+        /// One connection that carries `forth` frames to the inbox and `back` answers from it, then breaks.
+        fn connect(&mut self, forth: usize, back: usize) {
+            self.outbox.reconnected();
+            self.connection = self.inbox.connected();
+            let mut out = BytesMut::new();
+            self.outbox.write(1, usize::MAX, &mut out);
+            let mut reader = FrameReader::new(100);
+            reader.buffer().extend_from_slice(&out);
+            let frames = std::iter::from_fn(|| reader.next_frame().unwrap());
+            for frame in frames.take(forth) {
+                let wants_reply = frame.kind == FrameKind::Request;
+                if self.inbox.arrived(frame.id, wants_reply) == Arrival::Run {
+                    self.ran.push(frame.id);
+                    self.inbox.done_in_order(frame.id);
+                    if wants_reply {
+                        self.inbox.replied(frame.id, body(1));
+                    }
+                }
+            }
+            let answers = self.inbox.take(self.connection, usize::MAX);
+            if let Some(number) = answers.ack.filter(|_| back > 0) {
+                self.outbox.acknowledged(number);
+            }
+            for (number, _) in answers.replies.into_iter().take(back) {
+                let waiter = self.outbox.remove(number).and_then(|entry| entry.waiter);
+                assert!(waiter.is_none_or(|waiter| waiter == number && self.answered.insert(number)));
+            }
+            self.inbox.forget_below(self.outbox.lowest());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn over_any_breaks_all_is_run_once_in_order_and_answered(
+            rounds in proptest::collection::vec((any::<Vec<bool>>(), 0..200_usize, 0..200_usize), 0..12)
+        ) {
+            let limits = OutboxLimits { entries: usize::MAX, bytes: usize::MAX };
+            let outbox = Outbox::new(Lane::Tasks, 1, limits);
+            let (inbox, ran, answered) = Default::default();
+            let mut pair = Pair { outbox, inbox, connection: 0, ran, answered };
+            let mut asked = BTreeSet::new();
+            for (posted, forth, back) in rounds {
+                for asks in posted {
+                    let number = pair.outbox.next();
+                    let waiter = asks.then_some(number);
+                    asked.extend(waiter);
+                    prop_assert_eq!(pair.outbox.push(Entry { since: 1, body: body(1), waiter }), Ok(number));
+                }
+                pair.connect(forth, back);
+            }
+            pair.connect(usize::MAX, usize::MAX);
+            prop_assert_eq!(pair.ran, (1..pair.outbox.next()).collect::<Vec<_>>());
+            prop_assert_eq!(pair.answered, asked);
+            prop_assert_eq!((pair.outbox.len(), pair.outbox.bytes()), (0, 0));
+        }
     }
 }

@@ -13,7 +13,7 @@
 //! | replies kept for repeating    | 8,192 and 16 MiB      | the oldest goes: `ReplyLost`           |
 //! | own tasks, in order           | 1,024                 | refused: [`LinkError::Full`]           |
 //! | connections accepted          | 4,096                 | the next waits in the kernel           |
-//! | nodes whose tasks are known   | 1,024                 | refused: [`hello::Refusal::Busy`]      |
+//! | nodes whose tasks are known   | 1,024                 | those not connected are forgotten, else refused: [`hello::Refusal::Busy`] |
 
 mod envelope;
 pub mod error;

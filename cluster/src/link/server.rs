@@ -26,7 +26,7 @@ use crate::task::{Run, TaskReply};
 
 /// Connections at once, in handshake or later. Full: the next waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
-/// Nodes whose tasks are remembered. Full: a node that is not among them is refused.
+/// Nodes whose tasks are remembered. Full: those that are not connected are forgotten, else the next is refused.
 const MAX_SENDERS: usize = 1024;
 /// Requests of one connection that run beside others. Full: it is not read on.
 const MAX_ASIDE: usize = 256;
@@ -190,8 +190,16 @@ impl Server {
         match senders.get(&hello.node) {
             Some(known) if known.incarnation > hello.incarnation => return Err(Refusal::StaleIncarnation),
             Some(known) if known.incarnation == hello.incarnation => return Ok((version, known.clone())),
-            None if senders.len() >= MAX_SENDERS => return Err(Refusal::Busy),
-            _ => {}
+            Some(_) => {}
+            None => {
+                if senders.len() >= MAX_SENDERS {
+                    // Nodes come and go over the years: what is known of those that are gone makes room.
+                    senders.retain(|_, known| known.connections.receiver_count() > 0);
+                }
+                if senders.len() >= MAX_SENDERS {
+                    return Err(Refusal::Busy);
+                }
+            }
         }
         let sender = Sender::new(&hello, Some(&self.runner));
         senders.insert(hello.node, sender.clone());

@@ -4,6 +4,8 @@
 //! |-------------|-----------------------------------------------------------------|
 //! | [`node_id`] | names of nodes: a stable id, and an incarnation that each start raises |
 //! | [`routes`]  | the route table, and the strategies that keep it                |
+//! | [`wire`]    | values to bytes and back, with a limit                          |
 
 pub mod node_id;
 pub mod routes;
+pub mod wire;

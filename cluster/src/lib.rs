@@ -5,6 +5,7 @@
 //! | [`executor`] | what runs a task on the node that it was sent to                |
 //! | [`link`]     | connections between nodes: frames, lanes, sending and resending |
 //! | [`node_id`]  | names of nodes: a stable id, and an incarnation that each start raises |
+//! | [`raft`]     | what orders the commands of all nodes: the log and the state of the groups |
 //! | [`routes`]   | the route table, and the strategies that keep it                |
 //! | [`task`]     | the one table of what a node can ask of another                 |
 //! | [`wire`]     | values to bytes and back, with a limit                          |
@@ -12,6 +13,7 @@
 pub mod executor;
 pub mod link;
 pub mod node_id;
+pub mod raft;
 pub mod routes;
 pub mod task;
 pub mod wire;

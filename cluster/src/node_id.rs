@@ -21,6 +21,12 @@ impl NodeId {
     }
 }
 
+impl From<u64> for NodeId {
+    fn from(number: u64) -> Self {
+        NodeId::new(number)
+    }
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -5,7 +5,7 @@ use parking_lot::RwLock;
 
 use althing_proto::jid::{BareJid, FullJid};
 
-use super::command::{RouteCommand, RouteReply};
+use super::command::{Bind, NodeUp, Priority, RouteCommand, RouteReply, Unbind};
 use super::table::{BindIndex, Route, RouteTable};
 use super::{Bound, RouteError, Routes};
 use crate::node_id::{Incarnation, NodeId};
@@ -22,34 +22,38 @@ impl LocalRoutes {
     /// An empty table of this start of `node`.
     #[must_use]
     pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
-        LocalRoutes { node, incarnation, state: RwLock::new((0, RouteTable::default())) }
+        let routes = LocalRoutes { node, incarnation, state: RwLock::default() };
+        routes.apply(NodeUp { node, incarnation });
+        routes
     }
 
     /// Applies a command at the next index.
-    fn apply(&self, command: RouteCommand) -> (u64, RouteReply) {
+    fn apply(&self, command: impl Into<RouteCommand>) -> RouteReply {
         let (index, table) = &mut *self.state.write();
         *index += 1;
-        (*index, table.apply(*index, command))
+        table.apply(BindIndex::at(*index, 0), command.into())
+    }
+}
+
+/// The result of a change that names a bind.
+fn changed(index: BindIndex, reply: &RouteReply) -> Result<(), RouteError> {
+    match reply {
+        RouteReply::Changed => Ok(()),
+        _ => Err(RouteError::Stale(index)),
     }
 }
 
 #[async_trait]
 impl Routes for LocalRoutes {
     async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
-        let command = RouteCommand::Bind { jid: jid.clone(), node: self.node, incarnation: self.incarnation };
-        let (index, reply) = self.apply(command);
-        let index = BindIndex(index);
-        match reply {
-            RouteReply::Bound { displaced } => Ok(Bound { index, displaced }),
-            RouteReply::Changed | RouteReply::Stale => Err(RouteError::Stale(index)),
+        match self.apply(Bind { jid: jid.clone(), node: self.node, incarnation: self.incarnation }) {
+            RouteReply::Bound { index, displaced } => Ok(Bound { index, displaced }),
+            _ => Err(RouteError::Unavailable("this start of the node is over".to_owned())),
         }
     }
 
     async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
-        match self.apply(RouteCommand::Unbind { jid: jid.clone(), index }).1 {
-            RouteReply::Stale => Err(RouteError::Stale(index)),
-            RouteReply::Bound { .. } | RouteReply::Changed => Ok(()),
-        }
+        changed(index, &self.apply(Unbind { jid: jid.clone(), index }))
     }
 
     async fn set_priority(
@@ -58,10 +62,7 @@ impl Routes for LocalRoutes {
         index: BindIndex,
         priority: Option<i8>,
     ) -> Result<(), RouteError> {
-        match self.apply(RouteCommand::Priority { jid: jid.clone(), index, priority }).1 {
-            RouteReply::Stale => Err(RouteError::Stale(index)),
-            RouteReply::Bound { .. } | RouteReply::Changed => Ok(()),
-        }
+        changed(index, &self.apply(Priority { jid: jid.clone(), index, priority }))
     }
 
     fn locate(&self, jid: &FullJid) -> Option<Route> {

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 
 use althing_proto::jid::{BareJid, FullJid};
 
-pub use command::{RouteCommand, RouteReply};
+pub use command::{RouteBatch, RouteCommand, RouteReplies, RouteReply};
 pub use local::LocalRoutes;
-pub use table::{BindIndex, Route, RouteTable};
+pub use table::{BindIndex, NodeState, Route, RouteTable};
 
 /// What a successful bind tells the binding node.
 #[derive(Debug, Clone, PartialEq, Eq)]

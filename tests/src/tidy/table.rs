@@ -75,7 +75,7 @@ const NET_PLACES: &[&str] = &[
     "cluster/src/link/",
 ];
 const SLED_PLACES: &[&str] =
-    &["server/src/storage/sled/", "server/src/storage/embedded/", "cluster/src/raft/log_store.rs"];
+    &["server/src/storage/sled/", "server/src/storage/embedded/", "cluster/src/raft/log_store"];
 
 /// Beginnings of paths that exist on one machine only. They may stand in no file at all.
 pub const MACHINE_PATHS: &[&str] =

@@ -1,0 +1,220 @@
+//! The shell round the pure route table: applies what the group has committed, and keeps its snapshots.
+//!
+//! The table lives in memory. A restarted node begins with its last snapshot and applies the log after it.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use althing_proto::jid::{BareJid, FullJid};
+use futures_util::{Stream, TryStreamExt};
+use openraft::alias::{LogIdOf, SnapshotOf, StoredMembershipOf};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::snapshot::{self, RouteSnapshotMeta};
+use super::types::RouteGroup;
+use crate::routes::{Route, RouteReplies, RouteTable};
+
+/// The file of the last snapshot, and the one that is being written.
+const FILE: &str = "routes.snapshot";
+const UNFINISHED_FILE: &str = "routes.snapshot.new";
+
+/// The route table of this node, as far as it has applied the log. Cheap to clone.
+#[derive(Clone)]
+pub struct AppliedRoutes {
+    state: Arc<RwLock<Applied>>,
+    index: watch::Receiver<u64>,
+}
+
+#[derive(Clone, Default)]
+struct Applied {
+    last: Option<LogIdOf<RouteGroup>>,
+    membership: StoredMembershipOf<RouteGroup>,
+    table: RouteTable,
+}
+
+impl AppliedRoutes {
+    /// The owner of a full JID.
+    #[must_use]
+    pub fn locate(&self, jid: &FullJid) -> Option<Route> {
+        self.state.read().table.locate(jid)
+    }
+
+    /// Where all sessions of an account are, in the order of their binds.
+    #[must_use]
+    pub fn locate_account(&self, jid: &BareJid) -> Vec<Route> {
+        self.state.read().table.locate_account(jid).iter().map(|(_, route)| *route).collect()
+    }
+
+    /// How many sessions the table holds.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.state.read().table.sessions()
+    }
+
+    /// A frozen copy of the table.
+    #[must_use]
+    pub fn table(&self) -> RouteTable {
+        self.state.read().table.clone()
+    }
+
+    /// The index of the last entry applied; 0 before the first.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        *self.index.borrow()
+    }
+
+    /// Waits until the entry at `index` is applied. `false` if the group was shut down before that. The
+    /// caller sets the deadline.
+    pub async fn wait_for(&self, index: u64) -> bool {
+        self.index.clone().wait_for(|applied| *applied >= index).await.is_ok()
+    }
+}
+
+/// The state machine of the group of routes.
+pub struct RouteStateMachine {
+    state: Arc<RwLock<Applied>>,
+    index: watch::Sender<u64>,
+    snapshots: Arc<Snapshots>,
+}
+
+impl RouteStateMachine {
+    /// The state machine with its snapshots in `dir`, which exists. Blocks.
+    ///
+    /// # Errors
+    /// What the file system reports; [`io::ErrorKind::InvalidData`] for a damaged snapshot.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let snapshots = Arc::new(Snapshots::open(dir)?);
+        Ok(RouteStateMachine { state: Arc::default(), index: watch::Sender::new(0), snapshots })
+    }
+
+    /// The table, for readers.
+    #[must_use]
+    pub fn routes(&self) -> AppliedRoutes {
+        AppliedRoutes { state: self.state.clone(), index: self.index.subscribe() }
+    }
+}
+
+impl RaftStateMachine<RouteGroup> for RouteStateMachine {
+    type SnapshotData = RouteTable;
+    type SnapshotBuilder = RouteSnapshotBuilder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> io::Result<(Option<LogIdOf<RouteGroup>>, StoredMembershipOf<RouteGroup>)> {
+        let state = self.state.read();
+        Ok((state.last, state.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<RouteGroup>>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let id = entry.log_id;
+            let replies = {
+                let mut state = self.state.write();
+                state.last = Some(id);
+                match entry.payload {
+                    EntryPayload::Blank => RouteReplies::default(),
+                    EntryPayload::Normal(batch) => state.table.apply_batch(id.index, batch),
+                    EntryPayload::Membership(membership) => {
+                        state.membership = StoredMembershipOf::<RouteGroup>::new(Some(id), membership);
+                        RouteReplies::default()
+                    }
+                }
+            };
+            self.index.send_replace(id.index);
+            if let Some(responder) = responder {
+                responder.send(replies);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> RouteSnapshotBuilder {
+        RouteSnapshotBuilder { frozen: self.state.read().clone(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &RouteSnapshotMeta, table: RouteTable) -> io::Result<()> {
+        self.snapshots.keep(meta.clone(), table.clone()).await?;
+        *self.state.write() =
+            Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), table };
+        self.index.send_replace(meta.last_log_id.map_or(0, |id| id.index));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<RouteGroup, RouteTable>>> {
+        Ok(self.snapshots.current.lock().clone())
+    }
+}
+
+/// Turns a frozen copy of the table into a snapshot, while the table goes on.
+pub struct RouteSnapshotBuilder {
+    frozen: Applied,
+    snapshots: Arc<Snapshots>,
+}
+
+impl RaftSnapshotBuilder<RouteGroup> for RouteSnapshotBuilder {
+    type SnapshotData = RouteTable;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<RouteGroup, RouteTable>> {
+        let Applied { last, membership, table } = self.frozen.clone();
+        let meta = RouteSnapshotMeta { last_log_id: last, last_membership: membership };
+        self.snapshots.keep(meta.clone(), table.clone()).await?;
+        Ok(SnapshotOf::<RouteGroup, RouteTable> { meta, snapshot: table })
+    }
+}
+
+/// The last snapshot, in memory and in its file.
+struct Snapshots {
+    dir: PathBuf,
+    current: Mutex<Option<SnapshotOf<RouteGroup, RouteTable>>>,
+    /// Held while the file is written.
+    writing: Mutex<()>,
+}
+
+impl Snapshots {
+    fn open(dir: &Path) -> io::Result<Self> {
+        let current = match File::open(dir.join(FILE)) {
+            Ok(file) => {
+                let (meta, snapshot) = snapshot::read(&mut BufReader::new(file))?;
+                Some(SnapshotOf::<RouteGroup, RouteTable> { meta, snapshot })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Snapshots { dir: dir.to_owned(), current: Mutex::new(current), writing: Mutex::new(()) })
+    }
+
+    /// Makes that snapshot the current one, on disk first, unless there is a later one.
+    async fn keep(self: &Arc<Self>, meta: RouteSnapshotMeta, table: RouteTable) -> io::Result<()> {
+        let own = self.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let _writing = own.writing.lock();
+            let covered = own.current.lock().as_ref().and_then(|current| current.meta.last_log_id);
+            if covered.is_some() && covered >= meta.last_log_id {
+                return Ok(());
+            }
+            own.write(&meta, &table)?;
+            *own.current.lock() = Some(SnapshotOf::<RouteGroup, RouteTable> { meta, snapshot: table });
+            Ok(())
+        });
+        kept.await.map_err(io::Error::other)?
+    }
+
+    /// A crash leaves the old file or the new one, whole.
+    fn write(&self, meta: &RouteSnapshotMeta, table: &RouteTable) -> io::Result<()> {
+        let unfinished = self.dir.join(UNFINISHED_FILE);
+        let mut out = BufWriter::new(File::create(&unfinished)?);
+        snapshot::write(&mut out, meta, table)?;
+        out.flush()?;
+        out.get_ref().sync_all()?;
+        std::fs::rename(&unfinished, self.dir.join(FILE))?;
+        File::open(&self.dir)?.sync_all()
+    }
+}

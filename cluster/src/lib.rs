@@ -2,6 +2,7 @@
 //!
 //! | module       | what                                                            |
 //! |--------------|-----------------------------------------------------------------|
+//! | [`durable`]  | what every sled database needs from the file system            |
 //! | [`executor`] | what runs a task on the node that it was sent to                |
 //! | [`link`]     | connections between nodes: frames, lanes, sending and resending |
 //! | [`node_id`]  | names of nodes: a stable id, and an incarnation that each start raises |
@@ -10,6 +11,7 @@
 //! | [`task`]     | the one table of what a node can ask of another                 |
 //! | [`wire`]     | values to bytes and back, with a limit                          |
 
+pub mod durable;
 pub mod executor;
 pub mod link;
 pub mod node_id;

@@ -1,4 +1,4 @@
-//! PURE: values to bytes and back, the only calls of bincode between nodes.
+//! PURE: values to bytes and back, the only calls of bincode: between nodes, in logs and in the store.
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -21,7 +21,8 @@ async fn a_silent_peer_is_noticed_by_its_missing_heartbeats() {
     a.until_lane(&b, Lane::Routes, |lane| lane.version.is_some()).await;
     a.until(&b, |lane| lane.version.is_some()).await;
 
-    // Idle for longer than the allowed silence: heartbeats keep it.
+    // The idle time is what is tested, no wait for a condition: longer than the allowed silence, and heartbeats
+    // keep the connection.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let (tasks, routes) = (a.lane(&b, Lane::Tasks), a.lane(&b, Lane::Routes));
     assert!(tasks.version.is_some() && routes.version.is_some());

@@ -1,15 +1,14 @@
 //! The database of a log: opening, keys, flushing, removing in steps.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::Duration;
 
 use sled::{Batch, Db};
 
 use super::LogOptions;
-use crate::wire;
+use crate::{durable, wire};
 
 /// Version of the layout below.
 const FORMAT: u32 = 1;
@@ -28,9 +27,6 @@ const USED_FILE: &str = "log.used";
 
 /// Entries that are removed at one go: sled is slow at removing many, and appends wait meanwhile.
 const REMOVE_STEP: usize = 1_000;
-/// How often, and with which pause, the release of sled's file is awaited: five seconds in all.
-const RELEASE_TRIES: u32 = 1_000;
-const RELEASE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The database and its file.
 pub(super) struct Disk {
@@ -42,8 +38,11 @@ impl Disk {
     /// Opens or makes the database below `dir`; see [`super::LogStore::open`].
     pub(super) fn open(dir: &Path, options: LogOptions) -> io::Result<Self> {
         let path = dir.join(DIRECTORY);
-        std::fs::create_dir_all(&path)?;
-        await_release(&path)?;
+        durable::create_private(&path)?;
+        durable::await_release(&path.join(DATABASE_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(error.kind(), "another process has the log open"),
+            _ => error,
+        })?;
         let config = sled::Config::new()
             .path(&path)
             .cache_capacity(options.cache_bytes)
@@ -109,20 +108,6 @@ fn check_format(dir: &Path, disk: &Disk) -> io::Result<()> {
             File::open(dir)?.sync_all()
         }
     }
-}
-
-/// Waits for an earlier database of this process: threads of sled's own let go of its file a moment after it
-/// was closed.
-fn await_release(path: &Path) -> io::Result<()> {
-    let Ok(file) = File::open(path.join(DATABASE_FILE)) else { return Ok(()) };
-    for _ in 0..RELEASE_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::WouldBlock, "another process has the log open"))
 }
 
 pub(super) fn key(index: u64) -> [u8; 9] {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use althing_cluster::wire;
 use althing_proto::jid::BareJid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +12,6 @@ use sled::{Batch, IVec, Tree};
 
 use super::super::roster_rules::RosterHead;
 use super::super::{Account, Changed};
-use super::codec;
 use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, Reply, SetCredentials};
 use super::fault::Fault;
 use super::keys;
@@ -159,7 +159,7 @@ impl<'a> View<'a> {
     }
 
     fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
-        self.get(key)?.map(|value| codec::decode(&value).map_err(|error| Fault::row(key, &error))).transpose()
+        self.get(key)?.map(|value| wire::decode(&value).map_err(|error| Fault::row(key, &error))).transpose()
     }
 
     /// Up to `limit` keys that begin with `prefix`.
@@ -185,7 +185,7 @@ impl<'a> View<'a> {
 }
 
 fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) -> Result<(), Fault> {
-    let value = codec::encode(value).map_err(|error| Fault::row(&key, &error))?;
+    let value = wire::encode(value).map_err(|error| Fault::row(&key, &error))?;
     writes.push((key, Some(value.into())));
     Ok(())
 }

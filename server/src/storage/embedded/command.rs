@@ -10,7 +10,7 @@ use althing_proto::sasl::Credentials;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Account, Changed, RosterLimits};
-use super::codec::{self, CodecError};
+use althing_cluster::wire::{self, WireError};
 
 /// [`Command::CreateAccount`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,23 +105,23 @@ macro_rules! commands {
             /// The command as bytes: the tag as a big-endian u16, then the fields.
             ///
             /// # Errors
-            /// As [`codec::encode`].
-            pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
-                let body = match self { $(Command::$name(body) => codec::encode(body)?,)* };
+            /// As [`wire::encode`].
+            pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+                let body = match self { $(Command::$name(body) => wire::encode(body)?,)* };
                 Ok([&self.tag().to_be_bytes()[..], &body].concat())
             }
 
             /// Reads a command that takes all of `bytes`.
             ///
             /// # Errors
-            /// [`CodecError`] for a tag that this release does not know and for damaged fields.
-            pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+            /// [`WireError`] for a tag that this release does not know and for damaged fields.
+            pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
                 let (tag, body) = bytes
                     .split_first_chunk::<2>()
-                    .ok_or_else(|| CodecError::Malformed("no tag".to_owned()))?;
+                    .ok_or_else(|| WireError::Malformed("no tag".to_owned()))?;
                 match u16::from_be_bytes(*tag) {
-                    $($tag => codec::decode(body).map(Command::$name),)*
-                    other => Err(CodecError::Malformed(format!("unknown command {other}"))),
+                    $($tag => wire::decode(body).map(Command::$name),)*
+                    other => Err(WireError::Malformed(format!("unknown command {other}"))),
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::StorageError;
-use super::codec::CodecError;
+use althing_cluster::wire::WireError;
 
 /// A failure of sled, or a row that does not decode.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// The row at `key` did not decode.
-    pub(super) fn row(key: &[u8], error: &CodecError) -> Self {
+    pub(super) fn row(key: &[u8], error: &WireError) -> Self {
         Fault::Row(format!("the row {:?} does not decode ({error})", String::from_utf8_lossy(key)))
     }
 

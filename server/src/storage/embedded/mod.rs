@@ -8,11 +8,9 @@
 //! | `reader`    | the threads that read                                                        |
 //! | `rows`      | the opened database                                                          |
 //! | `keys`      | every tree and key                                                           |
-//! | [`codec`]   | values to bytes and back                                                     |
 //!
 //! sled is never called from the caller's thread: it may stall for many milliseconds.
 
-pub mod codec;
 pub mod command;
 
 mod apply;

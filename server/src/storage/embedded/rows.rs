@@ -2,12 +2,11 @@
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
+use althing_cluster::{durable, wire};
 use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterItem;
 use parking_lot::RwLock;
@@ -17,11 +16,7 @@ use sled::{Batch, Db, IVec, Tree};
 use super::super::roster_rules::RosterHead;
 use super::super::{Account, Roster, StorageError};
 use super::fault::Fault;
-use super::{EmbeddedOptions, codec, keys, writer};
-
-/// How often, and with which pause, the release of sled's file is awaited: five seconds in all.
-const RELEASE_TRIES: u32 = 1_000;
-const RELEASE_PAUSE: Duration = Duration::from_millis(5);
+use super::{EmbeddedOptions, keys, writer};
 
 /// The database of one data directory.
 pub(super) struct Rows {
@@ -43,10 +38,14 @@ impl Rows {
     pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
         let path = dir.join(keys::DIRECTORY);
         // For the owner's eyes only: the keys in it would let anybody else log in.
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&path).map_err(|error| io(&path, "create", &error))?;
+        durable::create_private(&path).map_err(|error| io(&path, "create", &error))?;
         let lock = lock(dir, &path)?;
-        await_release(&path)?;
+        // Another process cannot be the cause of a wait: it would hold the lock file too.
+        let name = path.join(keys::DATABASE_FILE);
+        durable::await_release(&name).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StorageError::Locked { path: path.clone() },
+            _ => io(&name, "lock", &error),
+        })?;
         let (db, tree) = guarded(&path, "open", || {
             // No flusher of sled's own: an answer is given only after the writer's flush.
             let config =
@@ -251,7 +250,7 @@ impl Rows {
 }
 
 fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Fault> {
-    codec::decode(value).map_err(|error| Fault::row(key, &error))
+    wire::decode(value).map_err(|error| Fault::row(key, &error))
 }
 
 fn io(path: &Path, what: &'static str, error: &std::io::Error) -> StorageError {
@@ -284,21 +283,6 @@ fn sync_directories(dir: &Path, path: &Path) -> Result<File, StorageError> {
     }
     let name = path.join(keys::DATABASE_FILE);
     File::options().read(true).write(true).open(&name).map_err(|error| io(&name, "open", &error))
-}
-
-/// Waits for an earlier database of this process: threads of sled's own let go of its file a moment
-/// after it was closed. Another process cannot be the cause, it would hold the lock file too.
-fn await_release(path: &Path) -> Result<(), StorageError> {
-    let name = path.join(keys::DATABASE_FILE);
-    let Ok(file) = File::open(&name) else { return Ok(()) };
-    for _ in 0..RELEASE_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(RELEASE_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(io(&name, "lock", &error)),
-        }
-    }
-    Err(StorageError::Locked { path: path.to_owned() })
 }
 
 /// Runs a step of opening. On damaged files sled panics as often as it returns an error; the operator

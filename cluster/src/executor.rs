@@ -13,7 +13,7 @@ use crate::task::{ClusterTask, TaskReply};
 pub struct TaskSource {
     /// The node.
     pub node: NodeId,
-    /// Which start of it. The executor refuses one that its route table has declared down.
+    /// Which start of it sent the task. The executor refuses one that its route table has declared down.
     pub incarnation: Incarnation,
     /// The index up to which the sender had applied the route log. The executor waits until its own table has
     /// it, so that it does not miss a session that the sender knows of.

@@ -6,7 +6,7 @@
 //!
 //! Numbers 7, 8 and 10 are kept for taking over a stream, answering an IQ and clearing a cache.
 
-use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -194,7 +194,7 @@ cluster_tasks! {
     6 PushRosterItem {
         /// The account.
         account: BareJid,
-        /// The item, as XML.
+        /// What changed, in the server's own form.
         item: Bytes,
     } -> u64, since 1, InOrder;
 
@@ -212,6 +212,33 @@ cluster_tasks! {
         /// What to write.
         command: Bytes,
     } -> Bytes, since 1, Aside;
+
+    /// Asks the account's sessions on the node for their presence. Replies how many were asked.
+    13 ProbeAccount {
+        /// The account.
+        account: BareJid,
+        /// Who asks.
+        from: Jid,
+    } -> u64, since 1, InOrder;
+
+    /// Hands a stanza to a class of the account's sessions on the node. Replies how many sessions saw it.
+    14 DeliverToAccount {
+        /// The account.
+        account: BareJid,
+        /// Which sessions it is for.
+        audience: TaskAudience,
+        /// The stanza, whole and with all its namespaces.
+        xml: Bytes,
+    } -> u64, since 1, InOrder;
+}
+
+/// Which sessions of an account a stanza is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskAudience {
+    /// Those that are available.
+    Available,
+    /// Those that asked for the roster (RFC 6121 §2.2: "interested resources").
+    Interested,
 }
 
 /// Whether a task met the session that it was for. New cases are added at the end.
@@ -224,6 +251,8 @@ pub enum SessionFound {
         /// The index up to which the node that answers has applied the route log.
         applied: u64,
     },
+    /// It was there, and the task is done; but its client reads too slowly: the sender is to slow down.
+    Slowly,
 }
 
 /// What a session is like: the reply to [`DescribeSession`].
@@ -275,6 +304,15 @@ mod tests {
             ("0009", NodeStats {}.into()),
             ("000b043c612f3e", ReadStore { query: xml() }.into()),
             ("000c043c612f3e", WriteStore { command: xml() }.into()),
+            (
+                "000d036a406403624063",
+                ProbeAccount { account: jid().to_bare(), from: Jid::new("b@c").unwrap() }.into(),
+            ),
+            (
+                "000e036a406401043c612f3e",
+                DeliverToAccount { account: jid().to_bare(), audience: TaskAudience::Interested, xml: xml() }
+                    .into(),
+            ),
         ]
     }
 
@@ -290,6 +328,7 @@ mod tests {
         vec![
             ("000100", TaskReply::DeliverStanza(SessionFound::Done)),
             ("00010109", TaskReply::DeliverStanza(SessionFound::NoSession { applied: 9 })),
+            ("000102", TaskReply::DeliverStanza(SessionFound::Slowly)),
             ("000203", TaskReply::FanOutPresence(3)),
             ("000303", TaskReply::BroadcastLocal(3)),
             ("000400", TaskReply::ReplaceSession(SessionFound::Done)),
@@ -299,6 +338,8 @@ mod tests {
             ("0009050607", TaskReply::NodeStats(numbers)),
             ("000b0178", TaskReply::ReadStore(Bytes::from_static(b"x"))),
             ("000c0178", TaskReply::WriteStore(Bytes::from_static(b"x"))),
+            ("000d03", TaskReply::ProbeAccount(3)),
+            ("000e03", TaskReply::DeliverToAccount(3)),
         ]
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use althing_cluster::lease::Lease;
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{LocalRoutes, Routes};
 use althing_proto::jid::DomainPart;
@@ -47,8 +48,12 @@ pub struct NodeContext {
     pub config: Config,
     /// Durable data.
     pub storage: Storage,
+    /// This node's id.
+    pub node_id: NodeId,
     /// Who is where.
     pub routes: Arc<dyn Routes>,
+    /// Whether this node may act now.
+    pub lease: Lease,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
     /// The modules, in order.
@@ -113,7 +118,9 @@ impl NodeContext {
     pub(crate) fn for_tests() -> Self {
         let config = Config::default();
         NodeContext {
+            node_id: NodeId::new(1),
             routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
+            lease: Lease::always(),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
@@ -164,8 +171,11 @@ impl Node {
         let storage = open_storage(&config)?.metered(&metrics);
         let tls = load_tls(&config, &metrics, &health)?;
         let identity = Identity::load_or_create(&config)?;
+        let node_id = NodeId::new(identity.node_id);
         let context = Arc::new(NodeContext {
-            routes: Arc::new(LocalRoutes::new(NodeId::new(identity.node_id), Incarnation(1))),
+            node_id,
+            routes: Arc::new(LocalRoutes::new(node_id, Incarnation(1))),
+            lease: Lease::always(),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics,

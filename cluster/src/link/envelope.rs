@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::executor::TaskRefusal;
 use crate::link::error::LinkError;
+use crate::node_id::Incarnation;
 use crate::task::ClusterTask;
 use crate::wire::{self, WireError};
 
@@ -12,24 +13,27 @@ const DONE: u8 = 0;
 /// First byte of a reply that holds a [`TaskRefusal`].
 const REFUSED: u8 = 1;
 
-/// The index that the sender has applied, then the task.
-pub(crate) fn task_body(applied: u64, task: &[u8]) -> Bytes {
-    let mut body = BytesMut::with_capacity(8 + task.len());
+/// Under which incarnation the sender sent it, the index that the sender had applied, then the task.
+pub(crate) fn task_body(incarnation: Incarnation, applied: u64, task: &[u8]) -> Bytes {
+    let mut body = BytesMut::with_capacity(16 + task.len());
+    body.put_u64(incarnation.0);
     body.put_u64(applied);
     body.put_slice(task);
     body.freeze()
 }
 
 /// What [`task_body`] made. A task that cannot be read still has its place in the order, and an answer.
-pub(crate) fn read_task(body: &[u8]) -> (u64, Result<ClusterTask, TaskRefusal>) {
-    let Some((applied, task)) = body.split_first_chunk::<8>() else {
-        return (0, Err(TaskRefusal::Malformed("too short".to_owned())));
+pub(crate) fn read_task(body: &[u8]) -> (Incarnation, u64, Result<ClusterTask, TaskRefusal>) {
+    let head = body.split_first_chunk::<8>();
+    let head = head.and_then(|(incarnation, rest)| Some((incarnation, rest.split_first_chunk::<8>()?)));
+    let Some((incarnation, (applied, task))) = head else {
+        return (Incarnation(0), 0, Err(TaskRefusal::Malformed("too short".to_owned())));
     };
     let task = ClusterTask::decode(task).map_err(|error| match error {
         WireError::UnknownKind(kind) => TaskRefusal::Unknown(kind),
         other => TaskRefusal::Malformed(other.to_string()),
     });
-    (u64::from_be_bytes(*applied), task)
+    (Incarnation(u64::from_be_bytes(*incarnation)), u64::from_be_bytes(*applied), task)
 }
 
 /// The body of a reply; a reply above `limit` bytes becomes a refusal, which always fits.
@@ -72,7 +76,8 @@ mod tests {
     #[test]
     fn tasks_and_replies_come_back() {
         let task = ClusterTask::from(NodeStats {});
-        assert_eq!(read_task(&task_body(7, &task.encode().unwrap())), (7, Ok(task)));
+        let body = task_body(Incarnation(3), 7, &task.encode().unwrap());
+        assert_eq!(read_task(&body), (Incarnation(3), 7, Ok(task)));
         let reply = Bytes::from_static(b"abc");
         assert_eq!(read_reply(reply_body(Ok(reply.clone()), 100)), Ok(reply));
         let no = TaskRefusal::Suspended;
@@ -81,9 +86,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_answer_too() {
-        assert_eq!(read_task(&task_body(7, &[0x12, 0x34])), (7, Err(TaskRefusal::Unknown(0x1234))));
-        assert!(matches!(read_task(b"short"), (0, Err(TaskRefusal::Malformed(_)))));
-        assert!(matches!(read_task(&task_body(7, b"\0\x01")), (7, Err(TaskRefusal::Malformed(_)))));
+        let first = Incarnation(1);
+        assert_eq!(read_task(&task_body(first, 7, &[0x12, 0x34])).2, Err(TaskRefusal::Unknown(0x1234)));
+        assert!(matches!(read_task(b"short").2, Err(TaskRefusal::Malformed(_))));
+        assert!(matches!(read_task(&task_body(first, 7, b"\0\x01")).2, Err(TaskRefusal::Malformed(_))));
         assert!(read_reply(Bytes::new()).is_err());
         assert!(read_reply(Bytes::from_static(&[9])).is_err());
         assert!(read_reply(Bytes::from_static(&[REFUSED, 99])).is_err());

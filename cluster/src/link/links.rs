@@ -30,7 +30,8 @@ use crate::wire::WireError;
 /// All links of one node. Dropping it closes them.
 pub struct Links {
     node: NodeId,
-    incarnation: Incarnation,
+    /// Under which tasks are sent: that of the process, until it comes back as another.
+    incarnation: AtomicU64,
     limits: LinkLimits,
     applied: AtomicU64,
     /// Sequence numbers begin above this: a peer that was down and is back must not take new tasks for old ones.
@@ -75,7 +76,7 @@ impl Links {
     fn new(node: NodeId, incarnation: Incarnation, limits: LinkLimits, runner: Runner) -> Self {
         Links {
             node,
-            incarnation,
+            incarnation: AtomicU64::new(incarnation.0),
             limits,
             applied: AtomicU64::new(0),
             floor: AtomicU64::new(0),
@@ -136,12 +137,29 @@ impl Links {
         let Some(line) = peer.line(Lane::Tasks) else { return Vec::new() };
         let left = line.close();
         self.floor.fetch_max(line.next(), Ordering::SeqCst);
-        left.iter().filter_map(|body| read_task(body).1.ok()).collect()
+        left.iter().filter_map(|body| read_task(body).2.ok()).collect()
     }
 
     /// Notes up to which index this node has applied the route log; every task tells.
     pub fn set_applied(&self, index: u64) {
         self.applied.fetch_max(index, Ordering::SeqCst);
+    }
+
+    /// From now on this node acts under that incarnation: later than the one before.
+    pub fn set_incarnation(&self, incarnation: Incarnation) {
+        self.incarnation.fetch_max(incarnation.0, Ordering::SeqCst);
+    }
+
+    /// The incarnation under which this node acts.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation.load(Ordering::SeqCst))
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// The peers that are dialed.
@@ -237,7 +255,7 @@ impl Links {
     }
 
     fn body(&self, task: &ClusterTask) -> Result<Bytes, LinkError> {
-        Ok(task_body(self.applied.load(Ordering::SeqCst), &task.encode()?))
+        Ok(task_body(self.incarnation(), self.applied.load(Ordering::SeqCst), &task.encode()?))
     }
 
     fn job(
@@ -246,7 +264,7 @@ impl Links {
         waiter: Option<oneshot::Sender<Result<TaskReply, crate::executor::TaskRefusal>>>,
     ) -> Job {
         let applied = self.applied.load(Ordering::SeqCst);
-        let source = TaskSource { node: self.node, incarnation: self.incarnation, applied };
+        let source = TaskSource { node: self.node, incarnation: self.incarnation(), applied };
         Job { source, task: Ok(task), done: Done::Local(waiter) }
     }
 

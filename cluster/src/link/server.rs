@@ -236,13 +236,13 @@ impl Accepted<'_> {
     }
 
     async fn take_task(&self, frame: Frame) {
-        let (applied, task) = read_task(&frame.body);
+        let (incarnation, applied, task) = read_task(&frame.body);
         let sender = self.sender;
         let wants_reply = frame.kind == FrameKind::Request;
         let run = task.as_ref().map_or(Run::InOrder, |task| task.kind().run());
         let in_order = run == Run::InOrder || !wants_reply;
         let number = frame.id;
-        let source = TaskSource { node: sender.node, incarnation: sender.incarnation, applied };
+        let source = TaskSource { node: sender.node, incarnation, applied };
         let done = Done::Remote { sender: sender.clone(), number, wants_reply, in_order };
         let job = Job { source, task, done };
         if in_order {

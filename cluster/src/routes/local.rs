@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 use althing_proto::jid::{BareJid, FullJid};
 
 use super::command::{Bind, NodeUp, Priority, RouteCommand, RouteReply, Unbind};
-use super::table::{BindIndex, Route, RouteTable};
+use super::table::{BindIndex, NodeState, Route, RouteTable};
 use super::{Bound, RouteError, Routes};
 use crate::node_id::{Incarnation, NodeId};
 
@@ -73,7 +73,23 @@ impl Routes for LocalRoutes {
         self.state.read().1.locate_account(jid).iter().map(|(_, route)| *route).collect()
     }
 
+    fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
+        self.state.read().1.locate_account(jid).iter().for_each(|(full, route)| see(full, route));
+    }
+
     fn sessions(&self) -> usize {
         self.state.read().1.sessions()
+    }
+
+    fn applied(&self) -> u64 {
+        self.state.read().0
+    }
+
+    async fn wait_for(&self, index: u64) -> bool {
+        self.applied() >= index
+    }
+
+    fn node_state(&self, node: NodeId) -> Option<NodeState> {
+        self.state.read().1.node(node)
     }
 }

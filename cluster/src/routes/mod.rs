@@ -12,6 +12,8 @@ use async_trait::async_trait;
 
 use althing_proto::jid::{BareJid, FullJid};
 
+use crate::node_id::NodeId;
+
 pub use command::{RouteBatch, RouteCommand, RouteReplies, RouteReply};
 pub use local::LocalRoutes;
 pub use table::{BindIndex, NodeState, Route, RouteTable};
@@ -70,6 +72,32 @@ pub trait Routes: Send + Sync {
     /// Where all sessions of an account are, in the order of their binds.
     fn locate_account(&self, jid: &BareJid) -> Vec<Route>;
 
+    /// Shows all sessions of an account to `see`, in the order of their binds, without a copy. `see` is called
+    /// under a lock: it must not ask the table for anything.
+    fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route));
+
     /// How many sessions the table holds.
     fn sessions(&self) -> usize;
+
+    /// The index of the last log entry that this node has applied.
+    fn applied(&self) -> u64;
+
+    /// Waits until this node has applied the entry at `index`. `false` if it never will. The caller sets the
+    /// deadline.
+    async fn wait_for(&self, index: u64) -> bool;
+
+    /// What the table knows of a node; `None` if it was never up.
+    fn node_state(&self, node: NodeId) -> Option<NodeState>;
+}
+
+/// Sessions that the end of a node, or of an earlier start of it, has ended. Every node gets the same, each once,
+/// in the order of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The index of the entry.
+    pub index: u64,
+    /// The node.
+    pub node: NodeId,
+    /// The sessions, in the order of their binds.
+    pub sessions: Vec<(FullJid, Route)>,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
-use althing_cluster::routes::{BindIndex, Bound, LocalRoutes, Route, RouteError, Routes};
+use althing_cluster::routes::{BindIndex, Bound, LocalRoutes, NodeState, Route, RouteError, Routes};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamCondition;
@@ -68,6 +68,22 @@ impl Routes for SlowFirst {
 
     fn locate(&self, jid: &FullJid) -> Option<Route> {
         self.0.locate(jid)
+    }
+
+    fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
+        self.0.visit_account(jid, see);
+    }
+
+    fn applied(&self) -> u64 {
+        self.0.applied()
+    }
+
+    async fn wait_for(&self, index: u64) -> bool {
+        self.0.wait_for(index).await
+    }
+
+    fn node_state(&self, node: NodeId) -> Option<NodeState> {
+        self.0.node_state(node)
     }
 
     fn locate_account(&self, jid: &BareJid) -> Vec<Route> {

@@ -7,6 +7,7 @@
 //! | [`lease`]    | whether this node may act                                       |
 //! | [`link`]     | connections between nodes: frames, lanes, sending and resending |
 //! | [`node_id`]  | names of nodes: a stable id, and an incarnation that each start raises |
+//! | [`origin`]   | how a group does what it is asked once                          |
 //! | [`raft`]     | what orders the commands of all nodes: the log and the state of the groups |
 //! | [`routes`]   | the route table, and the strategies that keep it                |
 //! | [`store_log`] | the seam between the store group and its rows                  |
@@ -18,6 +19,7 @@ pub mod executor;
 pub mod lease;
 pub mod link;
 pub mod node_id;
+pub mod origin;
 pub mod raft;
 pub mod routes;
 pub mod store_log;

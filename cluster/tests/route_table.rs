@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_cluster::origin::Origin;
 use althing_cluster::routes::command::{
     Bind, Detach, Expire, Move, NodeDown, NodeUp, Priority, RouteBatch, RouteCommand, RouteReply, Unbind,
 };
-use althing_cluster::routes::{BindIndex, NodeState, Route, RouteTable};
+use althing_cluster::routes::{AppliedBatch, BindIndex, NodeState, Route, RouteEvent, RouteTable};
 use althing_cluster::wire;
 use althing_proto::jid::{BareJid, FullJid};
 use proptest::prelude::*;
@@ -122,6 +123,33 @@ fn choices() -> impl Strategy<Value = Vec<Choice>> {
     prop::collection::vec((0..16_u8, 0..4_u8, 1..3_u64, 1..3_u64, 0..12_u64), 0..4)
 }
 
+/// The replies as a batch gives them.
+fn without_lists(replies: &[RouteReply]) -> Vec<RouteReply> {
+    let without = |reply: &RouteReply| match reply {
+        RouteReply::Ended(_) => RouteReply::Ended(Vec::new()),
+        other => other.clone(),
+    };
+    replies.iter().map(without).collect()
+}
+
+/// What the replies say has ended.
+fn lists(replies: &[RouteReply]) -> Vec<Vec<(FullJid, Route)>> {
+    let list = |reply: &RouteReply| match reply {
+        RouteReply::Ended(sessions) => Some(sessions.clone()),
+        _ => None,
+    };
+    replies.iter().filter_map(list).collect()
+}
+
+/// What the events say has ended.
+fn ended(events: &[RouteEvent]) -> Vec<Vec<(FullJid, Route)>> {
+    let list = |event: &RouteEvent| match event {
+        RouteEvent::Ended(ended) => Some(ended.sessions.clone()),
+        RouteEvent::Displaced { .. } => None,
+    };
+    events.iter().filter_map(list).collect()
+}
+
 proptest! {
     /// Promise 1 on one table: each full JID has one owner, the same as by the naive rules, after every
     /// entry, through the codec and on a table restored from another.
@@ -137,8 +165,14 @@ proptest! {
                 expected.push(model.apply(at, command(at, choice)));
             }
             let bytes = wire::encode(&RouteBatch::new(commands).unwrap()).unwrap();
-            let replies = table.apply_batch(log_index, wire::decode(&bytes).unwrap());
-            prop_assert_eq!(&replies.0, &expected);
+            let batch: RouteBatch = wire::decode(&bytes).unwrap();
+            let origin = Origin { node: NodeId::new(9), start: Incarnation(1), number: log_index };
+            let applied = table.apply_batch(log_index, batch.clone().of(origin));
+            prop_assert_eq!(&applied.replies.0, &without_lists(&expected));
+            prop_assert_eq!(ended(&applied.events), lists(&expected));
+            // Proposed twice, done once.
+            let again = table.apply_batch(log_index + 1_000, batch.of(origin));
+            prop_assert_eq!(again, AppliedBatch { replies: applied.replies, events: Vec::new() });
 
             prop_assert_eq!(table.sessions(), model.sessions.len());
             prop_assert_eq!(table.routes().count(), model.sessions.len());
@@ -155,7 +189,7 @@ proptest! {
                 prop_assert_eq!(table.node(*node), Some(state(*incarnation)));
             }
             if log_index.is_multiple_of(16) {
-                table = RouteTable::restore(table.nodes().clone(), model.sessions.clone()).unwrap();
+                table = RouteTable::restore(table.nodes().clone(), table.answered().clone(), model.sessions.clone()).unwrap();
             }
         }
     }

@@ -1,6 +1,6 @@
 //! PURE: a snapshot of the route table as bytes, for the file and for a newcomer.
 //!
-//! A version byte, then frames of length (big-endian u32) and value: what the snapshot covers, the nodes, then
+//! A version byte, then frames of length (big-endian u32) and value: what the snapshot covers, the nodes, the last answer to each, then
 //! the routes in the order of their binds, in parts; a part without routes is the end. Tables with the same
 //! content have the same bytes.
 
@@ -32,6 +32,7 @@ pub fn write(out: &mut impl Write, meta: &RouteSnapshotMeta, table: &RouteTable)
     out.write_all(&[VERSION])?;
     frame(out, meta)?;
     frame(out, table.nodes())?;
+    frame(out, table.answered())?;
     let mut routes: Vec<_> = table.routes().collect();
     routes.sort_unstable_by_key(|(_, route)| route.index);
     for part in routes.chunks(PART) {
@@ -52,6 +53,7 @@ pub fn read(input: &mut impl Read) -> io::Result<(RouteSnapshotMeta, RouteTable)
     }
     let meta = unframe(input)?;
     let nodes = unframe(input)?;
+    let answered = unframe(input)?;
     let mut routes: Vec<(FullJid, Route)> = Vec::new();
     loop {
         let part: Vec<_> = unframe(input)?;
@@ -63,7 +65,8 @@ pub fn read(input: &mut impl Read) -> io::Result<(RouteSnapshotMeta, RouteTable)
     if input.read(&mut version)? > 0 {
         return Err(invalid("bytes are left over".to_owned()));
     }
-    let table = RouteTable::restore(nodes, routes).map_err(|jid| invalid(format!("{jid} is there twice")))?;
+    let table = RouteTable::restore(nodes, answered, routes)
+        .map_err(|jid| invalid(format!("{jid} is there twice")))?;
     Ok((meta, table))
 }
 

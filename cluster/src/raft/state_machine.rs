@@ -2,6 +2,7 @@
 //!
 //! The table lives in memory. A restarted node begins with its last snapshot and applies the log after it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,11 +14,12 @@ use openraft::alias::{LogIdOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::snapshot::{self, RouteSnapshotMeta};
 use super::types::RouteGroup;
-use crate::routes::{Route, RouteReplies, RouteTable};
+use crate::node_id::NodeId;
+use crate::routes::{AppliedBatch, Ended, NodeState, Route, RouteEvent, RouteTable};
 
 /// The file of the last snapshot, and the one that is being written.
 const FILE: &str = "routes.snapshot";
@@ -50,6 +52,17 @@ impl AppliedRoutes {
         self.state.read().table.locate_account(jid).iter().map(|(_, route)| *route).collect()
     }
 
+    /// Shows all sessions of an account, in the order of their binds.
+    pub fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
+        self.state.read().table.locate_account(jid).iter().for_each(|(full, route)| see(full, route));
+    }
+
+    /// What the table knows of a node; `None` if it was never up.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<NodeState> {
+        self.state.read().table.node(node)
+    }
+
     /// How many sessions the table holds.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -80,6 +93,9 @@ pub struct RouteStateMachine {
     state: Arc<RwLock<Applied>>,
     index: watch::Sender<u64>,
     snapshots: Arc<Snapshots>,
+    /// Where events go. It has no bound: an entry that cannot be told would leave the sessions of this node out of
+    /// step with the table. What it holds is bounded by the table.
+    events: Option<mpsc::UnboundedSender<RouteEvent>>,
 }
 
 impl RouteStateMachine {
@@ -89,13 +105,50 @@ impl RouteStateMachine {
     /// What the file system reports; [`io::ErrorKind::InvalidData`] for a damaged snapshot.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let snapshots = Arc::new(Snapshots::open(dir)?);
-        Ok(RouteStateMachine { state: Arc::default(), index: watch::Sender::new(0), snapshots })
+        Ok(RouteStateMachine { state: Arc::default(), index: watch::Sender::new(0), snapshots, events: None })
+    }
+
+    /// What applying entries brings about from now on, in the order of the log.
+    #[must_use]
+    pub fn events(&mut self) -> mpsc::UnboundedReceiver<RouteEvent> {
+        let (sender, events) = mpsc::unbounded_channel();
+        self.events = Some(sender);
+        events
+    }
+
+    fn tell(&self, events: impl IntoIterator<Item = RouteEvent>) {
+        if let Some(sender) = &self.events {
+            for event in events {
+                // Nobody listens any more: the node stops.
+                let _ = sender.send(event);
+            }
+        }
     }
 
     /// The table, for readers.
     #[must_use]
     pub fn routes(&self) -> AppliedRoutes {
         AppliedRoutes { state: self.state.clone(), index: self.index.subscribe() }
+    }
+}
+
+impl RouteStateMachine {
+    /// What happened in the entries that a snapshot stands for, as far as the two tables tell: sessions that are no
+    /// longer there have ended, one way or the other.
+    fn skipped(&self, before: &RouteTable, index: u64) -> Vec<RouteEvent> {
+        let state = self.state.read();
+        let mut ended: BTreeMap<NodeId, Vec<(FullJid, Route)>> = BTreeMap::new();
+        let mut events = Vec::new();
+        for (jid, route) in before.routes() {
+            match state.table.locate(jid) {
+                Some(now) if now.index == route.index => {}
+                Some(_) => events.push(RouteEvent::Displaced { jid: jid.clone(), route: *route }),
+                None => ended.entry(route.node).or_default().push((jid.clone(), *route)),
+            }
+        }
+        let ended = ended.into_iter().map(|(node, sessions)| Ended { index, node, sessions });
+        events.extend(ended.map(RouteEvent::Ended));
+        events
     }
 }
 
@@ -116,19 +169,20 @@ impl RaftStateMachine<RouteGroup> for RouteStateMachine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let id = entry.log_id;
-            let replies = {
+            let AppliedBatch { replies, events } = {
                 let mut state = self.state.write();
                 state.last = Some(id);
                 match entry.payload {
-                    EntryPayload::Blank => RouteReplies::default(),
+                    EntryPayload::Blank => AppliedBatch::default(),
                     EntryPayload::Normal(batch) => state.table.apply_batch(id.index, batch),
                     EntryPayload::Membership(membership) => {
                         state.membership = StoredMembershipOf::<RouteGroup>::new(Some(id), membership);
-                        RouteReplies::default()
+                        AppliedBatch::default()
                     }
                 }
             };
             self.index.send_replace(id.index);
+            self.tell(events);
             if let Some(responder) = responder {
                 responder.send(replies);
             }
@@ -142,9 +196,12 @@ impl RaftStateMachine<RouteGroup> for RouteStateMachine {
 
     async fn install_snapshot(&mut self, meta: &RouteSnapshotMeta, table: RouteTable) -> io::Result<()> {
         self.snapshots.keep(meta.clone(), table.clone()).await?;
-        *self.state.write() =
-            Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), table };
-        self.index.send_replace(meta.last_log_id.map_or(0, |id| id.index));
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        let now = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), table };
+        let before = std::mem::replace(&mut *self.state.write(), now);
+        self.index.send_replace(index);
+        let lost = self.skipped(&before.table, index);
+        self.tell(lost);
         Ok(())
     }
 

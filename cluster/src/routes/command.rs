@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{BindIndex, Route};
 use crate::node_id::{Incarnation, NodeId};
+use crate::origin::Origin;
 
 /// Most commands of one batch. [`BindIndex`] keeps that many apart.
 pub const MAX_BATCH: usize = 4_096;
@@ -216,8 +217,10 @@ impl<'de> Deserialize<'de> for RouteCommand {
 
 /// Commands that share one log entry: applied in their order, each with a reply of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(transparent)]
-pub struct RouteBatch(Vec<RouteCommand>);
+pub struct RouteBatch {
+    origin: Option<Origin>,
+    commands: Vec<RouteCommand>,
+}
 
 /// Why commands cannot share a log entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -244,34 +247,46 @@ impl RouteBatch {
                 return Err(BatchError::UnstableAddress(jid.clone()));
             }
         }
-        Ok(RouteBatch(commands))
+        Ok(RouteBatch { origin: None, commands })
+    }
+
+    /// The same batch under a number, so that it is done once however often it is proposed.
+    #[must_use]
+    pub fn of(self, origin: Origin) -> Self {
+        RouteBatch { origin: Some(origin), ..self }
+    }
+
+    /// Where the batch comes from; `None` if it is proposed only once.
+    #[must_use]
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin
     }
 
     /// The commands, in order.
     #[must_use]
     pub fn into_commands(self) -> Vec<RouteCommand> {
-        self.0
+        self.commands
     }
 
     /// How many commands there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.commands.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.commands.is_empty()
     }
 }
 
 impl<'de> Deserialize<'de> for RouteBatch {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let commands = Vec::deserialize(deserializer)?;
+        let (origin, commands) = <(Option<Origin>, Vec<RouteCommand>)>::deserialize(deserializer)?;
         match commands.len() {
             // Each address has just been parsed.
-            0..=MAX_BATCH => Ok(RouteBatch(commands)),
+            0..=MAX_BATCH => Ok(RouteBatch { origin, commands }),
             many => Err(serde::de::Error::custom(BatchError::TooLarge(many))),
         }
     }
@@ -279,7 +294,7 @@ impl<'de> Deserialize<'de> for RouteBatch {
 
 impl fmt::Display for RouteBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
+        match self.commands.as_slice() {
             [command] => f.write_str(command.name()),
             commands => write!(f, "{} route commands", commands.len()),
         }
@@ -305,7 +320,8 @@ pub enum RouteReply {
     },
     /// The change is done.
     Changed,
-    /// What the change of a node has ended, in the order of the binds.
+    /// The change of a node is done. What it has ended, in the order of the binds; empty in the replies of a
+    /// batch, which tells it by [`RouteEvent`](super::RouteEvent).
     Ended(Vec<(FullJid, Route)>),
     /// The command names a bind, an expiry or a start of a node that is not the one in force: nothing was
     /// changed.
@@ -353,11 +369,15 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_its_commands_behind_their_number() {
+    fn a_batch_is_its_origin_then_its_commands_behind_their_number() {
         let commands: Vec<_> = samples().into_iter().map(|(_, command)| command).collect();
         let batch = RouteBatch::new(commands.clone()).unwrap();
         let bytes = wire::encode(&batch).unwrap();
-        assert_eq!(usize::from(bytes[0]), commands.len());
+        assert_eq!((bytes[0], usize::from(bytes[1])), (0, commands.len()));
+        assert_eq!(wire::decode::<RouteBatch>(&bytes), Ok(batch.clone()));
+        let batch = batch.of(Origin { node: NodeId::new(5), start: Incarnation(2), number: 7 });
+        let bytes = wire::encode(&batch).unwrap();
+        assert_eq!(bytes[..5], [1, 5, 2, 7, 9]);
         assert_eq!(wire::decode::<RouteBatch>(&bytes), Ok(batch));
     }
 
@@ -387,6 +407,6 @@ mod tests {
         let one: RouteCommand = NodeUp { node: NodeId::new(1), incarnation: Incarnation(1) }.into();
         let many = vec![one; MAX_BATCH + 1];
         assert_eq!(RouteBatch::new(many.clone()), Err(BatchError::TooLarge(MAX_BATCH + 1)));
-        assert!(wire::decode::<RouteBatch>(&wire::encode(&many).unwrap()).is_err());
+        assert!(wire::decode::<RouteBatch>(&wire::encode(&(None::<Origin>, many)).unwrap()).is_err());
     }
 }

@@ -4,6 +4,7 @@
 //! holds the same table. A [`Routes`] strategy decides who orders the commands: [`local::LocalRoutes`]
 //! does it alone, for a single node.
 
+pub mod batch;
 pub mod command;
 pub mod local;
 pub mod table;
@@ -14,6 +15,7 @@ use althing_proto::jid::{BareJid, FullJid};
 
 use crate::node_id::NodeId;
 
+pub use batch::AppliedBatch;
 pub use command::{RouteBatch, RouteCommand, RouteReplies, RouteReply};
 pub use local::LocalRoutes;
 pub use table::{BindIndex, NodeState, Route, RouteTable};
@@ -88,6 +90,20 @@ pub trait Routes: Send + Sync {
 
     /// What the table knows of a node; `None` if it was never up.
     fn node_state(&self, node: NodeId) -> Option<NodeState>;
+}
+
+/// What applying an entry has brought about beside its replies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteEvent {
+    /// A node, or an earlier start of it, is over.
+    Ended(Ended),
+    /// A later bind has taken a session's address.
+    Displaced {
+        /// The address.
+        jid: FullJid,
+        /// The session that it has ended.
+        route: Route,
+    },
 }
 
 /// Sessions that the end of a node, or of an earlier start of it, has ended. Every node gets the same, each once,

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use althing_proto::jid::{BareJid, FullJid};
 
 use super::command::{
-    Bind, Detach, Expire, MAX_BATCH, Millis, Move, NodeDown, NodeUp, Priority, RouteBatch, RouteCommand,
-    RouteReplies, RouteReply, Unbind,
+    Bind, Detach, Expire, MAX_BATCH, Millis, Move, NodeDown, NodeUp, Priority, RouteCommand, RouteReplies,
+    RouteReply, Unbind,
 };
 use crate::node_id::{Incarnation, NodeId};
+use crate::origin::Answered;
 
 /// The parts that a frozen copy shares with the table, until one of them changes. So many that copying one
 /// of a table of a million sessions takes a fraction of a millisecond.
@@ -94,6 +95,7 @@ pub struct RouteTable {
     /// Says which shard an account is in. Differs from replica to replica; nothing that shows does.
     hasher: RandomState,
     nodes: BTreeMap<NodeId, NodeState>,
+    pub(super) answered: Answered<RouteReplies>,
     sessions: usize,
 }
 
@@ -103,18 +105,17 @@ impl Default for RouteTable {
             shards: vec![Arc::default(); SHARDS].into(),
             hasher: RandomState::new(),
             nodes: BTreeMap::new(),
+            answered: Answered::default(),
             sessions: 0,
         }
     }
 }
 
 impl RouteTable {
-    /// Applies the batch that stands at `log_index`. One reply a command, in their order.
-    pub fn apply_batch(&mut self, log_index: u64, batch: RouteBatch) -> RouteReplies {
-        let commands = batch.into_commands().into_iter().enumerate();
-        RouteReplies(
-            commands.map(|(at, command)| self.apply(BindIndex::at(log_index, at), command)).collect(),
-        )
+    /// The last batch of each node and its answer.
+    #[must_use]
+    pub fn answered(&self) -> &Answered<RouteReplies> {
+        &self.answered
     }
 
     /// Applies one command; `at` is its place in the log. Places must grow from command to command.
@@ -288,15 +289,16 @@ impl RouteTable {
         self.shards.iter().flat_map(|shard| shard.values()).flatten()
     }
 
-    /// The table with those nodes and routes; the routes of an account in the order of their binds.
+    /// The table with those nodes, answers and routes; the routes of an account in the order of their binds.
     ///
     /// # Errors
     /// The JID that has two routes.
     pub fn restore(
         nodes: BTreeMap<NodeId, NodeState>,
+        answered: Answered<RouteReplies>,
         routes: impl IntoIterator<Item = (FullJid, Route)>,
     ) -> Result<Self, FullJid> {
-        let mut table = RouteTable { nodes, ..RouteTable::default() };
+        let mut table = RouteTable { nodes, answered, ..RouteTable::default() };
         for (jid, route) in routes {
             if table.locate(&jid).is_some() {
                 return Err(jid);
@@ -336,7 +338,7 @@ mod tests {
 
     fn table() -> RouteTable {
         let nodes = BTreeMap::from([(NODE, NodeState::Up(FIRST)), (OTHER, NodeState::Up(FIRST))]);
-        RouteTable::restore(nodes, []).unwrap()
+        RouteTable::restore(nodes, Answered::default(), []).unwrap()
     }
 
     fn apply(table: &mut RouteTable, at: u64, command: impl Into<RouteCommand>) -> RouteReply {

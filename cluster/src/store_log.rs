@@ -41,6 +41,9 @@ pub trait StoreLog: Send + Sync {
     async fn barrier(&self) -> Result<(), StoreLogError>;
 }
 
+/// Makes the mark of the replies, so that both are written as one.
+pub type Seal = Box<dyn FnOnce(&[Bytes]) -> Bytes + Send>;
+
 /// Keeps the rows of a replica: what the store group's state machine drives.
 ///
 /// A *mark* says how far the log has been applied. It is opaque, and is written in the same batch as the rows:
@@ -53,13 +56,14 @@ pub trait Replica: Send + Sync + 'static {
     /// The store's.
     async fn mark(&self) -> io::Result<Option<Bytes>>;
 
-    /// Applies commands in order and writes `mark` with their rows; one reply a command. Not necessarily durable
+    /// Applies commands in order and writes the mark that `seal` makes of their replies with their rows; one reply a
+    /// command. Not necessarily durable
     /// when it returns: the log has them. A command that cannot be decoded or is refused is a reply too; an error
     /// means that the rows cannot be written, and stops the group.
     ///
     /// # Errors
     /// The store's.
-    async fn apply(&self, commands: Vec<Bytes>, mark: Bytes) -> io::Result<Vec<Bytes>>;
+    async fn apply(&self, commands: Vec<Bytes>, seal: Seal) -> io::Result<Vec<Bytes>>;
 
     /// Makes everything applied so far durable. The log is cut off only after that.
     ///

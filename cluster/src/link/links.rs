@@ -168,6 +168,13 @@ impl Links {
         self.peers.read().keys().copied().collect()
     }
 
+    /// How a peer is dialed; `None` for a node that is no peer.
+    #[must_use]
+    pub fn peer(&self, node: NodeId) -> Option<Peer> {
+        let peers = self.peers.read();
+        peers.get(&node).and_then(|peer| peer.lines.first()).map(|(line, _)| line.peer().clone())
+    }
+
     /// How the lanes to a peer are doing; nothing for a node that is no peer.
     #[must_use]
     pub fn status(&self, node: NodeId) -> Vec<LaneStatus> {

@@ -131,6 +131,11 @@ impl Line {
         left
     }
 
+    /// Who is dialed.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// The sequence number that comes next.
     pub(crate) fn next(&self) -> u64 {
         self.state.lock().outbox.next()

@@ -1,10 +1,29 @@
 //! The Raft groups: what orders the commands of all nodes. Everything of openraft's stays in here.
 
+pub mod barrier;
+pub mod group;
+mod leader;
 pub mod log_store;
+mod network;
+pub mod proposer;
+pub mod raft_routes;
+mod rpc;
+mod service;
 pub mod snapshot;
+pub mod spool;
 pub mod state_machine;
+pub mod store_machine;
 pub mod types;
 
+pub use barrier::Barrier;
+pub use group::{GroupError, GroupHandle, GroupTimes};
 pub use log_store::{LogOptions, LogReader, LogStore};
+pub use proposer::{ProposeError, Proposer};
+pub use raft_routes::RaftRoutes;
+pub use spool::Spool;
 pub use state_machine::{AppliedRoutes, RouteStateMachine};
-pub use types::{Member, RouteGroup};
+pub use store_machine::{StoreMachine, StoreSnapshot, StoreSpool};
+pub use types::{Group, Member, RouteGroup, StoreBatch, StoreGroup, StoreReplies};
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use althing_proto::jid::{BareJid, FullJid};
+use async_trait::async_trait;
 use futures_util::{Stream, TryStreamExt};
 use openraft::alias::{LogIdOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -17,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
 use super::snapshot::{self, RouteSnapshotMeta};
+use super::spool::Spool;
 use super::types::RouteGroup;
 use crate::node_id::NodeId;
 use crate::routes::{AppliedBatch, Ended, NodeState, Route, RouteEvent, RouteTable};
@@ -79,6 +81,12 @@ impl AppliedRoutes {
     #[must_use]
     pub fn index(&self) -> u64 {
         *self.index.borrow()
+    }
+
+    /// Follows [`AppliedRoutes::index`].
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.index.clone()
     }
 
     /// Waits until the entry at `index` is applied. `false` if the group was shut down before that. The
@@ -273,5 +281,38 @@ impl Snapshots {
         out.get_ref().sync_all()?;
         std::fs::rename(&unfinished, self.dir.join(FILE))?;
         File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// Writes tables to files and reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteSpool;
+
+#[async_trait]
+impl Spool<RouteGroup> for RouteSpool {
+    type Data = RouteTable;
+
+    async fn write(
+        &self,
+        snapshot: SnapshotOf<RouteGroup, RouteTable>,
+        file: &Path,
+    ) -> io::Result<RouteSnapshotMeta> {
+        let file = file.to_owned();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::new(File::create(file)?);
+            snapshot::write(&mut out, &snapshot.meta, &snapshot.snapshot)?;
+            out.flush()?;
+            Ok(snapshot.meta)
+        });
+        written.await.map_err(io::Error::other)?
+    }
+
+    async fn read(&self, path: PathBuf) -> io::Result<RouteTable> {
+        let read = tokio::task::spawn_blocking(move || {
+            let (_, table) = snapshot::read(&mut BufReader::new(File::open(&path)?))?;
+            std::fs::remove_file(path)?;
+            Ok(table)
+        });
+        read.await.map_err(io::Error::other)?
     }
 }

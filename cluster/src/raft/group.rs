@@ -1,0 +1,157 @@
+//! One Raft group of this node, from its parts: log, state machine, network, proposer, barrier.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+use openraft::storage::RaftStateMachine;
+use openraft::{Config, Raft, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::barrier::Barrier;
+use super::leader::Leader;
+use super::log_store::LogStore;
+use super::network::{Network, dial};
+use super::proposer::{OnBatch, Proposer};
+use super::service::{Serve, Service};
+use super::spool::Spool;
+use super::types::Group;
+use crate::executor::LaneService;
+use crate::link::Links;
+use crate::node_id::Incarnation;
+
+/// Entries after which the log is cut off.
+const SNAPSHOT_AFTER: u64 = 20_000;
+/// Entries that stay before the cut, for nodes that are a little behind.
+const KEPT: u64 = 2_000;
+/// Most entries sent to a follower at once; bytes are bounded by the log.
+const MAX_PAYLOAD: u64 = 1_024;
+/// Longest time to send and take in a snapshot, in milliseconds.
+const SNAPSHOT_MS: u64 = 600_000;
+
+/// Times of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupTimes {
+    /// The leader says that it is there this often.
+    pub heartbeat: Duration,
+    /// An election begins after one to two times this without a leader.
+    pub election: Duration,
+}
+
+impl Default for GroupTimes {
+    fn default() -> Self {
+        GroupTimes { heartbeat: Duration::from_millis(250), election: Duration::from_secs(1) }
+    }
+}
+
+/// What a group is made of.
+pub(crate) struct GroupParts<C: Group, M, S> {
+    pub(crate) links: Arc<Links>,
+    /// This start of the process.
+    pub(crate) start: Incarnation,
+    /// Where snapshots lie while they come and go.
+    pub(crate) dir: PathBuf,
+    pub(crate) times: GroupTimes,
+    pub(crate) log: LogStore<C>,
+    pub(crate) machine: M,
+    pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) spool: S,
+    /// Who answers what members say to each other beside Raft.
+    pub(crate) members: Arc<dyn LaneService>,
+    pub(crate) on_batch: OnBatch,
+}
+
+/// One group, as this node uses it.
+pub struct GroupHandle<C: Group, M: RaftStateMachine<C>> {
+    /// openraft's own handle.
+    pub raft: Raft<C, M>,
+    /// Changes.
+    pub proposer: Proposer<C>,
+    /// Linearizable reads.
+    pub barrier: Barrier,
+    /// How far this node has applied the log.
+    pub applied: watch::Receiver<u64>,
+}
+
+impl<C: Group, M: RaftStateMachine<C>> Clone for GroupHandle<C, M> {
+    fn clone(&self) -> Self {
+        let (raft, proposer) = (self.raft.clone(), self.proposer.clone());
+        GroupHandle { raft, proposer, barrier: self.barrier.clone(), applied: self.applied.clone() }
+    }
+}
+
+/// Why a group cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("the {group} group cannot be started: {why}")]
+pub struct GroupError {
+    /// Which one.
+    pub group: &'static str,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
+    /// Starts a group, on the runtime that it shall run on.
+    pub(crate) async fn start<S>(parts: GroupParts<C, M, S>) -> Result<(Self, Arc<dyn Serve>), GroupError>
+    where
+        S: Spool<C>,
+        M: RaftStateMachine<C, SnapshotData = S::Data>,
+    {
+        let GroupParts { links, start, dir, times, log, machine, applied, spool, members, on_batch } = parts;
+        let failed = |why: String| GroupError { group: C::NAME, why };
+        let config = config::<C>(times).validate().map_err(|error| failed(error.to_string()))?;
+        let network = Network { links: links.clone(), spool: spool.clone(), dir: dir.clone() };
+        let raft = Raft::new(links.node(), Arc::new(config), network, log, machine);
+        let raft = raft.await.map_err(|error| failed(error.to_string()))?;
+        tokio::spawn(dial_members(raft.clone(), links.clone()));
+        let leader = Leader { raft: raft.clone(), links: links.clone() };
+        let proposer = Proposer::start(leader.clone(), (links.node(), start), applied.clone(), on_batch);
+        let barrier = Barrier::start(leader, applied.clone());
+        let incoming = Mutex::new(HashMap::new());
+        let service = Service { raft: raft.clone(), spool, dir, members, incoming };
+        Ok((GroupHandle { raft, proposer, barrier, applied }, Arc::new(service)))
+    }
+
+    /// What openraft says of the group now.
+    #[must_use]
+    pub fn metrics(&self) -> RaftMetrics<C> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+}
+
+/// Dials whoever is a member, also where this node only follows: it proposes to others and may have to win their
+/// votes. Ends with the group.
+async fn dial_members<C: Group, M: RaftStateMachine<C>>(raft: Raft<C, M>, links: Arc<Links>) {
+    let mut metrics = raft.metrics();
+    loop {
+        let membership = metrics.borrow_watched().membership_config.clone();
+        for (node, member) in membership.nodes() {
+            dial(&links, *node, member);
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn config<C: Group>(times: GroupTimes) -> Config {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Config {
+        cluster_name: C::NAME.to_owned(),
+        heartbeat_interval: millis(times.heartbeat),
+        election_timeout_min: millis(times.election),
+        election_timeout_max: millis(times.election * 2),
+        install_snapshot_timeout: SNAPSHOT_MS,
+        max_payload_entries: MAX_PAYLOAD,
+        replication_lag_threshold: SNAPSHOT_AFTER + KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
+        max_in_snapshot_log_to_keep: KEPT,
+        // A node that was cut off must not end the others' leader when it is back.
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    }
+}

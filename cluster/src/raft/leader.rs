@@ -1,0 +1,111 @@
+//! Asks the leader of a group for something, whoever that is and however often that changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::RaftStateMachine;
+use openraft::{Raft, ReadPolicy};
+
+use super::network::call;
+use super::rpc::{Reply, Request};
+use super::types::Group;
+use crate::link::Links;
+use crate::node_id::NodeId;
+
+/// Longest time of one attempt. Above what the leader allows itself.
+const ATTEMPT: Duration = Duration::from_secs(6);
+/// Longest pause before the next attempt, unless the leader changes before.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One group, as this node asks it.
+pub(crate) struct Leader<C: Group, M: RaftStateMachine<C>> {
+    pub(crate) raft: Raft<C, M>,
+    pub(crate) links: Arc<Links>,
+}
+
+impl<C: Group, M: RaftStateMachine<C>> Clone for Leader<C, M> {
+    fn clone(&self) -> Self {
+        Leader { raft: self.raft.clone(), links: self.links.clone() }
+    }
+}
+
+impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
+    /// The leader, as far as this node knows.
+    pub(crate) fn id(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Puts a batch into the log; the index of its entry and its replies. Tries until it is done: the batch has an
+    /// origin, so that it is done once.
+    pub(crate) async fn propose(&self, batch: C::D) -> (u64, C::R) {
+        loop {
+            let done = match self.id() {
+                Some(leader) if leader == self.links.node() => {
+                    match tokio::time::timeout(ATTEMPT, self.raft.client_write(batch.clone())).await {
+                        Ok(Ok(written)) => Some((written.log_id.index, written.data)),
+                        Ok(Err(error)) => {
+                            tracing::debug!(group = C::NAME, %error, "proposal not taken");
+                            None
+                        }
+                        Err(_) => None,
+                    }
+                }
+                Some(leader) => {
+                    let request = Request::<C>::Propose(batch.clone());
+                    match call(&self.links, leader, request, ATTEMPT).await {
+                        Ok(Reply::Proposed(index, replies)) => Some((index, replies)),
+                        Ok(_) => None,
+                        Err(error) => {
+                            tracing::debug!(group = C::NAME, leader = %leader, %error, "proposal not taken");
+                            None
+                        }
+                    }
+                }
+                None => None,
+            };
+            match done {
+                Some(done) => return done,
+                None => self.pause().await,
+            }
+        }
+    }
+
+    /// Up to where a linearizable read that begins now must have applied the log. Tries until it knows.
+    pub(crate) async fn read_index(&self) -> u64 {
+        loop {
+            let index = match self.id() {
+                Some(leader) if leader == self.links.node() => {
+                    let index = self.raft.get_read_log_id(ReadPolicy::LeaseRead).await;
+                    index.ok().map(|(index, _)| index.log_id().index)
+                }
+                Some(leader) => match call(&self.links, leader, Request::<C>::ReadIndex, ATTEMPT).await {
+                    Ok(Reply::ReadIndex(index)) => Some(index),
+                    _ => None,
+                },
+                None => None,
+            };
+            match index {
+                Some(index) => return index,
+                None => self.pause().await,
+            }
+        }
+    }
+
+    /// Until the leader may be another, or for a moment.
+    async fn pause(&self) {
+        let before = self.id();
+        let mut metrics = self.raft.metrics();
+        let changed = async {
+            while metrics.changed().await.is_ok() {
+                if metrics.borrow_watched().current_leader != before {
+                    return;
+                }
+            }
+            // The group is shut down: whoever waits is dropped with it.
+            std::future::pending::<()>().await;
+        };
+        // Either way it is time to try again.
+        let _ = tokio::time::timeout(PAUSE, changed).await;
+    }
+}

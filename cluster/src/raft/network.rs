@@ -1,0 +1,235 @@
+//! The way from a group to its other nodes: over the lanes of the links.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+
+use super::rpc::{PIECE, Reply, Request, SnapshotPiece};
+use super::spool::Spool;
+use super::types::{Group, Member};
+use crate::lease::boot_time;
+use crate::link::frame::Lane;
+use crate::link::{LinkError, Links, Peer};
+use crate::node_id::NodeId;
+use crate::wire::{self, WireError};
+
+/// Longest time for one piece of a snapshot but the last.
+const PIECE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes the ways to the other nodes of a group.
+pub(crate) struct Network<S> {
+    pub(crate) links: Arc<Links>,
+    pub(crate) spool: S,
+    /// Where outgoing snapshots lie while they are sent.
+    pub(crate) dir: PathBuf,
+}
+
+/// The way to one node.
+pub(crate) struct Way<S> {
+    links: Arc<Links>,
+    target: NodeId,
+    spool: S,
+    dir: PathBuf,
+}
+
+/// Dials a member, unless it is dialed at that address already.
+pub(crate) fn dial(links: &Links, node: NodeId, member: &Member) {
+    let peer = Peer { node, name: member.name.clone(), address: member.address.clone() };
+    if links.peer(node).as_ref() != Some(&peer) {
+        let left = links.add_peer(&peer);
+        if !left.is_empty() {
+            tracing::warn!(member = %node, tasks = left.len(), "the member has moved: its tasks are dropped");
+        }
+    }
+}
+
+impl<C: Group, S: Spool<C>> RaftNetworkFactory<C> for Network<S> {
+    type Network = Way<S>;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Way<S> {
+        dial(&self.links, target, node);
+        Way { links: self.links.clone(), target, spool: self.spool.clone(), dir: self.dir.clone() }
+    }
+}
+
+impl<S> Way<S> {
+    async fn call<C: Group>(&self, request: Request<C>, deadline: Duration) -> Result<Reply<C>, LinkError> {
+        call(&self.links, self.target, request, deadline).await
+    }
+
+    fn own(&self) -> NodeId {
+        self.links.node()
+    }
+}
+
+/// Sends a request to another node of the group and waits for the reply.
+pub(crate) async fn call<C: Group>(
+    links: &Links,
+    target: NodeId,
+    request: Request<C>,
+    deadline: Duration,
+) -> Result<Reply<C>, LinkError> {
+    let request = Bytes::from(wire::encode(&request)?);
+    // An entry above what the link carries would stop the group: batches are bounded far below.
+    let reply = links.call(target, C::LANE, request, deadline).await?;
+    Ok(wire::decode(&reply)?)
+}
+
+/// How openraft is to take an error of a link.
+fn error<C: Group>(
+    error: LinkError,
+    action: RPCTypes,
+    own: NodeId,
+    target: NodeId,
+    timeout: Duration,
+) -> RPCError<C> {
+    match error {
+        LinkError::Deadline => Timeout { action, id: own, target, timeout }.into(),
+        // No connection: to try again at once is in vain.
+        LinkError::NotConnected | LinkError::NotMember(_) | LinkError::PeerDown => {
+            Unreachable::new(&error).into()
+        }
+        other => NetworkError::new(&other).into(),
+    }
+}
+
+/// A reply to another request.
+fn odd() -> LinkError {
+    LinkError::Wire(WireError::Malformed("the reply is another request's".to_owned()))
+}
+
+impl<C: Group, S: Spool<C>> RaftNetworkV2<C> for Way<S> {
+    type SnapshotData = S::Data;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        let ttl = option.soft_ttl();
+        let failed = |e| error(e, RPCTypes::AppendEntries, self.own(), self.target, ttl);
+        match self.call(Request::Append(rpc), ttl).await.map_err(failed)? {
+            Reply::Append(reply) => Ok(reply),
+            _ => Err(failed(odd())),
+        }
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
+        let ttl = option.soft_ttl();
+        let failed = |e| error(e, RPCTypes::Vote, self.own(), self.target, ttl);
+        match self.call(Request::Vote(rpc), ttl).await.map_err(failed)? {
+            Reply::Vote(reply) => Ok(reply),
+            _ => Err(failed(odd())),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let ttl = option.soft_ttl();
+        let failed = |e| error(e, RPCTypes::Vote, self.own(), self.target, ttl);
+        match self.call(Request::PreVote(rpc), ttl).await.map_err(failed)? {
+            Reply::Vote(reply) => Ok(reply),
+            _ => Err(failed(odd())),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        let ttl = option.soft_ttl();
+        let failed = |e| error(e, RPCTypes::TransferLeader, self.own(), self.target, ttl);
+        match self.call(Request::Transfer(rpc), ttl).await.map_err(failed)? {
+            Reply::Transfer(reply) => Ok(reply),
+            _ => Err(failed(odd())),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<C>,
+        snapshot: SnapshotOf<C, S::Data>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        // Two transfers to one node never begin at the same moment: openraft has one at a time.
+        let transfer = u64::try_from(boot_time().as_nanos()).unwrap_or(u64::MAX);
+        let file = self.dir.join(format!("snapshot-to-{}", self.target));
+        let sent = tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = self.send(vote, snapshot, transfer, file.clone(), option.soft_ttl()) => sent,
+        };
+        // It may never have been made.
+        let _ = std::fs::remove_file(file);
+        sent
+    }
+
+    /// The links have pauses of their own between attempts: this one only keeps openraft from asking at once.
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}
+
+impl<S> Way<S> {
+    async fn send<C: Group>(
+        &self,
+        vote: VoteOf<C>,
+        snapshot: SnapshotOf<C, S::Data>,
+        transfer: u64,
+        file: PathBuf,
+        ttl: Duration,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>>
+    where
+        S: Spool<C>,
+    {
+        let local = |error: io::Error| StreamingError::Network(NetworkError::new(&error));
+        let meta = self.spool.write(snapshot, &file).await.map_err(local)?;
+        let last = wire::encode(&(vote, meta)).map_err(|error| local(io::Error::other(error)))?;
+        let mut last = Some(Bytes::from(last));
+        let mut file = File::open(&file).map_err(local)?;
+        let length = file.metadata().map_err(local)?.len();
+        let mut offset = 0;
+        loop {
+            let read = tokio::task::spawn_blocking(move || {
+                let mut bytes = Vec::new();
+                file.by_ref().take(PIECE as u64).read_to_end(&mut bytes)?;
+                io::Result::Ok((file, Bytes::from(bytes)))
+            });
+            let bytes;
+            (file, bytes) = read.await.map_err(|error| local(io::Error::other(error)))?.map_err(local)?;
+            let end = offset + bytes.len() as u64;
+            let is_last = end >= length;
+            let group = C::NAME.to_owned();
+            let last = if is_last { last.take() } else { None };
+            let piece = SnapshotPiece { group, transfer, offset, bytes, last };
+            let piece = wire::encode(&piece).map_err(|error| local(io::Error::other(error)))?;
+            let deadline = if is_last { ttl } else { PIECE_DEADLINE };
+            let failed = |e: LinkError| match e {
+                LinkError::NotConnected => StreamingError::Unreachable(Unreachable::new(&e)),
+                other => StreamingError::Network(NetworkError::new(&other)),
+            };
+            let reply = self.links.call(self.target, Lane::Snapshot, piece.into(), deadline).await;
+            let reply = reply.map_err(failed)?;
+            offset = end;
+            if is_last {
+                return wire::decode(&reply).map_err(|error| failed(error.into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The strategy of a cluster: Raft orders the commands, and every node has the whole table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_proto::jid::{BareJid, FullJid};
+use async_trait::async_trait;
+
+use super::proposer::{ProposeError, Proposer};
+use super::state_machine::AppliedRoutes;
+use super::types::RouteGroup;
+use crate::link::Links;
+use crate::node_id::NodeId;
+use crate::routes::command::{Bind, Priority, RouteCommand, Unbind};
+use crate::routes::{BindIndex, Bound, NodeState, Route, RouteError, RouteReply, Routes};
+
+/// How long a change may take. Above two elections, so that losing a leader costs nobody a login.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// The route table of a cluster.
+pub struct RaftRoutes {
+    links: Arc<Links>,
+    table: AppliedRoutes,
+    proposer: Proposer<RouteGroup>,
+}
+
+impl RaftRoutes {
+    pub(crate) fn new(links: Arc<Links>, table: AppliedRoutes, proposer: Proposer<RouteGroup>) -> Self {
+        RaftRoutes { links, table, proposer }
+    }
+
+    async fn propose(&self, command: impl Into<RouteCommand>) -> Result<RouteReply, RouteError> {
+        let reply = self.proposer.propose(command.into(), DEADLINE).await;
+        reply.map_err(|error: ProposeError| RouteError::Unavailable(error.to_string()))
+    }
+
+    async fn change(&self, index: BindIndex, command: impl Into<RouteCommand>) -> Result<(), RouteError> {
+        match self.propose(command).await? {
+            RouteReply::Changed => Ok(()),
+            _ => Err(RouteError::Stale(index)),
+        }
+    }
+}
+
+#[async_trait]
+impl Routes for RaftRoutes {
+    async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
+        let (node, incarnation) = (self.links.node(), self.links.incarnation());
+        match self.propose(Bind { jid: jid.clone(), node, incarnation }).await? {
+            RouteReply::Bound { index, displaced } => Ok(Bound { index, displaced }),
+            _ => Err(RouteError::Unavailable("the cluster has declared this node down".to_owned())),
+        }
+    }
+
+    async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
+        self.change(index, Unbind { jid: jid.clone(), index }).await
+    }
+
+    async fn set_priority(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        priority: Option<i8>,
+    ) -> Result<(), RouteError> {
+        self.change(index, Priority { jid: jid.clone(), index, priority }).await
+    }
+
+    fn locate(&self, jid: &FullJid) -> Option<Route> {
+        self.table.locate(jid)
+    }
+
+    fn locate_account(&self, jid: &BareJid) -> Vec<Route> {
+        self.table.locate_account(jid)
+    }
+
+    fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
+        self.table.visit_account(jid, see);
+    }
+
+    fn sessions(&self) -> usize {
+        self.table.sessions()
+    }
+
+    fn applied(&self) -> u64 {
+        self.table.index()
+    }
+
+    async fn wait_for(&self, index: u64) -> bool {
+        self.table.wait_for(index).await
+    }
+
+    fn node_state(&self, node: NodeId) -> Option<NodeState> {
+        self.table.node(node)
+    }
+}

@@ -1,0 +1,188 @@
+//! The answering side of a group: requests of other nodes go to its Raft.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use openraft::alias::{SnapshotMetaOf, SnapshotOf, VoteOf};
+
+use openraft::storage::RaftStateMachine;
+use openraft::{Raft, ReadPolicy};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::rpc::{Reply, Request, SnapshotPiece};
+use super::spool::Spool;
+use super::types::Group;
+use crate::executor::{LaneService, TaskRefusal};
+use crate::link::frame::Lane;
+use crate::node_id::NodeId;
+use crate::wire;
+
+/// Longest time that the leader works on a proposal of another node. Who asks asks again; it is done once.
+const PROPOSAL: Duration = Duration::from_secs(5);
+
+/// A group, for whoever dispatches requests.
+#[async_trait]
+pub(crate) trait Serve: Send + Sync {
+    /// Answers a request on the group's lane.
+    async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, TaskRefusal>;
+
+    /// Takes a piece of a snapshot.
+    async fn take_piece(&self, from: NodeId, piece: SnapshotPiece) -> Result<Bytes, TaskRefusal>;
+}
+
+/// One group as other nodes reach it.
+pub(crate) struct Service<C: Group, M: RaftStateMachine<C>, S> {
+    pub(crate) raft: Raft<C, M>,
+    pub(crate) spool: S,
+    /// Where incoming snapshots lie while they come.
+    pub(crate) dir: PathBuf,
+    /// Who answers what is not Raft's.
+    pub(crate) members: Arc<dyn LaneService>,
+    /// Snapshots that come: one a sender, the last that it began.
+    pub(crate) incoming: Mutex<HashMap<NodeId, Incoming>>,
+}
+
+/// A snapshot that comes.
+pub(crate) struct Incoming {
+    transfer: u64,
+    file: File,
+    offset: u64,
+}
+
+fn failed(error: impl std::fmt::Display) -> TaskRefusal {
+    TaskRefusal::Failed(error.to_string())
+}
+
+fn encoded(value: &impl Serialize) -> Result<Bytes, TaskRefusal> {
+    wire::encode(value).map(Bytes::from).map_err(failed)
+}
+
+#[async_trait]
+impl<C, M, S> Serve for Service<C, M, S>
+where
+    C: Group,
+    S: Spool<C>,
+    M: RaftStateMachine<C, SnapshotData = S::Data>,
+{
+    async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        let request = wire::decode(&request).map_err(|error| TaskRefusal::Malformed(error.to_string()))?;
+        let reply: Reply<C> = match request {
+            Request::Append(rpc) => Reply::Append(self.raft.append_entries(rpc).await.map_err(failed)?),
+            Request::Vote(rpc) => Reply::Vote(self.raft.vote(rpc).await.map_err(failed)?),
+            Request::PreVote(rpc) => Reply::Vote(self.raft.pre_vote(rpc).await.map_err(failed)?),
+            Request::Transfer(rpc) => {
+                Reply::Transfer(self.raft.handle_transfer_leader(rpc).await.map_err(failed)?)
+            }
+            Request::Propose(batch) => {
+                let written = tokio::time::timeout(PROPOSAL, self.raft.client_write(batch)).await;
+                let written = written.map_err(failed)?.map_err(failed)?;
+                Reply::Proposed(written.log_id.index, written.data)
+            }
+            Request::ReadIndex => {
+                let (index, _) = self.raft.get_read_log_id(ReadPolicy::LeaseRead).await.map_err(failed)?;
+                Reply::ReadIndex(index.log_id().index)
+            }
+            Request::Member(bytes) => Reply::Member(self.members.answer(from, C::LANE, bytes).await?),
+        };
+        encoded(&reply)
+    }
+
+    async fn take_piece(&self, from: NodeId, piece: SnapshotPiece) -> Result<Bytes, TaskRefusal> {
+        let path = self.dir.join(format!("snapshot-from-{from}"));
+        let SnapshotPiece { transfer, offset, bytes, last, .. } = piece;
+        let known = self.incoming.lock().remove(&from);
+        let incoming = match known {
+            Some(incoming) if incoming.transfer == transfer && incoming.offset == offset => incoming,
+            _ if offset == 0 => {
+                let file = File::create(&path).map_err(failed)?;
+                Incoming { transfer, file, offset: 0 }
+            }
+            _ => return Err(failed("the pieces of the snapshot are out of order")),
+        };
+        let is_last = last.is_some();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut incoming = incoming;
+            incoming.file.write_all(&bytes)?;
+            incoming.offset += bytes.len() as u64;
+            if is_last {
+                incoming.file.sync_all()?;
+            }
+            io::Result::Ok(incoming)
+        });
+        let incoming = written.await.map_err(failed)?.map_err(failed)?;
+        let Some(last) = last else {
+            self.incoming.lock().insert(from, incoming);
+            return Ok(Bytes::new());
+        };
+        drop(incoming);
+        let (vote, meta): (VoteOf<C>, SnapshotMetaOf<C>) =
+            wire::decode(&last).map_err(|error| TaskRefusal::Malformed(error.to_string()))?;
+        tracing::info!(group = C::NAME, from = %from, "snapshot received");
+        let snapshot = self.spool.read(path).await.map_err(failed)?;
+        let snapshot = SnapshotOf::<C, S::Data> { meta, snapshot };
+        let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        encoded(&reply)
+    }
+}
+
+/// All groups of a node as other nodes reach them.
+pub(crate) struct Groups {
+    pub(crate) routes: Arc<dyn Serve>,
+    pub(crate) store: Arc<dyn Serve>,
+    /// Who answers on the discovery lane.
+    pub(crate) members: Arc<dyn LaneService>,
+}
+
+#[async_trait]
+impl LaneService for Groups {
+    async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        match lane {
+            Lane::Routes => self.routes.answer(from, request).await,
+            Lane::Store => self.store.answer(from, request).await,
+            Lane::Snapshot => {
+                let piece: SnapshotPiece =
+                    wire::decode(&request).map_err(|error| TaskRefusal::Malformed(error.to_string()))?;
+                match piece.group.as_str() {
+                    "routes" => self.routes.take_piece(from, piece).await,
+                    "store" => self.store.take_piece(from, piece).await,
+                    other => Err(failed(format_args!("no group {other}"))),
+                }
+            }
+            _ => self.members.answer(from, lane, request).await,
+        }
+    }
+}
+
+/// Stands in for services that need the links, which need a service: refuses until it is set.
+pub(crate) struct Late<T>(OnceLock<T>);
+
+impl<T> Default for Late<T> {
+    fn default() -> Self {
+        Late(OnceLock::new())
+    }
+}
+
+impl<T> Late<T> {
+    /// From now on `service` answers. Only the first call counts.
+    pub(crate) fn set(&self, service: T) {
+        // A second one would be a bug that shows at once: it is never asked.
+        let _ = self.0.set(service);
+    }
+}
+
+#[async_trait]
+impl<T: LaneService> LaneService for Late<T> {
+    async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        match self.0.get() {
+            Some(service) => service.answer(from, lane, request).await,
+            None => Err(failed("the node is starting")),
+        }
+    }
+}

@@ -43,7 +43,10 @@ pub fn example() -> String {
             match (default, key.example.first()) {
                 (Some(value), _) => writeln!(out, "{} = {value}", key.name),
                 (None, Some(value)) => writeln!(out, "# Not set by default.\n{} = {value}", key.name),
-                (None, None) => writeln!(out, "# Not set by default.\n# {} =", key.name),
+                (None, None) => {
+                    let like = key.like.first().unwrap_or(&"");
+                    writeln!(out, "# Not set by default.\n# {} = {like}", key.name)
+                }
             }
             .unwrap_or_default();
         }
@@ -100,7 +103,8 @@ mod tests {
         for section in SECTIONS {
             for key in section.keys {
                 assert!(joined(key.text).len() > 10, "{}.{}", section.name, key.name);
-                assert!(example().contains(&format!("\n{} = ", key.name)), "{}.{}", section.name, key.name);
+                let shown = [format!("\n{} = ", key.name), format!("\n# {} = \"", key.name)];
+                assert!(shown.iter().any(|line| example().contains(line)), "{}.{}", section.name, key.name);
             }
         }
     }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use toml::{Table, Value};
 
 use super::DevArgs;
-use crate::cli::cert::{self, DevCertificates};
+use crate::cli::cert::dev::{self as certificates, DevCertificates};
 use crate::config::Config;
 
 /// What one node needs, ready to start.
@@ -30,7 +30,7 @@ pub(super) struct NodeFiles {
 pub(super) fn prepare(args: &DevArgs) -> anyhow::Result<Vec<NodeFiles>> {
     fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let root = fs::canonicalize(&args.data).with_context(|| format!("{}", args.data.display()))?;
-    let certificates = cert::ensure(&root.join("certs"), std::slice::from_ref(&args.domain))?;
+    let certificates = certificates::ensure(&root.join("certs"), std::slice::from_ref(&args.domain))?;
     let overlay = args.overlay.as_deref().map(read_overlay).transpose()?.unwrap_or_default();
     (0..args.nodes).map(|index| prepare_node(args, index, &root, &certificates, &overlay)).collect()
 }

@@ -1,7 +1,7 @@
 //! The admin socket: a Unix socket in the data directory, for whoever may read that directory's secrets anyway.
 //!
 //! Bounds: 16 connections, more wait in the kernel; 64 KiB a request, longer ones are answered with an
-//! error and the connection ends; 30 s a request; a minute of silence ends a connection.
+//! error and the connection ends; 30 s a request; ten minutes of silence end a connection.
 
 use std::fs::{self, Permissions};
 use std::io::{Error, ErrorKind};
@@ -26,8 +26,8 @@ use super::protocol::{Answer, REQUEST_BYTES, Request, SOCKET};
 const CONNECTIONS: usize = 16;
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a connection may be silent, or not take its answer.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a connection may be silent, or not take its answer. Somebody may be typing a password.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// An open admin socket. Dropping it ends it and removes its file.
 #[derive(Debug)]

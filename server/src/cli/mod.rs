@@ -112,7 +112,7 @@ impl Cli {
     }
 }
 
-/// Loads the configuration, and the certificate as well: most mistakes are made there.
+/// Loads the configuration, and the certificates as well: most mistakes are made there.
 fn check_config(file: &ConfigFile) -> anyhow::Result<()> {
     let config = Config::load(&file.path)?;
     if config.tls.certificate.is_some() {
@@ -124,6 +124,9 @@ fn check_config(file: &ConfigFile) -> anyhow::Result<()> {
                 context.not_after.to_xep0082()
             );
         }
+    }
+    if config.cluster.enabled {
+        cert::cluster::check(&config)?;
     }
     say(format_args!("{}: can be used", file.path.display()))?;
     Ok(())

@@ -106,7 +106,12 @@ pub(super) fn issue(
 pub(super) fn is_good(path: &Path, names: &[SanType], now: OffsetDateTime) -> bool {
     let Ok(der) = CertificateDer::from_pem_file(path) else { return false };
     let Ok((_, parsed)) = X509Certificate::from_der(&der) else { return false };
-    let Ok(Some(covered)) = parsed.subject_alternative_name() else { return false };
+    lasts(&parsed, now) && covers(&parsed, names)
+}
+
+/// Whether the certificate bears every name.
+pub(super) fn covers(certificate: &X509Certificate<'_>, names: &[SanType]) -> bool {
+    let Ok(Some(covered)) = certificate.subject_alternative_name() else { return false };
     let covers = |name: &SanType| {
         covered.value.general_names.iter().any(|have| match (have, name) {
             (GeneralName::DNSName(have), SanType::DnsName(want)) => *have == want.as_str(),
@@ -115,7 +120,7 @@ pub(super) fn is_good(path: &Path, names: &[SanType], now: OffsetDateTime) -> bo
             _ => false,
         })
     };
-    lasts(&parsed, now) && names.iter().all(covers)
+    names.iter().all(covers)
 }
 
 /// Valid from yesterday, since clocks differ.

@@ -3,14 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use althing_cluster::link::LinkTls;
 
 use super::authority::{self, Authority, Purpose, Signer};
 use crate::cli::console::say;
-use crate::config::is_cluster_name;
+use crate::config::{Config, is_cluster_name};
 
 /// How long a node's certificate is valid.
 const NODE_DAYS: u32 = 1825;
@@ -88,6 +93,41 @@ pub(in crate::cli) fn ensure(dir: &Path, names: &[String]) -> anyhow::Result<Vec
     names.iter().map(ensure_one).collect()
 }
 
+/// Checks that links can be set up with the files of `[cluster]`, and that the certificate is this node's and valid
+/// now.
+///
+/// # Errors
+/// What is wrong, with the key of the configuration.
+pub(in crate::cli) fn check(config: &Config) -> anyhow::Result<()> {
+    let cluster = &config.cluster;
+    let read = |key: &'static str, path: &Option<PathBuf>| {
+        let path = path.as_ref().with_context(|| format!("{key} is not set"))?;
+        fs::read(path).with_context(|| format!("{key}: {} cannot be read", path.display()))
+    };
+    let certificate = read("cluster.certificate", &cluster.certificate)?;
+    LinkTls::from_pem(&read("cluster.ca", &cluster.ca)?, &certificate, &read("cluster.key", &cluster.key)?)
+        .context("[cluster]")?;
+    let der = CertificateDer::from_pem_slice(&certificate).context("cluster.certificate")?;
+    let (_, parsed) = X509Certificate::from_der(&der).context("cluster.certificate")?;
+    ensure!(
+        authority::covers(&parsed, &[dns_name(&config.node.name)?]),
+        "cluster.certificate does not bear node.name, \"{}\", as a DNS name; `althing cert cluster` makes one",
+        config.node.name
+    );
+    let validity = parsed.validity();
+    ensure!(
+        validity.is_valid(),
+        "cluster.certificate is valid from {} to {}, not now",
+        validity.not_before,
+        validity.not_after
+    );
+    Ok(())
+}
+
+fn dns_name(name: &str) -> anyhow::Result<SanType> {
+    Ok(SanType::DnsName(name.try_into().with_context(|| format!("\"{name}\""))?))
+}
+
 fn files_of(dir: &Path, authority: &Authority, name: &str) -> ClusterCertificate {
     ClusterCertificate {
         ca: authority.certificate.clone(),
@@ -105,7 +145,7 @@ fn ensure_node(
     renewed: bool,
     now: OffsetDateTime,
 ) -> anyhow::Result<()> {
-    let names = [SanType::DnsName(name.try_into().with_context(|| format!("\"{name}\""))?)];
+    let names = [dns_name(name)?];
     if !renewed && files.key.exists() && authority::is_good(&files.certificate, &names, now) {
         return Ok(());
     }
@@ -121,11 +161,6 @@ fn ensure_node(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-
-    use althing_cluster::link::LinkTls;
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
-    use x509_parser::prelude::{FromDer, X509Certificate};
 
     use super::*;
 
@@ -149,6 +184,22 @@ mod tests {
         let (_, parsed) = X509Certificate::from_der(&der).unwrap();
         let usage = parsed.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.server_auth && usage.client_auth);
+    }
+
+    #[test]
+    fn a_node_is_checked_with_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = ensure_for(dir.path(), &["node-0", "node-1"]);
+        let mut config = Config::default();
+        config.cluster.ca = Some(made[0].ca.clone());
+        config.cluster.certificate = Some(made[0].certificate.clone());
+        config.cluster.key = Some(made[0].key.clone());
+        check(&config).unwrap();
+        config.cluster.key = Some(made[1].key.clone());
+        assert!(check(&config).is_err());
+        config.cluster.certificate = Some(made[1].certificate.clone());
+        let error = check(&config).unwrap_err().to_string();
+        assert!(error.contains("does not bear node.name, \"node-0\""), "{error}");
     }
 
     #[test]

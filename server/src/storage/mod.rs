@@ -82,7 +82,7 @@ pub trait Accounts: Send + Sync {
 }
 
 /// A roster as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roster {
     /// Grows by one with each change that is pushed; 0: never changed. It begins anew when an
     /// account is deleted and made again.
@@ -108,7 +108,7 @@ impl Default for RosterLimits {
 }
 
 /// What a roster change came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// The version of the roster afterwards; a push carries it.
     pub version: u64,

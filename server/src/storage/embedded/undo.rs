@@ -67,13 +67,16 @@ impl Undo {
         self.id
     }
 
-    /// Whether somebody still reads.
+    /// Whether somebody may still ask for rows.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.done && self.reader.strong_count() > 0
+        self.reader.strong_count() > 0
     }
 
     /// Keeps what `batch` is about to replace in `tree`.
     pub(super) fn keep(&mut self, tree: &Tree, batch: &Batch) -> Result<(), Fault> {
+        if self.done {
+            return Ok(());
+        }
         for key in batch.keys() {
             let passed = self.cursor.as_ref().is_some_and(|cursor| key.as_slice() <= cursor.as_ref());
             if passed || self.held.contains_key(key) {

@@ -16,6 +16,9 @@ use super::{Embedded, replace, writer};
 ///
 /// The log is the durable copy: nothing is flushed but when asked to, and a crash may take back what was
 /// applied last, rows and mark together. No row is flushed before those written earlier.
+///
+/// Rows that were written before the store became a replica have no mark. They are there, but no other replica
+/// gets them by the log: only by a snapshot.
 pub struct EmbeddedReplica {
     store: Arc<Embedded>,
 }

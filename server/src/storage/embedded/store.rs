@@ -91,7 +91,7 @@ impl Embedded {
 
     async fn write(&self, command: impl Into<Option<Command>>) -> Result<Reply, StorageError> {
         let (reply, answer) = oneshot::channel();
-        self.queue(Write::Command { command: command.into(), reply })?;
+        self.queue(Write::Command { command: command.into().map(Box::new), reply })?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -274,9 +274,10 @@ impl Engine for Embedded {
     }
 
     async fn close(&self) -> Result<(), StorageError> {
+        // Held before the threads let go of them: a failure must be there to be told.
+        let rows = self.rows.upgrade();
         drop(self.queues.write().take());
         let threads = std::mem::take(&mut *self.threads.lock());
-        let rows = self.rows.upgrade();
         // The threads end when their queues are empty; nothing was answered without a flush, so none
         // is due. The database closes with the last owner of the rows, here.
         let closing = tokio::task::spawn_blocking(move || {

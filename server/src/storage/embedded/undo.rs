@@ -56,8 +56,9 @@ impl Undo {
             held: BTreeMap::new(),
             held_bytes: 0,
             max_held: MAX_HELD,
+            // What an earlier snapshot left there goes as this one passes.
+            spilled: !spill.is_empty(),
             spill,
-            spilled: false,
         };
         (undo, token)
     }
@@ -156,7 +157,6 @@ impl Undo {
         }
         self.held_bytes = self.held_bytes.saturating_sub(freed);
         if self.spilled {
-            // Also what an earlier snapshot left behind.
             for passed in self.spill.range(..=self.spill_key(&key)).keys() {
                 self.spill.remove(passed?)?;
             }
@@ -269,6 +269,21 @@ mod tests {
         assert_eq!((undo.held.len(), spill.len()), (1, 1));
         undo.next(&tree).unwrap().unwrap();
         assert_eq!((undo.held.len(), undo.held_bytes, spill.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_an_earlier_snapshot_left_is_not_read_and_goes() {
+        let db = database();
+        let (tree, spill) = (db.open_tree("rows").unwrap(), db.open_tree("undo").unwrap());
+        tree.insert(b"a", b"1").unwrap();
+        let (left, _token) = Undo::begin(7, spill.clone());
+        let batch = Batch::from([(b"a".to_vec(), Some(b"2".into()))]);
+        Undo { max_held: 0, ..left }.keep(&tree, &batch).unwrap();
+        tree.insert(b"a", b"2").unwrap();
+        let (mut undo, _token) = Undo::begin(8, spill.clone());
+        let chunk = undo.next(&tree).unwrap().unwrap();
+        assert_eq!(chunk::rows(&chunk).unwrap(), [(&b"a"[..], &b"2"[..])]);
+        assert!(spill.is_empty());
     }
 
     #[test]

@@ -23,8 +23,8 @@ const GROUP: usize = 512;
 pub(super) enum Write {
     /// A change that is durable when it is answered.
     Command {
-        /// What to apply; `None` only asks for the flush.
-        command: Option<Command>,
+        /// What to apply; `None` only asks for the flush. Boxed: the queue is long, and mostly empty.
+        command: Option<Box<Command>>,
         /// Is answered when the command and everything before it are durable.
         reply: oneshot::Sender<Result<Reply, StorageError>>,
     },
@@ -33,7 +33,7 @@ pub(super) enum Write {
 }
 
 /// Commands that wait for one flush, each with whoever waits for it.
-type Group = (Vec<Option<Command>>, Vec<oneshot::Sender<Result<Reply, StorageError>>>);
+type Group = (Vec<Option<Box<Command>>>, Vec<oneshot::Sender<Result<Reply, StorageError>>>);
 
 /// Runs until all senders are gone and the queue is empty. Then lets go of the database.
 pub(super) fn run(rows: &Arc<Rows>, mut queue: mpsc::Receiver<Write>) {
@@ -79,7 +79,7 @@ fn answer(rows: &Rows, (commands, replies): Group) {
 /// then refuses every further write, since after a failed flush nobody knows what the disk has.
 fn commit(
     rows: &Rows,
-    commands: Vec<Option<Command>>,
+    commands: Vec<Option<Box<Command>>>,
 ) -> Result<Vec<Result<Reply, StorageError>>, StorageError> {
     usable(rows)?;
     let mut answers = Vec::with_capacity(commands.len());
@@ -87,7 +87,7 @@ fn commit(
         let mut view = View::new(rows.tree());
         for command in commands {
             answers.push(command.map_or(Ok(Reply::Done(true)), |command| {
-                view.apply(command).map_err(|fault| rows.explain(fault, "apply a change to"))
+                view.apply(*command).map_err(|fault| rows.explain(fault, "apply a change to"))
             }));
             if view.is_full() {
                 write(rows, std::mem::replace(&mut view, View::new(rows.tree())))?;

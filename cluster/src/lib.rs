@@ -19,7 +19,7 @@ pub mod durable;
 pub mod executor;
 pub mod lease;
 pub mod link;
-pub mod members;
+//pub mod members;
 pub mod node_id;
 pub mod origin;
 pub mod raft;

@@ -30,8 +30,10 @@ pub struct GroupView {
     pub voters: Vec<NodeId>,
     /// Who only follows.
     pub learners: Vec<NodeId>,
-    /// Entries that were answered on this node: whether it leads does not matter.
+    /// Whether this node leads.
     pub is_leader: bool,
+    /// How often this node has seen another leader than before.
+    pub leader_changes: u64,
 }
 
 /// One member as this node sees it.
@@ -77,12 +79,13 @@ fn group<C: Group, M: RaftStateMachine<C>>(handle: &GroupHandle<C, M>, own: Node
     GroupView {
         name: C::NAME,
         leader: metrics.current_leader,
-        term: handle.term(),
+        term: metrics.current_term,
         last_log: metrics.last_log_index.unwrap_or(0),
         applied: *handle.applied.borrow(),
         voters: metrics.membership_config.voter_ids().collect(),
         learners: metrics.membership_config.membership().learner_ids().collect(),
         is_leader: metrics.current_leader == Some(own),
+        leader_changes: handle.leader_changes(),
     }
 }
 

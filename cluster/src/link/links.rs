@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::executor::{LaneService, TaskExecutor, TaskSource};
+use crate::link::counts::TaskCount;
 use crate::link::discovery;
 use crate::link::envelope::{read_task, task_body};
 use crate::link::error::{DiscoveryError, LinkError};
@@ -70,7 +71,7 @@ impl Links {
     /// on the runtime on which tasks shall run.
     #[must_use]
     pub fn alone(node: NodeId, incarnation: Incarnation, executor: Arc<dyn TaskExecutor>) -> Self {
-        let runner = Runner { executor, limit: LinkTimes::default().run };
+        let runner = Runner { executor, limit: LinkTimes::default().run, counts: Arc::default() };
         Links::new(node, incarnation, LinkLimits::default(), runner)
     }
 
@@ -100,7 +101,7 @@ impl Links {
         executor: Arc<dyn TaskExecutor>,
         service: Option<Arc<dyn LaneService>>,
     ) -> Self {
-        let runner = Runner { executor, limit: times.run };
+        let runner = Runner { executor, limit: times.run, counts: Arc::default() };
         let mut links = Links::new(hello.node, hello.incarnation, limits, runner.clone());
         let context = Arc::new(Context::new(hello, tls, times));
         let server =
@@ -200,6 +201,12 @@ impl Links {
         peers.get(&node).and_then(|peer| peer.lines.first()).map(|(line, _)| line.peer().clone())
     }
 
+    /// How many tasks of each kind were sent and run.
+    #[must_use]
+    pub fn counts(&self) -> Vec<TaskCount> {
+        self.runner.counts.all()
+    }
+
     /// How the lanes to a peer are doing; nothing for a node that is no peer.
     #[must_use]
     pub fn status(&self, node: NodeId) -> Vec<LaneStatus> {
@@ -287,6 +294,7 @@ impl Links {
     }
 
     fn body(&self, task: &ClusterTask) -> Result<Bytes, LinkError> {
+        self.runner.counts.sent(task.kind());
         Ok(task_body(self.incarnation(), self.applied.load(Ordering::SeqCst), &task.encode()?))
     }
 

@@ -15,6 +15,7 @@
 //! | connections accepted          | 4,096                 | the next waits in the kernel           |
 //! | nodes whose tasks are known   | 1,024                 | those not connected are forgotten, else refused: [`hello::Refusal::Busy`] |
 
+mod counts;
 mod dial;
 pub mod discovery;
 mod envelope;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+pub use counts::TaskCount;
 pub use error::{ConnectError, DiscoveryError, LinkError};
 pub use links::Links;
 pub use outbox::OutboxLimits;

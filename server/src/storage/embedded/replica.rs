@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use althing_cluster::store_log::{Replica, RowReader, RowWriter};
+use althing_cluster::store_log::{Replica, RowReader, RowWriter, Seal};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -59,8 +59,8 @@ impl Replica for EmbeddedReplica {
         write(&self.store, |rows| if rows.is_replacing() { Ok(None) } else { rows.mark() }).await
     }
 
-    async fn apply(&self, commands: Vec<Bytes>, mark: Bytes) -> io::Result<Vec<Bytes>> {
-        let job = move |rows: &Rows| writer::apply_ordered(rows, &commands, &mark);
+    async fn apply(&self, commands: Vec<Bytes>, seal: Seal) -> io::Result<Vec<Bytes>> {
+        let job = move |rows: &Rows| writer::apply_ordered(rows, &commands, seal);
         self.store.on_writer(job).await.map_err(other)
     }
 

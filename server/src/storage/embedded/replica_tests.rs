@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use althing_cluster::store_log::{Replica, RowReader};
+use althing_cluster::store_log::{Replica, RowReader, Seal};
 use althing_proto::roster::{Direction, RosterChange, SubscriptionEvent, SubscriptionKind};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -35,6 +35,11 @@ fn open(dir: &Path) -> (Arc<Embedded>, EmbeddedReplica) {
     (store.clone(), EmbeddedReplica::new(store))
 }
 
+/// Makes that number the mark.
+fn seal(mark: usize) -> Seal {
+    Box::new(move |_| mark.to_string().into())
+}
+
 impl Node {
     fn new() -> Node {
         let dir = tempfile::tempdir().unwrap();
@@ -44,7 +49,7 @@ impl Node {
 
     async fn apply(&self, commands: &[Command], mark: usize) -> Vec<Reply> {
         let commands = commands.iter().map(|command| command.encode().unwrap()).collect();
-        let replies = self.replica.apply(commands, mark.to_string().into()).await.unwrap();
+        let replies = self.replica.apply(commands, seal(mark)).await.unwrap();
         replies.iter().map(|reply| Reply::decode(reply).unwrap()).collect()
     }
 
@@ -251,9 +256,9 @@ async fn what_a_crash_let_through_is_not_applied_twice() {
     with_sled(node.dir.path(), |_, tree| kept = tree.insert(&romeo, b"\xff\xff").unwrap());
     let node = node.restart().await;
     let encoded = commands.iter().map(|command| command.encode().unwrap()).collect();
-    assert!(node.replica.apply(encoded, "2".into()).await.is_err(), "a damaged row stops the replica");
+    assert!(node.replica.apply(encoded, seal(2)).await.is_err(), "a damaged row stops the replica");
     assert!(matches!(node.store.failure(), Some(StorageError::Corrupt { .. })));
-    assert!(node.replica.apply(Vec::new(), "3".into()).await.is_err(), "for good");
+    assert!(node.replica.apply(Vec::new(), seal(3)).await.is_err(), "for good");
     assert!(node.store.close().await.is_err());
     with_sled(node.dir.path(), |_, tree| {
         assert!(tree.get(keys::AHEAD).unwrap().is_some(), "a part was written");
@@ -304,7 +309,7 @@ async fn a_store_whose_replacement_was_cut_off_is_empty() {
     assert_eq!(node.replica.mark().await.unwrap(), None);
     let refused = Accounts::get(&*node.store, &juliet).await;
     assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
-    assert!(node.replica.apply(Vec::new(), "9".into()).await.is_err());
+    assert!(node.replica.apply(Vec::new(), seal(9)).await.is_err());
     assert!(node.replica.read_rows().await.is_err());
 
     drop(writer);

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use althing_cluster::store_log::Seal;
 use althing_proto::jid::BareJid;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -113,16 +114,12 @@ fn commit(
 /// # Errors
 /// The store's, after which it writes no more. A damaged row is one too: to go on would leave this replica with
 /// other rows than its peers. They have the row still.
-pub(super) fn apply_ordered(
-    rows: &Rows,
-    commands: &[Bytes],
-    mark: &Bytes,
-) -> Result<Vec<Bytes>, StorageError> {
+pub(super) fn apply_ordered(rows: &Rows, commands: &[Bytes], seal: Seal) -> Result<Vec<Bytes>, StorageError> {
     usable(rows)?;
-    try_apply_ordered(rows, commands, mark).map_err(|fault| rows.fail(fault))
+    try_apply_ordered(rows, commands, seal).map_err(|fault| rows.fail(fault))
 }
 
-fn try_apply_ordered(rows: &Rows, commands: &[Bytes], mark: &Bytes) -> Result<Vec<Bytes>, Fault> {
+fn try_apply_ordered(rows: &Rows, commands: &[Bytes], seal: Seal) -> Result<Vec<Bytes>, Fault> {
     let applied_before = rows.ahead()?;
     let mut replies = Vec::with_capacity(commands.len());
     let mut view = View::new(rows.tree());
@@ -142,7 +139,7 @@ fn try_apply_ordered(rows: &Rows, commands: &[Bytes], mark: &Bytes) -> Result<Ve
     let given = u64::try_from(commands.len()).unwrap_or(u64::MAX);
     let left = applied_before.saturating_sub(given);
     view.put(keys::AHEAD, (left > 0).then(|| left.to_be_bytes().to_vec().into()));
-    view.put(keys::MARK, Some(mark.as_ref().into()));
+    view.put(keys::MARK, Some(seal(&replies).as_ref().into()));
     write(rows, view)?;
     Ok(replies)
 }

@@ -1,5 +1,7 @@
 //! What runs a task on the node that it was sent to: one trait, implemented by the server in one `match`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -72,5 +74,16 @@ pub trait LaneService: Send + Sync + 'static {
     /// [`TaskRefusal`], which the other node gets.
     async fn discover(&self, from: &Hello, request: Bytes) -> Result<Bytes, TaskRefusal> {
         self.answer(from.node, Lane::Discovery, request).await
+    }
+}
+
+#[async_trait]
+impl<T: LaneService> LaneService for Arc<T> {
+    async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        (**self).answer(from, lane, request).await
+    }
+
+    async fn discover(&self, from: &Hello, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        (**self).discover(from, request).await
     }
 }

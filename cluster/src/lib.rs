@@ -2,6 +2,7 @@
 //!
 //! | module       | what                                                            |
 //! |--------------|-----------------------------------------------------------------|
+//! | [`cluster`]  | one node's part in the cluster, assembled                       |
 //! | [`durable`]  | what every sled database needs from the file system            |
 //! | [`executor`] | what runs a task on the node that it was sent to                |
 //! | [`lease`]    | whether this node may act                                       |
@@ -15,15 +16,17 @@
 //! | [`task`]     | the one table of what a node can ask of another                 |
 //! | [`wire`]     | values to bytes and back, with a limit                          |
 
+pub mod cluster;
 pub mod durable;
 pub mod executor;
 pub mod lease;
 pub mod link;
-//pub mod members;
+pub mod members;
 pub mod node_id;
 pub mod origin;
 pub mod raft;
 pub mod routes;
 pub mod store_log;
 pub mod task;
+mod upkeep;
 pub mod wire;

@@ -152,6 +152,11 @@ impl Lease {
         self.step(Rule::begin_anew);
     }
 
+    /// The cluster has declared this node down: it is lost at once.
+    pub fn lose(&self) {
+        self.step(|rule, _| rule.lose());
+    }
+
     fn step(&self, step: impl FnOnce(&mut Rule, Duration)) -> Standing {
         let Some(rule) = &self.shared.rule else { return Standing::Serving };
         let mut rule = rule.lock();

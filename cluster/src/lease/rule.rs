@@ -43,6 +43,11 @@ impl Rule {
         }
     }
 
+    /// It is lost, whatever was granted.
+    pub(super) fn lose(&mut self) {
+        self.lost = true;
+    }
+
     /// The node is another to those who held its routes: what was lost is over. It serves once a grant holds, and
     /// has the whole time to close to get one.
     pub(super) fn begin_anew(&mut self, now: Duration) {

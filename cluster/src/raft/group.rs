@@ -132,6 +132,30 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         self.raft.metrics().borrow_watched().current_leader
     }
 
+    /// Hands leadership to another voter, if this node leads and there is one that is not far behind. Returns when
+    /// another leads.
+    pub async fn hand_on(&self) {
+        let metrics = self.metrics();
+        if metrics.current_leader != Some(metrics.id) {
+            return;
+        }
+        let progress = metrics.replication.iter().flatten();
+        let others = progress.filter(|(node, _)| **node != metrics.id);
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        let best =
+            others.filter(|(node, _)| voters.contains(node)).max_by_key(|(_, matched)| (*matched).clone());
+        let Some((heir, _)) = best else { return };
+        if self.raft.trigger().transfer_leader(*heir).await.is_err() {
+            return;
+        }
+        let mut changes = self.raft.metrics();
+        while self.leader().is_none_or(|leader| leader == metrics.id) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// How often this node has seen another leader than before.
     #[must_use]
     pub fn leader_changes(&self) -> u64 {

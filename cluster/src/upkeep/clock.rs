@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Clocks that differ by more between two looks say that the machine has slept.
 const SLEPT: Duration = Duration::from_millis(50);
 
+/// What is told twice differs by what it takes to tell it.
+const SAME: Duration = Duration::from_millis(2);
+
 /// PURE: follows the acknowledgements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AckClock {
@@ -27,7 +30,7 @@ impl AckClock {
     pub(crate) fn look(&mut self, acked: Option<Instant>, boot: Duration, now: Instant) -> Option<Duration> {
         let (last_boot, last) = std::mem::replace(&mut self.looked, (boot, now));
         let acked = acked?;
-        if self.acked.is_none_or(|(_, known)| known < acked) {
+        if self.acked.is_none_or(|(_, known)| known + SAME < acked) {
             let slept = boot.saturating_sub(last_boot) > now.duration_since(last) + SLEPT;
             let at = boot.saturating_sub(now.saturating_duration_since(acked));
             // Whether it came before the sleep or after it cannot be known: the earlier time is safe.

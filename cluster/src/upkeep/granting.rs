@@ -1,20 +1,21 @@
 //! The leader's side: grants leases, and declares down whoever has gone without for too long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, ReadPolicy};
 use parking_lot::Mutex;
 
 use super::clock::AckClock;
 use crate::executor::{LaneService, TaskRefusal};
 use crate::lease::{Granter, LeaseReply, LeaseRequest, LeaseTimes, boot_time};
+use crate::link::Links;
 use crate::link::frame::Lane;
-use crate::link::{ConnectError, Links, refuses};
+use crate::members::dead::is_known_dead;
 use crate::node_id::{Incarnation, NodeId};
 use crate::raft::{AppliedRoutes, GroupHandle, RouteGroup, RouteStateMachine};
 use crate::routes::command::{NodeDown, RouteBatch};
@@ -23,8 +24,6 @@ use crate::wire;
 
 /// Between two looks at who has gone without a lease.
 const LOOK: Duration = Duration::from_millis(250);
-/// Longest time for a connection to be refused.
-const REFUSAL: Duration = Duration::from_millis(200);
 
 /// Grants leases while this node leads the group of routes.
 pub(crate) struct Granting {
@@ -61,9 +60,9 @@ impl Granting {
         let metrics = self.routes.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leads = metrics.state.is_leader() && metrics.current_leader == Some(self.links.node());
-        let acked = metrics.last_quorum_acked.map(|instant| (*instant).into_std());
-        let boot = boot_time();
-        let acked = state.acks.look(acked, boot, Instant::now());
+        let (boot, now) = (boot_time(), Instant::now());
+        let acked = metrics.last_quorum_acked.and_then(|instant| now.checked_sub(instant.elapsed()));
+        let acked = state.acks.look(acked, boot, now);
         let term = metrics.current_term;
         match (&state.leading, leads) {
             (Some((known, _)), true) if *known == term => {}
@@ -98,27 +97,20 @@ impl Granting {
 
     /// Declares down who is silent, while this node leads. Runs until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut refusing: BTreeMap<NodeId, u32> = BTreeMap::new();
         let mut interval = tokio::time::interval(LOOK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let up: Vec<(NodeId, Incarnation)> = self.up();
             if self.look(&mut self.state.lock()).is_none() {
-                refusing.clear();
                 continue;
             }
             let mut dead = BTreeSet::new();
             for (node, incarnation) in &up {
-                if self.is_gone(*node).await {
-                    let times = refusing.entry(*node).or_default();
-                    *times += 1;
-                    // Twice, a moment apart: a process may just be starting to listen.
-                    if *times >= 2 {
-                        dead.insert((*node, *incarnation));
-                    }
-                } else {
-                    refusing.remove(node);
+                if let Some(peer) = self.links.peer(*node)
+                    && is_known_dead(&self.links.status(*node), &peer.address).await
+                {
+                    dead.insert((*node, *incarnation));
                 }
             }
             let candidates = {
@@ -131,7 +123,8 @@ impl Granting {
                 }
             };
             for (node, incarnation) in candidates {
-                let why = if dead.contains(&(node, incarnation)) { "its process is gone" } else { "it is silent" };
+                let why =
+                    if dead.contains(&(node, incarnation)) { "its process is gone" } else { "it is silent" };
                 tracing::warn!(member = %node, why, "member is declared down");
                 self.declare_down(node, incarnation).await;
             }
@@ -146,20 +139,6 @@ impl Granting {
             _ => None,
         });
         up.collect()
-    }
-
-    /// Whether the node's links broke, rather than fell silent, and its address refuses connections.
-    async fn is_gone(&self, node: NodeId) -> bool {
-        let lanes = self.links.status(node);
-        let broke = |error: &Option<ConnectError>| {
-            matches!(error, Some(ConnectError::Closed | ConnectError::Io { .. }))
-        };
-        let gone = !lanes.is_empty()
-            && lanes.iter().all(|lane| lane.version.is_none() && lane.connects > 0 && broke(&lane.error));
-        match self.links.peer(node) {
-            Some(peer) if gone => refuses(&peer.address, REFUSAL).await,
-            _ => false,
-        }
     }
 
     /// Writes the entry, by this leader and now, or not at all: repeated later it could strike a node that has been

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::granting::Granting;
+use crate::executor::TaskRefusal;
 use crate::lease::{Lease, LeaseReply, LeaseRequest, Standing, boot_time};
 use crate::link::Links;
-use crate::members::ClusterIdentity;
+use crate::members::IdentityFile;
 use crate::node_id::Incarnation;
 use crate::raft::{AppliedRoutes, GroupHandle, RouteGroup, RouteStateMachine, ask_member};
 use crate::routes::command::NodeUp;
@@ -33,7 +34,7 @@ pub(crate) struct Holder {
     pub(crate) links: Arc<Links>,
     pub(crate) lease: Lease,
     pub(crate) granting: Arc<Granting>,
-    pub(crate) identity: Arc<dyn ClusterIdentity>,
+    pub(crate) identity: Arc<IdentityFile>,
 }
 
 impl Holder {
@@ -43,7 +44,10 @@ impl Holder {
         loop {
             if self.come_up(incarnation).await {
                 self.serve(incarnation).await;
-                tracing::warn!(%incarnation, "the lease is lost: this node comes back as another");
+                tracing::warn!(
+                    incarnation = incarnation.0,
+                    "the lease is lost: this node comes back as another"
+                );
             }
             incarnation = self.next().await;
         }
@@ -54,7 +58,9 @@ impl Holder {
             let identity = self.identity.clone();
             match tokio::task::spawn_blocking(move || identity.next_incarnation()).await {
                 Ok(Ok(incarnation)) => return incarnation,
-                Ok(Err(error)) => tracing::error!(%error, "no new incarnation can be written: the node stays away"),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "no new incarnation can be written: the node stays away")
+                }
                 Err(error) => tracing::error!(%error, "no new incarnation"),
             }
             tokio::time::sleep(PAUSE).await;
@@ -82,7 +88,7 @@ impl Holder {
                 self.lease.begin_anew();
                 self.lease.grant(sent, reply.granted());
                 if self.lease.holds() {
-                    tracing::info!(%incarnation, "this node serves");
+                    tracing::info!(incarnation = incarnation.0, "this node serves");
                     return true;
                 }
             }
@@ -108,7 +114,7 @@ impl Holder {
             loop {
                 tokio::time::sleep(TICK).await;
                 if self.table.node(node) != Some(NodeState::Up(incarnation)) {
-                    tracing::error!(%incarnation, "the cluster has declared this node down");
+                    tracing::error!(incarnation = incarnation.0, "the cluster has declared this node down");
                     self.lease.lose();
                 }
                 if self.lease.tick() == Standing::Lost {
@@ -132,9 +138,7 @@ impl Holder {
         } else {
             let bytes = Bytes::from(wire::encode(&request).ok()?);
             match ask_member::<RouteGroup>(&self.links, leader, bytes, WORD).await {
-                Ok(reply) => wire::decode(&reply).map_err(|error| {
-                    crate::executor::TaskRefusal::Malformed(error.to_string())
-                }),
+                Ok(reply) => wire::decode(&reply).map_err(|error| TaskRefusal::Malformed(error.to_string())),
                 Err(error) => {
                     tracing::debug!(%error, "no word on the lease");
                     return None;

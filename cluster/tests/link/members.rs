@@ -12,8 +12,8 @@ use althing_cluster::link::frame::Lane;
 use althing_cluster::link::hello::{ClusterId, Hello};
 use althing_cluster::members::discovery::Removed;
 use althing_cluster::members::{
-    Change, Discovery, Group, GroupError, GroupName, GroupView, IdentityFile, Place, Seed,
-    Settle, SettleError, Settled,
+    Change, Discovery, Group, GroupError, GroupName, GroupView, IdentityFile, Place, Seed, Settle,
+    SettleError, Settled,
 };
 use althing_cluster::node_id::NodeId;
 use althing_cluster::raft::Member;

@@ -122,7 +122,7 @@ impl Discovery {
                 }
             }
         }
-        tracing::info!(member = %from.node, name = from.name, group = join.group.label(), ?change, "member joins");
+        tracing::info!(member = %from.node, group = join.group.label(), ?change, "member joins");
         match timeout(COMMIT, group.change(change)).await {
             Ok(Ok(())) => Answer::Joined,
             Ok(Err(GroupError::NotLeader(Some(place)))) => Answer::Elsewhere(place),

@@ -44,15 +44,18 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
 /// Fields of log events and spans: name, kind, meaning. One word means one thing in the whole log.
 pub const FIELDS: &[(&str, &str, &str)] = &[
     ("bytes", "number", "Bytes of the stanza that is written."),
+    ("change", "text", "Change of the members of a group."),
+    ("cluster", "text", "Id of the cluster."),
     ("condition", "text", "Element name of a stream, stanza or SASL error condition."),
     ("direction", "text", "in (from the client) or out (to it)."),
     ("domains", "list", "xmpp.domains."),
     ("error", "text", "What went wrong, as a chain of causes."),
     ("from", "JID", "Sender of the stanza."),
+    ("group", "text", "Raft group: routes or store."),
     ("id", "text", "The stanza's id, as the sender chose it."),
     ("jid", "JID", "The full JID of the session at work, or the bare JID of the account."),
     ("kind", "text", "message, presence or iq."),
-    ("lane", "text", "What a connection between nodes is for: routes, store, snapshot or tasks."),
+    ("lane", "text", "What a connection between nodes is for: routes, store, snapshot, tasks or discovery."),
     ("left", "number", "Effects that were not performed any more."),
     ("listener", "text", "c2s or c2s_tls."),
     ("mechanism", "text", "SASL mechanism."),
@@ -74,6 +77,8 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("task", "text", "Kind of task, as in cluster/src/task.rs."),
     ("to", "JID", "Receiver of the stanza."),
     ("until", "time", "The last moment at which the certificate is valid."),
+    ("via", "text", "Name of the node over which this one joins."),
+    ("voters", "number", "Members that vote."),
 ];
 
 /// Stops of the way of one stanza, in the order of the way: name, what happens there.

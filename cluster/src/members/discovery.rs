@@ -118,6 +118,12 @@ impl Discovery {
             Verdict::NameInUse(node) => {
                 return Answer::Later(format!("{node}, another node named {}, is alive", from.name));
             }
+            Verdict::IdInUse(name) => {
+                return Answer::Never(format!(
+                    "node id {} is that of {name}: the data directory was copied, give {} an empty one",
+                    from.node, from.name
+                ));
+            }
             Verdict::HalfDone => return Answer::Later("a change of members is half done".to_owned()),
         };
         if let Change::Replace { old, .. } = &change {
@@ -128,7 +134,7 @@ impl Discovery {
                 }
             }
         }
-        tracing::info!(member = %from.node, name = from.name, group = join.group.label(), ?change, "member joins");
+        tracing::info!(member = %from.node, group = join.group.label(), ?change, "member joins");
         match timeout(COMMIT, group.change(change)).await {
             Ok(Ok(())) => Answer::Joined,
             Ok(Err(GroupError::NotLeader(Some(place)))) => Answer::Elsewhere(place),
@@ -150,11 +156,16 @@ enum Verdict {
     There,
     Change(Change),
     NameInUse(NodeId),
+    /// By the node of that name: its certificate proves a name, nothing proves an id.
+    IdInUse(String),
     HalfDone,
 }
 
 /// PURE: decides it.
 fn place_for(view: &GroupView, node: NodeId, member: &Member) -> Verdict {
+    if let Some(known) = view.members.get(&node).filter(|known| known.name != member.name) {
+        return Verdict::IdInUse(known.name.clone());
+    }
     let same_name = view.members.iter().filter(|(other, known)| **other != node && known.name == member.name);
     let old: BTreeSet<NodeId> = same_name.map(|(other, _)| *other).collect();
     let alive = |other: &&NodeId| {
@@ -198,6 +209,7 @@ mod tests {
         let at = |address| member("a-1", address);
         assert_eq!(place_for(&view, one, &at("old:1")), Verdict::There);
         assert_eq!(place_for(&view, one, &at("new:1")), Verdict::Change(Change::Put(one, at("new:1"))));
+        assert_eq!(place_for(&view, one, &member("a-3", "new:1")), Verdict::IdInUse("a-1".to_owned()));
         let other = member("a-2", "new:1");
         assert_eq!(place_for(&view, two, &other), Verdict::Change(Change::Put(two, other.clone())));
         let old = BTreeSet::from([one]);

@@ -321,7 +321,7 @@ impl Waiting {
         self.status.send_replace(format!("waits for {reasons}"));
         if self.logged.is_none_or(|logged| logged.elapsed() >= LOG) {
             self.logged = Some(Instant::now());
-            tracing::info!(reasons, "waiting for other nodes");
+            tracing::info!(reason = reasons, "waiting for other nodes");
         }
         tokio::time::sleep(self.pause).await;
         self.pause = self.pause.saturating_mul(2).min(PAUSES.1);

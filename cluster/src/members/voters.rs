@@ -203,15 +203,11 @@ mod tests {
             let since = Duration::from_secs(seconds);
             if alive { Presence::Alive(since) } else { Presence::Away(since) }
         });
-        let seat = (any::<bool>(), presence, proptest::option::of(0..2_000_u64));
-        proptest::collection::vec(seat, 0..9).prop_map(|seats| {
+        let facts = (any::<bool>(), presence, proptest::option::of(0..2_000_u64));
+        proptest::collection::vec(facts, 0..9).prop_map(|seats| {
             let seats = seats.into_iter().zip(0..);
-            seats.map(|((voter, presence, lag), number)| seat_of(number, voter, presence, lag)).collect()
+            seats.map(|((voter, presence, lag), number)| seat(number, voter, presence, lag)).collect()
         })
-    }
-
-    fn seat_of(number: u64, voter: bool, presence: Presence, lag: Option<u64>) -> Seat {
-        seat(number, voter, presence, lag)
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 mod admission;
 mod discovery;
 mod faults;
+mod members;
 mod order;
 mod support;
 mod tasks;

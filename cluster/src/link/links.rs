@@ -1,6 +1,7 @@
 //! All links of one node: to run a task on one node, on all others, on all.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -109,6 +110,14 @@ impl Links {
         links
     }
 
+    /// Listens for other nodes, for [`Links::start`].
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+        TcpListener::bind(address).await
+    }
+
     /// Begins to dial a peer, on all lanes. A peer of the same id is replaced, as by [`Links::peer_down`], whose
     /// return value this returns. Does nothing when not clustered, or for the node itself. To be called on the
     /// links' runtime.
@@ -191,6 +200,14 @@ impl Links {
         }
         let line = self.line(node, Lane::Tasks)?;
         line.post(task.kind().since(), self.body(&task)?)
+    }
+
+    /// As [`Links::run_on`] for another node, by reference: the caller keeps the task where it was not taken.
+    ///
+    /// # Errors
+    /// As [`Links::run_on`]; [`LinkError::NotMember`] for this node's own id.
+    pub fn post(&self, node: NodeId, task: &ClusterTask) -> Result<(), LinkError> {
+        self.line(node, Lane::Tasks)?.post(task.kind().since(), self.body(task)?)
     }
 
     /// Runs `task` on `node`, which may be this one, and waits up to `deadline` for its reply.

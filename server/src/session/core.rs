@@ -13,6 +13,8 @@ use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
+use super::losses::{self, Lost};
+use super::seen::Seen;
 
 /// Most targets of directed presence that a session remembers (RFC 6121 §4.6.3 asks to remember them all;
 /// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
@@ -42,6 +44,8 @@ pub struct SessionState {
     recent: VecDeque<RosterChanged>,
     /// Whom directed presence told that this session is available.
     directed: HashSet<Jid>,
+    /// Whose available presence was delivered here.
+    seen: Seen,
 }
 
 impl SessionState {
@@ -70,6 +74,7 @@ impl SessionState {
             loaded_version: version,
             recent: VecDeque::new(),
             directed: HashSet::new(),
+            seen: Seen::default(),
         }
     }
 
@@ -135,6 +140,8 @@ impl SessionState {
             SessionChange::Presence(presence) => {
                 if presence.is_none() {
                     self.directed.clear();
+                    // It is told of nobody's presence any more; when it is available again it asks anew.
+                    self.seen.clear();
                 }
                 self.presence = presence;
             }
@@ -149,6 +156,19 @@ impl SessionState {
             }
             SessionChange::Close(_) => {}
         }
+    }
+
+    /// Whose available presence was delivered to this session, as hashes of full JIDs.
+    pub fn seen_mut(&mut self) -> &mut Seen {
+        &mut self.seen
+    }
+
+    /// Sessions were lost with their node: what the client must be told. `is_back` says of an address whether it is
+    /// available again, elsewhere: then the new presence is the better word, and may be here already.
+    #[must_use]
+    pub fn on_lost(&self, lost: &Lost, is_back: impl Fn(&FullJid) -> bool) -> Vec<Effect> {
+        let gone = lost.seen_by(&self.seen).into_iter().filter(|jid| !is_back(jid));
+        gone.map(|jid| Effect::Deliver(losses::unavailable(jid, self.account.clone()))).collect()
     }
 
     /// An event of the account.
@@ -258,7 +278,9 @@ impl SessionState {
         self.unavailability(&self.unavailable())
     }
 
-    fn unavailable(&self) -> Stanza {
+    /// Its own unavailable presence.
+    #[must_use]
+    pub fn unavailable(&self) -> Stanza {
         let kind = Kind::Presence(PresenceType::Unavailable);
         let element = Element::builder("presence", ns::CLIENT)
             .set(name!("type"), PresenceType::Unavailable.name())

@@ -71,10 +71,6 @@ impl Lease {
     /// tasks.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        // A lease that needs nobody costs a single node no lock and no clock.
-        if self.shared.suspend_at.load(Ordering::SeqCst) == u64::MAX {
-            return Standing::Serving;
-        }
         if *self.shared.standing.borrow() == Standing::Lost {
             return Standing::Lost;
         }

@@ -79,7 +79,7 @@ impl NodeExecutor {
         source: TaskSource,
         bind: BindIndex,
     ) -> Result<(), TaskRefusal> {
-        if !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+        if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
             return Err(TaskRefusal::Suspended);
         }
         if source.node == node.node_id {

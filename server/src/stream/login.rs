@@ -102,7 +102,7 @@ pub async fn bind(
     peer: Option<IpAddr>,
 ) -> Result<Arc<SessionHandle>, BindError> {
     let jid = user.with_resource(resource);
-    if !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+    if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
         info!(%jid, "resource not bound: the node is suspended");
         return Err(BindError::Unavailable);
     }

@@ -22,7 +22,7 @@ pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox
     let stall = Duration::from_secs(node.config.limits.outbox_stall_s);
     let mut buffer = Vec::new();
     while outbox.take(&mut buffer).await {
-        if !node.lease.serving().await && outbox.is_open() {
+        if !node.lease.holds() && !node.lease.serving().await && outbox.is_open() {
             // Nothing is written without a lease but the last words, which are about to come.
             buffer.clear();
             continue;

@@ -28,6 +28,7 @@ use crate::delivery::{account, fan_out, local};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::effect::{Audience, UserEvent};
+use crate::session::losses::{self, Lost};
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
 
@@ -110,18 +111,35 @@ impl TaskExecutor for NodeExecutor {
         let node = self.node.get().and_then(Weak::upgrade).ok_or(TaskRefusal::Suspended)?;
         debug!(stop = "task_executor", task = task.kind().label(), member = %source.node);
         self.admit(&node, source, bind_of(&task)).await?;
+        let presence = presence_of(&task);
+        let reply = self.run(&node, task).await?;
+        if let Some(presence) = presence
+            && source.node != node.node_id
+            && node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation))
+        {
+            // Its node was declared down in between: the word of its loss may have come first.
+            let from = stanza(&presence)?.from().and_then(|from| from.try_as_full().ok().cloned());
+            losses::tell(&node, Lost::new(from, &node.seen_keys));
+        }
+        Ok(reply)
+    }
+}
+
+impl NodeExecutor {
+    /// The one `match` over the kinds.
+    async fn run(&self, node: &Arc<NodeContext>, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
         Ok(match task {
-            ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(&node, &task)?),
+            ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(node, &task)?),
             ClusterTask::FanOutPresence(FanOutPresence { recipients, xml }) => {
-                TaskReply::FanOutPresence(fan_out::to_sessions(&node, stanza(&xml)?, &recipients))
+                TaskReply::FanOutPresence(fan_out::to_sessions(node, stanza(&xml)?, &recipients))
             }
-            ClusterTask::BroadcastLocal(task) => TaskReply::BroadcastLocal(broadcast(&node, &task)?),
-            ClusterTask::ReplaceSession(task) => TaskReply::ReplaceSession(replace(&node, &task).await),
-            ClusterTask::DescribeSession(task) => TaskReply::DescribeSession(describe(&node, &task)),
+            ClusterTask::BroadcastLocal(task) => TaskReply::BroadcastLocal(broadcast(node, &task)?),
+            ClusterTask::ReplaceSession(task) => TaskReply::ReplaceSession(replace(node, &task).await),
+            ClusterTask::DescribeSession(task) => TaskReply::DescribeSession(describe(node, &task)),
             ClusterTask::PushRosterItem(PushRosterItem { account: owner, item }) => {
                 let malformed = |error| TaskRefusal::Malformed(format!("roster item: {error}"));
                 let event = UserEvent::Roster(account::decode(&item).map_err(malformed)?);
-                TaskReply::PushRosterItem(local::notify_account(&node, &owner, &event))
+                TaskReply::PushRosterItem(local::notify_account(node, &owner, &event))
             }
             ClusterTask::NodeStats(_) => TaskReply::NodeStats(NodeNumbers {
                 started: node.started,
@@ -138,7 +156,7 @@ impl TaskExecutor for NodeExecutor {
             }
             ClusterTask::ProbeAccount(ProbeAccount { account, from }) => {
                 let event = UserEvent::Probe { from };
-                TaskReply::ProbeAccount(local::notify_account(&node, &account, &event))
+                TaskReply::ProbeAccount(local::notify_account(node, &account, &event))
             }
             ClusterTask::DeliverToAccount(DeliverToAccount { account, audience, xml }) => {
                 let audience = match audience {
@@ -146,7 +164,7 @@ impl TaskExecutor for NodeExecutor {
                     TaskAudience::Interested => Audience::Interested,
                 };
                 let event = UserEvent::Stanza { stanza: stanza(&xml)?, audience };
-                TaskReply::DeliverToAccount(local::notify_account(&node, &account, &event))
+                TaskReply::DeliverToAccount(local::notify_account(node, &account, &event))
             }
         })
     }
@@ -158,6 +176,15 @@ fn bind_of(task: &ClusterTask) -> BindIndex {
         ClusterTask::DeliverStanza(task) => task.owner,
         ClusterTask::ReplaceSession(task) => task.by,
         _ => BindIndex(0),
+    }
+}
+
+/// What a task carries that may be presence: a stanza for one session or for many.
+fn presence_of(task: &ClusterTask) -> Option<Bytes> {
+    match task {
+        ClusterTask::DeliverStanza(task) => Some(task.xml.clone()),
+        ClusterTask::FanOutPresence(task) => Some(task.xml.clone()),
+        _ => None,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct SessionState {
     directed: HashSet<Jid>,
     /// Whose available presence was delivered here.
     seen: Seen,
+    /// Whether contacts may hold a lost predecessor for available.
+    took_over: bool,
 }
 
 impl SessionState {
@@ -75,6 +77,7 @@ impl SessionState {
             recent: VecDeque::new(),
             directed: HashSet::new(),
             seen: Seen::default(),
+            took_over: false,
         }
     }
 
@@ -143,6 +146,7 @@ impl SessionState {
                     // It is told of nobody's presence any more; when it is available again it asks anew.
                     self.seen.clear();
                 }
+                self.took_over = false;
                 self.presence = presence;
             }
             SessionChange::Interested { .. } => self.interested = true,
@@ -154,6 +158,7 @@ impl SessionState {
             SessionChange::Undirected(target) => {
                 self.directed.remove(&target);
             }
+            SessionChange::TookOver => self.took_over = true,
             SessionChange::Close(_) => {}
         }
     }
@@ -260,7 +265,7 @@ impl SessionState {
     pub fn unavailability(&self, presence: &Stanza) -> Vec<Effect> {
         // Also while it is not available: directed presence has been told then, and is told no more.
         let mut effects = vec![Effect::Session(SessionChange::Presence(None))];
-        if self.presence.is_some() {
+        if self.presence.is_some() || self.took_over {
             effects.push(Effect::FanOut { stanza: presence.clone(), to: self.audience() });
         }
         let told = |target: &&Jid| {
@@ -414,6 +419,14 @@ mod tests {
         let farewell = state.farewell();
         assert!(farewell.iter().any(|effect| matches!(effect, Effect::FanOut { to, .. } if to.len() == 2)));
         assert_eq!(routed(&farewell), ["<presence to='stranger@y/z' from='a@b/c' type='unavailable'/>"]);
+    }
+
+    #[test]
+    fn a_predecessor_that_was_lost_is_not_left_available() {
+        let mut state = session(&[("x@y", Subscription::Both)]);
+        state.apply(SessionChange::TookOver);
+        let farewell = state.farewell();
+        assert!(farewell.iter().any(|effect| matches!(effect, Effect::FanOut { to, .. } if to.len() == 2)));
     }
 
     #[test]

@@ -61,12 +61,17 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
             continue;
         }
         info!(member = %lost, index, sessions = sessions.len(), "sessions were lost with their node");
-        let lost = Arc::new(Lost::new(sessions.into_iter().map(|(jid, _)| jid), &node.seen_keys));
-        for session in node.sessions.all() {
-            if session.tell_lost(Arc::clone(&lost)) == Err(Refused::Full) {
-                node.metrics.mailbox_full();
-                local::close_congested(&session);
-            }
+        tell(&node, Lost::new(sessions.into_iter().map(|(jid, _)| jid), &node.seen_keys));
+    }
+}
+
+/// Tells all sessions of this node. One whose mailbox is full is closed: it would show somebody for ever.
+pub fn tell(node: &NodeContext, lost: Lost) {
+    let lost = Arc::new(lost);
+    for session in node.sessions.all() {
+        if session.tell_lost(Arc::clone(&lost)) == Err(Refused::Full) {
+            node.metrics.mailbox_full();
+            local::close_congested(&session);
         }
     }
 }

@@ -343,3 +343,38 @@ async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
     // Time is up: the peer has had its chance.
     let _ = timeout(LINGER, drop_all).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use althing_cluster::lease::{LeaseTimes, boot_time};
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// What a client has sent is not looked at without a lease, and not lost.
+    #[actix_rt::test]
+    async fn a_suspended_node_keeps_what_it_has_read() {
+        const LONG: Duration = Duration::from_secs(600);
+        let node = NodeContext::for_tests();
+        let lease = Lease::new(LeaseTimes { suspend: LONG, close: LONG * 2, down: LONG * 3 });
+        lease.begin_anew();
+        let mut machine =
+            StreamMachine::new(Arc::clone(&node.stream_config), Transport::Plain, [7; 32], node.now());
+        let (mut near, mut far) = duplex(1_000);
+        far.write_all(
+            b"<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
+            xmlns:stream='http://etherx.jabber.org/streams'>",
+        )
+        .await
+        .unwrap();
+        let mut actions = Vec::new();
+        {
+            let mut reading = Box::pin(read(&lease, &mut near, &mut machine, &mut actions));
+            let early = timeout(Duration::from_millis(50), &mut reading).await;
+            assert!(early.is_err(), "acted without a lease");
+            lease.grant(boot_time(), LONG);
+            assert!(reading.await.unwrap() > 0);
+        }
+        assert!(matches!(actions.first(), Some(Action::Send(_))), "the stream's header is not answered");
+    }
+}

@@ -25,6 +25,7 @@ use crate::metrics::Handshake;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::actor::Session;
+use crate::session::effect::{Effect, SessionChange};
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
 
@@ -117,8 +118,11 @@ pub async fn bind(
     })?;
     let session = Session::begin(node, jid.clone(), bound.index, outbox, peer);
     node.sessions.insert(Arc::clone(&session));
-    if let Some(old) = bound.displaced {
-        end_displaced(node, &jid, bound.index, &old).await;
+    let mut first = Work::default();
+    if let Some(old) = bound.displaced
+        && end_displaced(node, &jid, bound.index, &old).await == Displaced::Lost
+    {
+        first.effects.push_back(Effect::Session(SessionChange::TookOver));
     }
     // A later bind on another arbiter, or the node's stop, may have looked for this session before it was there:
     // whoever comes second sees the other. The client learns it as if it had happened a moment later.
@@ -136,7 +140,7 @@ pub async fn bind(
         session.end(EndReason::Error(reason.into())).await;
         return Ok(session);
     }
-    match session.advance(Work::default()).await {
+    match session.advance(first).await {
         Ok(Progress::Done) => {
             debug!(%jid, "resource bound");
             Ok(session)
@@ -146,9 +150,18 @@ pub async fn bind(
     }
 }
 
+/// What became of a displaced session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Displaced {
+    /// It has ended, and said farewell.
+    Ended,
+    /// Its node is down: it said nothing.
+    Lost,
+}
+
 /// Ends the session that the bind `by` has displaced. Returns when it has ended, or when its start of its node is
 /// over: then its node acts no more. Gives up when this bind is displaced itself, or this node may not act.
-async fn end_displaced(node: &NodeContext, jid: &FullJid, by: BindIndex, old: &Route) {
+async fn end_displaced(node: &NodeContext, jid: &FullJid, by: BindIndex, old: &Route) -> Displaced {
     if old.node == node.node_id {
         if let Some(session) = node.sessions.get(old.index) {
             let reason = EndReason::Error(StreamCondition::Conflict.into());
@@ -156,18 +169,19 @@ async fn end_displaced(node: &NodeContext, jid: &FullJid, by: BindIndex, old: &R
                 info!(%jid, "the displaced session is slow to end");
             }
         }
-        return;
+        return Displaced::Ended;
     }
     let task = ReplaceSession { jid: jid.clone(), owner: old.index, by };
     let is_up = || node.routes.node_state(old.node) == Some(NodeState::Up(old.incarnation));
     let is_owner = || node.routes.locate(jid).is_some_and(|route| route.index == by);
     while is_up() && is_owner() && !*node.stopping.borrow() && node.lease.standing() != Standing::Lost {
         match node.links.ask(old.node, task.clone().into(), REPLACE).await {
-            Ok(_) => return,
+            Ok(_) => return Displaced::Ended,
             Err(error) => {
                 debug!(%jid, member = %old.node, %error, "the displaced session is not known to end")
             }
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
+    Displaced::Lost
 }

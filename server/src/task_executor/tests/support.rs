@@ -11,6 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::sync::{mpsc, watch};
 
 use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use althing_cluster::lease::Lease;
 use althing_cluster::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
 use althing_cluster::link::{LinkLimits, LinkTimes, LinkTls, Links, Peer};
 use althing_cluster::node_id::{Incarnation, NodeId};
@@ -217,6 +218,11 @@ impl Node {
 
 /// Nodes 1 to `count`, each a peer of each.
 pub(super) async fn cluster(count: u64) -> (Arc<Log>, Vec<Node>) {
+    cluster_with(count, |_| Lease::always()).await
+}
+
+/// The same, each node with the lease of its number.
+pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (Arc<Log>, Vec<Node>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -271,6 +277,7 @@ pub(super) async fn cluster(count: u64) -> (Arc<Log>, Vec<Node>) {
             context.links = Arc::new(Links::start(hello, tls.unwrap(), set, listener, executor, None));
         }
         context.node_id = id;
+        context.lease = lease(number);
         context.routes = Arc::clone(&view) as Arc<dyn Routes>;
         context.remote = Remote::new(runtime.handle().clone());
         let context = Arc::new(context);

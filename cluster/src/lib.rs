@@ -6,6 +6,7 @@
 //! | [`executor`] | what runs a task on the node that it was sent to                |
 //! | [`lease`]    | whether this node may act                                       |
 //! | [`link`]     | connections between nodes: frames, lanes, sending and resending |
+//! | [`members`]  | who belongs to the cluster: joining, voters, the dead           |
 //! | [`node_id`]  | names of nodes: a stable id, and an incarnation that each start raises |
 //! | [`raft`]     | what orders the commands of all nodes: the log and the state of the groups |
 //! | [`routes`]   | the route table, and the strategies that keep it                |
@@ -17,6 +18,7 @@ pub mod durable;
 pub mod executor;
 pub mod lease;
 pub mod link;
+pub mod members;
 pub mod node_id;
 pub mod raft;
 pub mod routes;

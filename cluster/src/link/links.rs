@@ -15,10 +15,11 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::executor::{LaneService, TaskExecutor, TaskSource};
+use crate::link::discovery;
 use crate::link::envelope::{read_task, task_body};
-use crate::link::error::LinkError;
+use crate::link::error::{DiscoveryError, LinkError};
 use crate::link::frame::Lane;
-use crate::link::hello::Hello;
+use crate::link::hello::{ClusterId, Hello};
 use crate::link::peer::{Callback, Line};
 use crate::link::server::Server;
 use crate::link::tls::LinkTls;
@@ -46,12 +47,12 @@ pub struct Links {
 }
 
 struct PeerLines {
-    lines: [(Arc<Line>, AbortHandle); Lane::ALL.len()],
+    lines: [(Arc<Line>, AbortHandle); Lane::KEPT.len()],
 }
 
 impl PeerLines {
     fn line(&self, lane: Lane) -> Option<&Arc<Line>> {
-        let place = Lane::ALL.iter().position(|have| *have == lane)?;
+        let place = Lane::KEPT.iter().position(|have| *have == lane)?;
         self.lines.get(place).map(|(line, _)| line)
     }
 }
@@ -102,7 +103,7 @@ impl Links {
     ) -> Self {
         let runner = Runner { executor, limit: times.run };
         let mut links = Links::new(hello.node, hello.incarnation, limits, runner.clone());
-        let context = Arc::new(Context { hello, tls, times });
+        let context = Arc::new(Context::new(hello, tls, times));
         let server =
             Arc::new(Server { context: context.clone(), runner, service, senders: Mutex::default() });
         links.accepting = Some(tokio::spawn(server.run(listener)).abort_handle());
@@ -118,6 +119,30 @@ impl Links {
         TcpListener::bind(address).await
     }
 
+    /// From now on this node belongs to that cluster: it dials and lets in whoever does too. For a node that was
+    /// started with [`ClusterId::NONE`]; call it once the id is on the disk. Links that hold stay as they are.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        if let Some(context) = &self.context {
+            context.set_cluster(cluster);
+        }
+    }
+
+    /// Asks one question of the node of that name at `address` (host and port), which need not be a member, and
+    /// waits up to `deadline`. Who it says it is, and its answer.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]; [`LinkError::TooLarge`] above [`MAX_QUESTION`](super::discovery::MAX_QUESTION) bytes.
+    pub async fn discover(
+        &self,
+        name: &str,
+        address: &str,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<(Hello, Bytes), DiscoveryError> {
+        let Some(context) = &self.context else { return Err(LinkError::NotConnected.into()) };
+        discovery::ask(context, (name, address), request, deadline).await
+    }
+
     /// Begins to dial a peer, on all lanes. A peer of the same id is replaced, as by [`Links::peer_down`], whose
     /// return value this returns. Does nothing when not clustered, or for the node itself. To be called on the
     /// links' runtime.
@@ -128,7 +153,7 @@ impl Links {
         }
         let left = self.peer_down(peer.node);
         let first = self.floor.load(Ordering::SeqCst) + 1;
-        let lines = Lane::ALL.map(|lane| {
+        let lines = Lane::KEPT.map(|lane| {
             let limits = if lane == Lane::Tasks { self.limits.tasks } else { self.limits.requests };
             let line = Arc::new(Line::new(lane, peer.clone(), first, limits));
             let task = tokio::spawn(line.clone().keep(context.clone())).abort_handle();

@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::client::TlsStream;
+use tokio::time::{Instant, timeout};
 
+use crate::link::dial::{Dialed, Stream, dial};
 use crate::link::envelope::read_reply;
 use crate::link::error::{ConnectError, LinkError};
 use crate::link::frame::{FrameKind, Lane};
-use crate::link::hello::{Hello, Refusal};
-use crate::link::io::{BATCH, FrameSource, read_first, send, send_first, tune, write_bare};
+use crate::link::hello::{ClusterId, Refusal};
+use crate::link::io::{BATCH, FrameSource, send, write_bare};
 use crate::link::outbox::{Entry, Outbox, OutboxLimits};
 use crate::link::{Context, LinkTimes, Peer, wake};
 
@@ -243,34 +241,24 @@ impl Line {
             if self.disconnected(error) > before {
                 pause = context.times.backoff_min;
             }
-            tokio::time::sleep(jittered(pause)).await;
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => {}
+                // What stood in the way all the time has just gone.
+                () = context.cluster_changes() => pause = context.times.backoff_min,
+            }
             pause = pause.saturating_mul(2).min(context.times.backoff_max);
         }
     }
 
     async fn connect(&self, context: &Context) -> Result<Connection, ConnectError> {
-        let times = &context.times;
-        let deadline = Instant::now() + times.connect;
-        let in_time = |_| ConnectError::Timeout;
-        let name = ServerName::try_from(self.peer.name.clone())
-            .map_err(|_| ConnectError::NotAccepted(Refusal::WrongName))?;
-        // By name, so that an address that has changed is found at each attempt.
-        let stream = TcpStream::connect(self.peer.address.as_str());
-        let stream = timeout_at(deadline, stream).await.map_err(in_time)??;
-        tune(&stream, times.silence)?;
-        let stream = context.tls.connector.connect(name, stream);
-        let stream = timeout_at(deadline, stream).await.map_err(in_time)??;
-        let (reader, mut writer) = tokio::io::split(stream);
-        let mut source = FrameSource::new(reader);
-        send_first(&mut writer, self.lane, FrameKind::Hello, &context.hello, times.silence).await?;
-        let first = timeout_at(deadline, source.next(times.connect)).await.map_err(in_time)??;
-        match first.kind {
-            FrameKind::Hello => {}
-            FrameKind::Refusal => return Err(ConnectError::Refused(read_first(&first)?)),
-            _ => return Err(ConnectError::Unexpected),
+        let ours = context.hello();
+        // Without a cluster there is nobody to agree with: do not even knock.
+        if ours.cluster == ClusterId::NONE {
+            return Err(ConnectError::NotAccepted(Refusal::NoCluster));
         }
-        let theirs: Hello = read_first(&first)?;
-        let version = context.hello.agree(&theirs).map_err(ConnectError::NotAccepted)?;
+        let Dialed { writer, mut source, theirs } =
+            dial(context, &ours, self.lane, &self.peer.name, &self.peer.address).await?;
+        let version = ours.agree(&theirs).map_err(ConnectError::NotAccepted)?;
         if theirs.node != self.peer.node {
             return Err(ConnectError::NotAccepted(Refusal::WrongNode));
         }
@@ -377,8 +365,7 @@ impl Line {
     }
 }
 
-type Stream = TlsStream<TcpStream>;
-type Connection = (tokio::io::WriteHalf<Stream>, FrameSource<tokio::io::ReadHalf<Stream>>, u16);
+type Connection = (WriteHalf<Stream>, FrameSource<ReadHalf<Stream>>, u16);
 
 /// Takes a request out of the outbox when nobody waits for it any more.
 struct Forget<'a> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole crate is a test")]
 
 mod admission;
+mod discovery;
 mod faults;
 mod order;
 mod support;

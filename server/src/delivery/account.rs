@@ -38,7 +38,7 @@ pub fn notify(node: &Arc<NodeContext>, account: &BareJid, event: &UserEvent) {
     let task = match to_task(account, event) {
         Ok(task) => task,
         Err(problem) => {
-            error!(%account, error = %problem, "the event cannot be sent to other nodes");
+            error!(jid = %account, error = %problem, "the event cannot be sent to other nodes");
             node.metrics.dropped(Dropped::Undeliverable);
             return;
         }

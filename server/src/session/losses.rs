@@ -60,7 +60,7 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
         if sessions.is_empty() {
             continue;
         }
-        info!(member = %lost, index, sessions = sessions.len(), "sessions were lost with their node");
+        info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");
         tell(&node, Lost::new(sessions.into_iter().map(|(jid, _)| jid), &node.seen_keys));
     }
 }

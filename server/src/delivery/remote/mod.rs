@@ -304,7 +304,7 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
     loop {
         if let Some(why) = failure.take() {
             tries += 1;
-            debug!(stop = "delivery.remote", %to, tries, ?why, "not delivered");
+            debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
             until_known(node, to, why).await;
             if why == Failure::Congested {
                 return drive(node, bounce::congested(node, &stanza)).await;

@@ -32,11 +32,13 @@ use crate::session::losses::{self, Lost};
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
 
-/// How long a task waits for the node to serve again: less than the time that links give a task.
-const LEASE: Duration = Duration::from_secs(5);
+/// How long a task waits for the node to serve again. Longer than from T1 to T2: by then the lease is there or
+/// lost, and presence that nobody repeats has met the sessions or their end. With [`CATCH_UP`] less than the time
+/// that links give a task.
+const LEASE: Duration = Duration::from_secs(20);
 
 /// How long a task waits for this node's table to have what the sender's had.
-const CATCH_UP: Duration = Duration::from_secs(10);
+const CATCH_UP: Duration = Duration::from_secs(8);
 
 /// The store of this node, for nodes that hold none.
 #[async_trait]

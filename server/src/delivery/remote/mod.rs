@@ -301,6 +301,13 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
     if let (Some(copies), None) = (copies, failure) {
         return settle_copy(node, to, stanza, &copies).await;
     }
+    if failure.is_none() && tries + 1 >= MAX_TRIES {
+        // The rule for an absent resource has led here. Another walk would lead back to this very queue.
+        if !deliver_once(node, to, &stanza).await {
+            drive(node, bounce::unavailable(node, &stanza)).await;
+        }
+        return;
+    }
     loop {
         if let Some(why) = failure.take() {
             tries += 1;
@@ -327,22 +334,26 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
 
 /// One of several copies, which had to wait: for its own session, wherever that is now.
 async fn settle_copy(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza, copies: &Copies) {
-    let delivered = match node.routes.locate(to) {
+    if deliver_once(node, to, &stanza).await {
+        copies.delivered();
+    } else if copies.failed() {
+        let effects = steps::once_more(node, stanza, MAX_TRIES - 1);
+        drive(node, effects.await).await;
+    }
+}
+
+/// One attempt for one session, wherever it is now.
+async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza) -> bool {
+    match node.routes.locate(to) {
         Some(route) if route.node == node.node_id => {
             let session = node.sessions.get(route.index);
             session.is_some_and(|session| local::deliver_to(node, &session, stanza.clone(), false).is_ok())
         }
         Some(route) => {
-            let reply = node.links.ask(route.node, task(to, &route, &stanza).into(), SECOND).await;
+            let reply = node.links.ask(route.node, task(to, &route, stanza).into(), SECOND).await;
             !matches!(outcome(reply, route), Outcome::Failed(_))
         }
         None => false,
-    };
-    if delivered {
-        copies.delivered();
-    } else if copies.failed() {
-        let effects = steps::once_more(node, stanza, MAX_TRIES - 1);
-        drive(node, effects.await).await;
     }
 }
 

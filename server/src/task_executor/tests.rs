@@ -13,7 +13,8 @@ use althing_cluster::link::LinkError;
 use althing_cluster::node_id::Incarnation;
 use althing_cluster::routes::command::NodeDown;
 use althing_cluster::task::{
-    BroadcastLocal, DescribeSession, NodeStats, ReadStore, ReplaceSession, SessionFound, TaskKind, TaskReply,
+    BroadcastLocal, DescribeSession, NodeStats, ProbeAccount, ReadStore, ReplaceSession, SessionFound,
+    TaskKind, TaskReply,
 };
 use althing_proto::jid::BareJid;
 use althing_proto::roster::Subscription;
@@ -266,4 +267,35 @@ async fn tasks_of_a_node_that_is_declared_down_are_refused() {
     nodes[0].view.lag(true);
     log.append(None, NodeDown { node: nodes[0].context.node_id, incarnation: Incarnation(1) });
     assert_eq!(ask().await, Err(LinkError::Refused(TaskRefusal::StaleSender)));
+}
+
+/// Presence that a full link does not take waits in order; messages to that node are refused meanwhile.
+#[actix_rt::test]
+async fn presence_for_a_full_link_waits_until_its_node_is_down() {
+    let (log, mut nodes) = cluster(2).await;
+    let mut a = nodes[0].bind("a", "r").await;
+    let _b = nodes[1].bind("b", "r").await;
+    nodes[1].stop();
+    let (context, target) = (Arc::clone(&nodes[0].context), nodes[1].context.node_id);
+    let overflow = context.remote.overflow();
+    let (account, from) = (BareJid::new("b@localhost").unwrap(), a.session.jid.clone());
+    let mut told = 0;
+    while !overflow.holds(target) {
+        overflow.tell(
+            &context,
+            target,
+            ProbeAccount { account: account.clone(), from: from.clone().into() }.into(),
+        );
+        told += 1;
+        assert!(told < 100_000, "the link is not bounded");
+    }
+    a.send(&message("b@localhost/r", "normal", 1)).await;
+    a.until("<resource-constraint ", 1).await;
+    log.append(None, NodeDown { node: target, incarnation: Incarnation(1) });
+    context.links.peer_down(target);
+    while overflow.holds(target) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    a.send(&message("b@localhost/r", "normal", 2)).await;
+    a.until("<service-unavailable ", 1).await;
 }

@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod router;
 pub mod session;
 pub mod stream;
+pub mod task_executor;
 
 pub mod auth;
 pub mod storage;

@@ -1,6 +1,7 @@
 //! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
 //! process.
 
+use std::hash::RandomState;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use althing_cluster::lease::Lease;
+use althing_cluster::link::Links;
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{LocalRoutes, Routes};
 use althing_proto::jid::DomainPart;
@@ -26,15 +28,17 @@ use althing_proto::xml::limits::Limits;
 
 use crate::admin::{self, AdminSocket, Health, NodeAdmin};
 use crate::config::{Backend, Config};
+use crate::delivery::remote::Remote;
 use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
 use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
-use crate::session::SessionRegistry;
 use crate::session::messages::EndReason;
+use crate::session::{SessionRegistry, lost_lease};
 use crate::storage::{EmbeddedOptions, RosterLimits, Storage};
+use crate::task_executor::NodeExecutor;
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
@@ -54,6 +58,14 @@ pub struct NodeContext {
     pub routes: Arc<dyn Routes>,
     /// Whether this node may act now.
     pub lease: Lease,
+    /// The other nodes.
+    pub links: Arc<Links>,
+    /// Stanzas on their way to sessions of other nodes.
+    pub remote: Remote,
+    /// Makes the hashes of addresses that sessions remember: nobody outside can choose them to collide.
+    pub seen_keys: RandomState,
+    /// When the node was started.
+    pub started: Timestamp,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
     /// The modules, in order.
@@ -117,10 +129,15 @@ impl NodeContext {
     /// they make up before they share it.
     pub(crate) fn for_tests() -> Self {
         let config = Config::default();
+        let executor = NodeExecutor::new(None);
         NodeContext {
             node_id: NodeId::new(1),
             routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
             lease: Lease::always(),
+            links: Arc::new(Links::alone(NodeId::new(1), Incarnation(1), executor)),
+            remote: Remote::new(tokio::runtime::Handle::current()),
+            seen_keys: RandomState::new(),
+            started: crate::clock::now(),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
@@ -174,10 +191,15 @@ impl Node {
         let tls = load_tls(&config, &metrics, &health)?;
         let identity = Identity::load_or_create(&config)?;
         let node_id = NodeId::new(identity.node_id);
+        let executor = NodeExecutor::new(None);
         let context = Arc::new(NodeContext {
             node_id,
             routes: Arc::new(LocalRoutes::new(node_id, Incarnation(1))),
             lease: Lease::always(),
+            links: Arc::new(Links::alone(node_id, Incarnation(1), Arc::clone(&executor) as Arc<_>)),
+            remote: Remote::new(tokio::runtime::Handle::current()),
+            seen_keys: RandomState::new(),
+            started: crate::clock::now(),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics,
@@ -192,6 +214,8 @@ impl Node {
             storage,
             config,
         });
+        executor.set_node(&context);
+        tasks.push(actix_rt::spawn(lost_lease::watch(Arc::clone(&context))));
         health.add_condition("storage", {
             let engine = Arc::clone(&context.storage.engine);
             move || engine.failure().map_or(Ok(()), |error| Err(error.to_string()))

@@ -43,6 +43,7 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
 
 /// Fields of log events and spans: name, kind, meaning. One word means one thing in the whole log.
 pub const FIELDS: &[(&str, &str, &str)] = &[
+    ("applied", "number", "Index in the log of routes."),
     ("bytes", "number", "Bytes of the stanza that is written."),
     ("change", "text", "Change of the members of a group."),
     ("cluster", "text", "Id of the cluster."),
@@ -76,6 +77,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("stop", "text", "Stop of the way of one stanza: see below."),
     ("task", "text", "Kind of task, as in cluster/src/task.rs."),
     ("to", "JID", "Receiver of the stanza."),
+    ("tries", "number", "How often a stanza for another node was not delivered."),
     ("until", "time", "The last moment at which the certificate is valid."),
     ("via", "text", "Name of the node over which this one joins."),
     ("voters", "number", "Members that vote."),
@@ -95,6 +97,8 @@ pub const STOPS: &[(&str, &str)] = &[
     ("router.remote", "It is for another server."),
     ("delivery.fan_out", "A presence goes to the available sessions of many accounts."),
     ("delivery.local", "It is put into the mailbox of a session of this node."),
+    ("delivery.remote", "It is sent to the node of a session, or was not delivered there."),
+    ("task_executor", "Another node has sent a task: for a stanza its way goes on here."),
     ("delivery.bounce", "Nobody can take it: it goes back as an error, where one may be sent."),
 ];
 

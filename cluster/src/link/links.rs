@@ -1,6 +1,7 @@
 //! All links of one node: to run a task on one node, on all others, on all.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,13 +21,13 @@ use crate::link::envelope::{read_task, task_body};
 use crate::link::error::{DiscoveryError, LinkError};
 use crate::link::frame::Lane;
 use crate::link::hello::{ClusterId, Hello};
-use crate::link::peer::Line;
+use crate::link::peer::{Callback, Line};
 use crate::link::server::Server;
 use crate::link::tls::LinkTls;
 use crate::link::worker::{Done, Job, Runner};
 use crate::link::{Context, LaneStatus, LinkLimits, LinkTimes, Peer};
 use crate::node_id::{Incarnation, NodeId};
-use crate::task::{ClusterTask, Run, TaskReply};
+use crate::task::{ClusterTask, Run, TaskKind, TaskReply};
 use crate::wire::WireError;
 
 /// All links of one node. Dropping it closes them.
@@ -111,6 +112,14 @@ impl Links {
         links
     }
 
+    /// Listens for other nodes, for [`Links::start`].
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+        TcpListener::bind(address).await
+    }
+
     /// From now on this node belongs to that cluster: it dials and lets in whoever does too. For a node that was
     /// started with [`ClusterId::NONE`]; call it once the id is on the disk. Links that hold stay as they are.
     pub fn set_cluster(&self, cluster: ClusterId) {
@@ -159,7 +168,9 @@ impl Links {
     /// acknowledge, in order; it may have run some of them. Who waits for a reply of it gets
     /// [`LinkError::PeerDown`].
     pub fn peer_down(&self, node: NodeId) -> Vec<ClusterTask> {
-        let Some(peer) = self.peers.write().remove(&node) else { return Vec::new() };
+        // Out of the lock before it is closed: who waits for a reply may ask for something else at once.
+        let peer = self.peers.write().remove(&node);
+        let Some(peer) = peer else { return Vec::new() };
         let Some(line) = peer.line(Lane::Tasks) else { return Vec::new() };
         let left = line.close();
         self.floor.fetch_max(line.next(), Ordering::SeqCst);
@@ -230,6 +241,14 @@ impl Links {
         line.post(task.kind().since(), self.body(&task)?)
     }
 
+    /// As [`Links::run_on`] for another node, by reference: the caller keeps the task where it was not taken.
+    ///
+    /// # Errors
+    /// As [`Links::run_on`]; [`LinkError::NotMember`] for this node's own id.
+    pub fn post(&self, node: NodeId, task: &ClusterTask) -> Result<(), LinkError> {
+        self.line(node, Lane::Tasks)?.post(task.kind().since(), self.body(task)?)
+    }
+
     /// Runs `task` on `node`, which may be this one, and waits up to `deadline` for its reply.
     ///
     /// # Errors
@@ -247,11 +266,26 @@ impl Links {
         let line = self.line(node, Lane::Tasks)?;
         let body = self.body(&task)?;
         let reply = line.request(task.kind().since(), body, deadline).await?;
-        let reply = TaskReply::decode(&reply)?;
-        if reply.kind() != task.kind() {
-            return Err(LinkError::Wire(WireError::Malformed("the reply is another task's".to_owned())));
-        }
-        Ok(reply)
+        read_task_reply(task.kind(), &reply)
+    }
+
+    /// Runs `task` on another node, and calls `done` with its reply or with why there is none: once, on no
+    /// lock of the links, soon. There is no deadline: it is called when the node has answered or is declared down.
+    /// Costs no task of the runtime.
+    ///
+    /// # Errors
+    /// As [`Links::run_on`]; then `done` is not called. This node's own id is no other node's: `NotMember`.
+    pub fn ask_then(
+        &self,
+        node: NodeId,
+        task: &ClusterTask,
+        done: impl FnOnce(Result<TaskReply, LinkError>) + Send + 'static,
+    ) -> Result<(), LinkError> {
+        let line = self.line(node, Lane::Tasks)?;
+        let (kind, body) = (task.kind(), self.body(task)?);
+        let callback =
+            Callback::new(move |reply| done(reply.and_then(|reply| read_task_reply(kind, &reply))));
+        line.request_then(kind.since(), body, callback)
     }
 
     /// Runs `task` on every peer and not on this node; nothing when not clustered. What became of it, by node.
@@ -321,6 +355,15 @@ impl Links {
         };
         timeout(deadline, all).await.unwrap_or(Err(LinkError::Deadline))
     }
+}
+
+/// The reply to a task of that kind.
+fn read_task_reply(kind: TaskKind, reply: &[u8]) -> Result<TaskReply, LinkError> {
+    let reply = TaskReply::decode(reply)?;
+    if reply.kind() != kind {
+        return Err(LinkError::Wire(WireError::Malformed("the reply is another task's".to_owned())));
+    }
+    Ok(reply)
 }
 
 impl Drop for Links {

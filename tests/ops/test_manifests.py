@@ -62,14 +62,17 @@ def test_founders_are_the_pods_by_their_dns_names(stateful_set, configuration, c
     assert variables["ALTHING__CLUSTER__CERTIFICATE"].endswith("/$(POD_NAME).pem")
     assert variables["ALTHING__CLUSTER__KEY"].endswith("/$(POD_NAME).key")
     # $(POD_NAME) stands for a variable that is defined before.
-    assert container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    sources = [(one["name"], one.get("valueFrom")) for one in container["env"]]
+    name = ("POD_NAME", {"fieldRef": {"fieldPath": "metadata.name"}})
+    later = [number for number, one in enumerate(container["env"]) if "$(POD_NAME)" in one.get("value", "")]
+    assert sources.index(name) < min(later)
 
 
 def test_each_path_of_the_configuration_is_mounted(configuration, container):
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    paths = [*container["args"][2:], configuration["tls"]["certificate"], configuration["tls"]["key"]]
-    paths += [configuration["cluster"]["ca"]]
+    paths = [configuration["tls"]["certificate"], configuration["tls"]["key"], configuration["cluster"]["ca"]]
     paths += [one["value"] for one in container["env"] if one.get("value", "").startswith("/")]
+    assert "/etc/althing/config/althing.toml" in paths
     for path in paths:
         assert path.rsplit("/", 1)[0] in mounts, path
     assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == {configuration["node"]["data_dir"]}

@@ -88,7 +88,7 @@ fn collect(text: &str, found: &mut Used) {
 
 fn is_metric(word: &str) -> bool {
     let named = |prefix: &&str| word.strip_prefix(*prefix).is_some_and(|rest| !rest.is_empty());
-    !word.contains(':') && OURS.iter().any(|prefix| named(prefix))
+    !word.contains(':') && OURS.iter().any(named)
 }
 
 /// The names of the labels in the braces at the beginning of `text`, but for those that Prometheus adds. Empty

@@ -189,8 +189,10 @@ def cluster(inside, folder, keep):
         trial = Trial(inside, folder / "ca.pem")
         trial.ready(NODES)
         say("three nodes are ready")
-        for container in containers.values():
+        for name, container in containers.items():
             check_container(container)
+            healthy = lambda one=container: inspect(one, "{{.State.Health.Status}}") == "healthy"  # noqa: E731
+            eventually(f"the health check of {name}", 60, healthy)
         alice, bob = account("alice"), account("bob")
         for one in (alice, bob):
             words = ["althing", "user", "add", "--password-stdin", one["jid"]]

@@ -40,6 +40,11 @@ def test_nodes_share_neither_data_nor_ports(services):
     assert all("127.0.0.1" in port for port in ports), "not for the whole network without asking"
 
 
+def test_health_is_asked_of_the_node_itself(services):
+    for service in nodes(services).values():
+        assert service["healthcheck"]["test"] == ["CMD", "althing", "cluster", "status"]
+
+
 def test_every_container_is_locked_down(services):
     for name, service in services.items():
         assert service["read_only"] is True, name

@@ -8,12 +8,14 @@
 //! | `login`    | registration, SASL with channel binding, resource binding                 |
 //! | `client`   | a logged-in client                                                        |
 //! | `script`   | wire scripts: a conversation in text (format: `tests/wire/README.md`)     |
+//! | `metrics_used` | what alerts and dashboard ask of a node                               |
 //! | `tidy`     | rules on the tree: layers, sizes, names                                   |
 
 pub mod client;
 pub mod deadline;
 pub mod endpoint;
 pub mod login;
+pub mod metrics_used;
 pub mod node;
 pub mod random;
 pub mod script;

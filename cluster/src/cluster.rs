@@ -186,6 +186,25 @@ impl Cluster {
         Arc::new(store::ClusterStore { group: self.parts.store_group.clone(), node: self.node() })
     }
 
+    /// Ends what waits for a peer that was declared down, and dials it anew. What it had not taken is dropped: the
+    /// sessions that it was for are gone.
+    pub fn redial(&self, node: NodeId) {
+        let links = self.parts.links.clone();
+        let runtime = self.runtime.lock().as_ref().map(|runtime| runtime.handle().clone());
+        if let (Some(runtime), Some(peer)) = (runtime, links.peer(node)) {
+            runtime.spawn(async move {
+                let left = links.add_peer(&peer);
+                tracing::debug!(member = %node, tasks = left.len(), "dialed anew");
+            });
+        }
+    }
+
+    /// The runtime that links and tasks run on; `None` once the cluster is stopped.
+    #[must_use]
+    pub fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        self.runtime.lock().as_ref().map(|runtime| runtime.handle().clone())
+    }
+
     /// What the log brings about, in its order. The first call has it, later ones get nothing.
     #[must_use]
     pub fn events(&self) -> Option<mpsc::UnboundedReceiver<RouteEvent>> {

@@ -15,6 +15,7 @@ pub mod storage;
 pub mod admin;
 pub mod cli;
 pub mod clock;
+mod cluster_node;
 pub mod config;
 pub mod identity;
 pub mod metrics;

@@ -29,7 +29,9 @@ impl ClusterMetrics {
     /// When `registry` holds one of them already.
     pub fn register(registry: &Registry) -> Result<Self> {
         let row = row("althing_raft_proposal_duration_seconds")?;
-        let MetricKind::Histogram(buckets) = row.kind else { return Err(Error::Msg("no histogram".to_owned())) };
+        let MetricKind::Histogram(buckets) = row.kind else {
+            return Err(Error::Msg("no histogram".to_owned()));
+        };
         let opts = prometheus::HistogramOpts::new(row.name, row.help).buckets(buckets.to_vec());
         let own = ClusterMetrics {
             proposals: counters("althing_raft_proposals_total")?,

@@ -140,13 +140,25 @@ pub const CLUSTER_METRICS: &[Metric] = &[
     gauge("althing_cluster_lease_remaining_seconds", &[], "How long the lease still holds."),
     counter("althing_cluster_suspensions_total", &[], "How often the lease has run out."),
     gauge("althing_cluster_members", &[], "Members of the cluster, up or not."),
-    counter("althing_cluster_nodes_down_total", &[], "Nodes that this node, as the leader, has declared down."),
+    counter(
+        "althing_cluster_nodes_down_total",
+        &[],
+        "Nodes that this node, as the leader, has declared down.",
+    ),
     gauge("althing_link_up", &["peer", "lane"], "1 while the lane to the peer is connected."),
     gauge("althing_link_waiting", &["peer", "lane"], "Tasks and requests that wait to be sent or answered."),
     gauge("althing_link_waiting_bytes", &["peer", "lane"], "Bytes of them."),
     counter("althing_link_connects_total", &["peer", "lane"], "How often the lane has been connected."),
-    counter("althing_link_resent_total", &["peer", "lane"], "Frames that were sent again on a new connection."),
-    counter("althing_tasks_sent_total", &["kind"], "Tasks made for other nodes; one for all of them counts once."),
+    counter(
+        "althing_link_resent_total",
+        &["peer", "lane"],
+        "Frames that were sent again on a new connection.",
+    ),
+    counter(
+        "althing_tasks_sent_total",
+        &["kind"],
+        "Tasks made for other nodes; one for all of them counts once.",
+    ),
     counter("althing_tasks_run_total", &["kind", "outcome"], "Tasks of other nodes: done or refused."),
     gauge("althing_routes", &[], "Sessions of all nodes in the route table."),
 ];

@@ -64,7 +64,10 @@ impl Member {
                 self.committed.entries.lock().iter().skip(applied).take(100).cloned().collect();
             let reached = applied + commands.len();
             // A closed store has ended this replica.
-            let Ok(replies) = replica.apply(commands, Box::new(move |_| reached.to_string().into())).await else { return };
+            let Ok(replies) = replica.apply(commands, Box::new(move |_| reached.to_string().into())).await
+            else {
+                return;
+            };
             self.replies.lock().extend(replies);
             self.applied.send_replace(reached);
         }

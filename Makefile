@@ -10,14 +10,14 @@ SECONDS ?= 60
 FUZZ_TARGETS := xml_reader stream_machine jid
 VENV := .venv
 ALTHING := target/debug/althing
-REFERENCES := config:reference/config.md single:config/single.toml metrics:reference/metrics.md \
+REFERENCES := config:reference/config.md single:config/single.toml cluster:config/cluster.toml metrics:reference/metrics.md \
               log-fields:reference/log-fields.md
 
 help: ## list these doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(ALTHING) ## build, then run a development server with the accounts alice and bob; Ctrl-C stops it
-	$(ALTHING) dev --demo
+run: $(ALTHING) ## build, then run three nodes as one server with the accounts alice and bob; Ctrl-C stops them
+	$(ALTHING) dev --nodes 3 --demo --data .dev/cluster
 
 test: $(ALTHING) $(VENV)/.installed ## run all tests: Rust, wire scripts, slixmpp
 	$(CARGO) test --workspace

@@ -24,7 +24,7 @@ use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 use althing_proto::xml::limits::Limits;
 
-use crate::admin::{self, Health};
+use crate::admin::{self, AdminSocket, Health, NodeAdmin};
 use crate::config::{Backend, Config};
 use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
@@ -143,6 +143,8 @@ pub struct Node {
     context: Arc<NodeContext>,
     health: Arc<Health>,
     http: ServerHandle,
+    /// `None` where the store is in memory and the node has no directory.
+    admin: Option<AdminSocket>,
     arbiters: Vec<Arbiter>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -214,10 +216,11 @@ impl Node {
             }
         }
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
+        let admin = open_admin(&context)?;
         health.set_started();
         health.set_listening(true);
         info!(node = %context.config.node.name, domains = ?context.config.xmpp.domains, "node serves");
-        Ok(Node { context, health, http, arbiters, tasks })
+        Ok(Node { context, health, http, admin, arbiters, tasks })
     }
 
     /// What the parts of the node share.
@@ -237,6 +240,7 @@ impl Node {
         let sessions = self.context.sessions.all();
         info!(reason, sessions = sessions.len(), "node stops");
         self.health.set_draining();
+        drop(self.admin);
         for task in self.tasks {
             task.abort();
         }
@@ -266,6 +270,15 @@ async fn wait_for_sockets(context: &NodeContext) {
     while context.connections.open() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The operator's door into the running node.
+fn open_admin(context: &Arc<NodeContext>) -> anyhow::Result<Option<AdminSocket>> {
+    if context.config.storage.backend == Backend::Memory {
+        return Ok(None);
+    }
+    let backend = NodeAdmin::new(Arc::clone(context), admin::status::single(context));
+    AdminSocket::open(&context.config.node.data_dir, Arc::new(backend)).map(Some)
 }
 
 fn open_storage(config: &Config) -> anyhow::Result<Storage> {

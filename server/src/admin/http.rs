@@ -140,6 +140,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_waits_for_its_cluster_says_for_what() {
+        let prepare = |health: &Health| {
+            health.set_started();
+            health.set_listening(true);
+            health.add_condition("cluster", || Err("waits for dev-1, which cannot be reached".to_owned()));
+        };
+        let answers = ask(prepare, &["/readyz?verbose", "/readyz", "/livez"]);
+        let status: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+        assert_eq!(status, [503, 503, 200]);
+        let body: serde_json::Value = serde_json::from_str(&answers[0].1).unwrap();
+        let check = body["checks"].as_array().unwrap().iter().find(|check| check["name"] == "cluster");
+        assert_eq!(check.unwrap()["why"], "waits for dev-1, which cannot be reached");
+        assert_eq!(answers[1].1, "cluster: waits for dev-1, which cannot be reached\n");
+    }
+
+    #[test]
     fn a_started_node_is_ready_and_shows_its_metrics() {
         let prepare = |health: &Health| {
             health.set_started();

@@ -5,6 +5,7 @@ use althing_proto::sasl::Credentials;
 use anyhow::{Context, bail};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::admin::account_address;
 use crate::clock;
 use crate::config::{Backend, Config};
 use crate::storage::{Account, EmbeddedOptions, Storage, StorageError};
@@ -34,7 +35,7 @@ impl Accounts {
         let storage =
             Storage::open_embedded(&config.node.data_dir, options).map_err(|error| match error {
                 StorageError::Locked { .. } => anyhow::Error::new(error).context(
-                    "a running node has the store open; stop it first (or set passwords from a client)",
+                    "a running node has the store open, but does not answer on its admin socket; stop it first",
                 ),
                 other => other.into(),
             })?;
@@ -51,23 +52,7 @@ impl Accounts {
     ///
     /// When it is none, in words.
     pub(super) fn check(&self, jid: &str) -> anyhow::Result<BareJid> {
-        let parsed =
-            althing_proto::jid::parse(jid).with_context(|| format!("\"{jid}\" is not an address"))?;
-        if parsed.resource().is_some() {
-            bail!("\"{jid}\" has a resource; an account is user@domain");
-        }
-        let bare = parsed.into_bare();
-        if bare.node().is_none() {
-            bail!("\"{jid}\" names no user; an account is user@domain");
-        }
-        if !self.domains.iter().any(|domain| domain == bare.domain().as_str()) {
-            bail!(
-                "{} is not a domain of this server; xmpp.domains has {}",
-                bare.domain(),
-                self.domains.join(", ")
-            );
-        }
-        Ok(bare)
+        account_address(jid, &self.domains)
     }
 
     /// Makes an account; false when it is there already, which stays as it is.

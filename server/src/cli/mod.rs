@@ -2,18 +2,25 @@
 
 mod accounts;
 mod cert;
+mod cluster;
 mod console;
 mod dev;
+mod door;
 mod reference;
+mod route;
 mod run;
 mod signals;
+mod table;
 mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::AdminClient;
+use crate::admin::protocol::SOCKET;
 use crate::config::Config;
 use crate::listener::tls::TlsContext;
 use console::say;
@@ -34,9 +41,14 @@ enum Command {
     Dev(dev::DevArgs),
     /// Say whether a configuration can be used, and if not, everything that is wrong with it
     CheckConfig(ConfigFile),
-    /// Make, change, list and delete accounts (the node must not be running)
+    /// Make, change, list and delete accounts, through the running node; in the store of a single node that is down
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Ask a running node about its cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Say where the sessions of an address are, by the route table of a running node
+    Route(route::RouteArgs),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -55,6 +67,30 @@ struct ConfigFile {
     path: PathBuf,
 }
 
+/// The options that name a running node of this machine.
+#[derive(Debug, Args)]
+struct NodeDoor {
+    /// TOML file with the node's configuration: its data directory has the admin socket
+    #[arg(long = "config", value_name = "FILE", env = "ALTHING_CONFIG", required_unless_present = "socket")]
+    config: Option<PathBuf>,
+    /// The admin socket itself; wins over --config
+    #[arg(long, value_name = "FILE")]
+    socket: Option<PathBuf>,
+}
+
+impl NodeDoor {
+    async fn connect(&self) -> anyhow::Result<AdminClient> {
+        let path = match (&self.socket, &self.config) {
+            (Some(socket), _) => socket.clone(),
+            (None, Some(file)) => Config::load(file)?.node.data_dir.join(SOCKET),
+            (None, None) => anyhow::bail!("give --config or --socket"),
+        };
+        AdminClient::connect_to(&path)
+            .await?
+            .with_context(|| format!("nobody answers on {}: the node does not run", path.display()))
+    }
+}
+
 impl Cli {
     /// Does what the arguments ask for.
     ///
@@ -67,6 +103,8 @@ impl Cli {
             Command::Dev(args) => return dev::dev(&args),
             Command::CheckConfig(file) => check_config(&file)?,
             Command::User(command) => user::user(&command)?,
+            Command::Cluster(command) => return cluster::cluster(&command),
+            Command::Route(args) => return route::route(&args),
             Command::Cert(command) => cert::cert(&command)?,
             Command::Reference { what } => say(what.text().trim_end())?,
         }
@@ -74,7 +112,7 @@ impl Cli {
     }
 }
 
-/// Loads the configuration, and the certificate as well: most mistakes are made there.
+/// Loads the configuration, and the certificates as well: most mistakes are made there.
 fn check_config(file: &ConfigFile) -> anyhow::Result<()> {
     let config = Config::load(&file.path)?;
     if config.tls.certificate.is_some() {
@@ -86,6 +124,9 @@ fn check_config(file: &ConfigFile) -> anyhow::Result<()> {
                 context.not_after.to_xep0082()
             );
         }
+    }
+    if config.cluster.enabled {
+        cert::cluster::check(&config)?;
     }
     say(format_args!("{}: can be used", file.path.display()))?;
     Ok(())

@@ -15,6 +15,8 @@ pub(super) enum Reference {
     Config,
     /// A configuration file with every key, as TOML
     Single,
+    /// A configuration file of a cluster's node, as TOML
+    Cluster,
     /// Metrics, as Markdown
     Metrics,
     /// Log fields, as Markdown
@@ -29,6 +31,7 @@ impl Reference {
         match self {
             Reference::Config => reference::markdown(),
             Reference::Single => reference::example(),
+            Reference::Cluster => reference::cluster_example(),
             Reference::Metrics => metrics::markdown(),
             Reference::LogFields => telemetry::markdown(),
             Reference::Xeps => specifications(),

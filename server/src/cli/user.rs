@@ -1,14 +1,15 @@
-//! `althing user`: accounts, while the node is down.
+//! `althing user`: accounts, through the running node or in the store of one that is down.
 
 use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
+use althing_proto::sasl::Secret as Password;
+
 use super::ConfigFile;
-use super::accounts::Accounts;
 use super::console::say;
-use crate::config::Config;
+use super::door::Door;
 
 /// Longest line that is read as a password, in bytes.
 const PASSWORD_LINE_BYTES: u64 = 4096;
@@ -52,13 +53,12 @@ async fn perform(command: &UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::Add(secret) => {
             let jid = &secret.whom.jid;
-            let accounts = open(&secret.whom.config)?;
-            accounts.check(jid)?;
-            let outcome = match read_password(secret.password_stdin) {
-                Ok(password) => accounts.add(jid, &password).await,
+            let mut door = Door::open(&secret.whom.config).await?;
+            let outcome = match prepare(&door, secret) {
+                Ok(password) => door.add(jid, password).await,
                 Err(error) => Err(error),
             };
-            accounts.close().await?;
+            door.close().await?;
             if !outcome? {
                 bail!("{jid} exists already; `althing user passwd` sets its password");
             }
@@ -66,28 +66,27 @@ async fn perform(command: &UserCommand) -> anyhow::Result<()> {
         }
         UserCommand::Passwd(secret) => {
             let jid = &secret.whom.jid;
-            let accounts = open(&secret.whom.config)?;
-            accounts.check(jid)?;
-            let outcome = match read_password(secret.password_stdin) {
-                Ok(password) => accounts.set_password(jid, &password).await,
+            let mut door = Door::open(&secret.whom.config).await?;
+            let outcome = match prepare(&door, secret) {
+                Ok(password) => door.set_password(jid, password).await,
                 Err(error) => Err(error),
             };
-            accounts.close().await?;
+            door.close().await?;
             if !outcome? {
                 bail!("{jid}: no such account");
             }
             say(format_args!("{jid}: password set"))?;
         }
         UserCommand::List(config) => {
-            let accounts = open(config)?;
-            let outcome = accounts.list(|jid| Ok(say(jid)?)).await;
-            accounts.close().await?;
+            let mut door = Door::open(config).await?;
+            let outcome = door.list(|jid| Ok(say(jid)?)).await;
+            door.close().await?;
             outcome?;
         }
         UserCommand::Delete(whom) => {
-            let accounts = open(&whom.config)?;
-            let outcome = accounts.delete(&whom.jid).await;
-            accounts.close().await?;
+            let mut door = Door::open(&whom.config).await?;
+            let outcome = door.delete(&whom.jid).await;
+            door.close().await?;
             if !outcome? {
                 bail!("{}: no such account", whom.jid);
             }
@@ -97,8 +96,10 @@ async fn perform(command: &UserCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(config: &ConfigFile) -> anyhow::Result<Accounts> {
-    Accounts::open(&Config::load(&config.path)?)
+/// Nobody is asked for the password of an address that cannot be one.
+fn prepare(door: &Door, secret: &Secret) -> anyhow::Result<Password> {
+    door.check(&secret.whom.jid)?;
+    read_password(secret.password_stdin).map(Password::new)
 }
 
 /// From standard input, or asked for twice.

@@ -5,6 +5,7 @@
 //! definitions; [`reference`] makes the reference page and the example file from them.
 
 mod access;
+mod cluster;
 mod error;
 mod limits;
 mod listen;
@@ -19,6 +20,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Auth, MECHANISMS, Registration};
+pub use cluster::{Cluster, InitialNode, is_cluster_name};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
@@ -40,6 +42,8 @@ pub struct Config {
     pub listen: Listen,
     /// Section `[tls]`.
     pub tls: Tls,
+    /// Section `[cluster]`.
+    pub cluster: Cluster,
     /// Section `[auth]`.
     pub auth: Auth,
     /// Section `[registration]`.
@@ -77,6 +81,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Xmpp>(),
     info::<Listen>(),
     info::<Tls>(),
+    info::<Cluster>(),
     info::<Auth>(),
     info::<Registration>(),
     info::<Limits>(),
@@ -133,7 +138,10 @@ impl Config {
 
     fn resolve_paths(&mut self, base: &Path) {
         self.node.data_dir = base.join(&self.node.data_dir);
-        for path in [&mut self.tls.certificate, &mut self.tls.key].into_iter().flatten() {
+        let (tls, cluster) = (&mut self.tls, &mut self.cluster);
+        let paths =
+            [&mut tls.certificate, &mut tls.key, &mut cluster.ca, &mut cluster.certificate, &mut cluster.key];
+        for path in paths.into_iter().flatten() {
             *path = base.join(&*path);
         }
     }

@@ -14,6 +14,8 @@ pub struct Key {
     pub range: &'static [(u64, u64)],
     /// A value to show for a key that has no default; TOML, at most one entry.
     pub example: &'static [&'static str],
+    /// As `example`, for a key that most do without: the example file shows it as a comment.
+    pub like: &'static [&'static str],
     /// The doc comment, a line an entry.
     pub text: &'static [&'static str],
 }
@@ -115,7 +117,7 @@ pub trait Section {
     const KEYS: &'static [Key];
 }
 
-/// Makes a section: `field: Type = default, in low..=high, example "toml";` after a doc comment.
+/// Makes a section: `field: Type = default, in low..=high, example "toml", like "toml";` after a doc comment.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -123,7 +125,7 @@ macro_rules! section {
             $(
                 $(#[doc = $text:literal])+
                 $field:ident : $type:ty = $default:expr
-                $(, in $low:literal ..= $high:literal)? $(, example $example:literal)? ;
+                $(, in $low:literal ..= $high:literal)? $(, example $example:literal)? $(, like $like:literal)? ;
             )+
         }
     ) => {
@@ -149,6 +151,7 @@ macro_rules! section {
                     kind: <$type as $crate::config::section::Described>::KIND,
                     range: &[$(($low, $high))?],
                     example: &[$($example)?],
+                    like: &[$($like)?],
                     text: &[$($text),+],
                 }, )+
             ];

@@ -18,12 +18,18 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// What is wrong with it, in words.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     pub(super) fn into_problem(self, source: &str) -> Problem {
         Problem { source: source.to_owned(), key: self.key, what: self.what, allowed: self.allowed }
     }
 }
 
-fn finding(key: &str, what: impl Into<String>, allowed: impl Into<String>) -> Finding {
+pub(super) fn finding(key: &str, what: impl Into<String>, allowed: impl Into<String>) -> Finding {
     Finding { key: key.to_owned(), what: what.into(), allowed: allowed.into() }
 }
 
@@ -39,6 +45,7 @@ impl Config {
         self.check_tls(&mut found);
         self.check_auth(&mut found);
         self.check_limits(&mut found);
+        self.check_cluster(&mut found);
         if let Err(error) = EnvFilter::try_new(&self.log.filter) {
             found.push(finding(
                 "log.filter",

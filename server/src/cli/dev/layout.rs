@@ -4,17 +4,25 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use toml::{Table, Value};
 
 use super::DevArgs;
-use crate::cli::cert::{self, DevCertificates};
+use crate::cli::cert::cluster::{self as cluster_certificates, ClusterCertificate};
+use crate::cli::cert::dev::{self as certificates, DevCertificates};
 use crate::config::Config;
+
+/// Name of a node that is the only one.
+const SINGLE: &str = "node-0";
+/// Says how many nodes the directory was made with.
+const INITIAL_FILE: &str = "initial-nodes";
+/// Port for links between nodes.
+const LINKS: u16 = 5275;
 
 /// What one node needs, ready to start.
 #[derive(Debug)]
 pub(super) struct NodeFiles {
-    /// `node-0` and so on.
+    /// `node-0` where it is the only one, else `dev-0` and so on.
     pub(super) name: String,
     /// The configuration that was written.
     pub(super) config_file: PathBuf,
@@ -30,9 +38,71 @@ pub(super) struct NodeFiles {
 pub(super) fn prepare(args: &DevArgs) -> anyhow::Result<Vec<NodeFiles>> {
     fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let root = fs::canonicalize(&args.data).with_context(|| format!("{}", args.data.display()))?;
-    let certificates = cert::ensure(&root.join("certs"), std::slice::from_ref(&args.domain))?;
+    let certificates = certificates::ensure(&root.join("certs"), std::slice::from_ref(&args.domain))?;
     let overlay = args.overlay.as_deref().map(read_overlay).transpose()?.unwrap_or_default();
-    (0..args.nodes).map(|index| prepare_node(args, index, &root, &certificates, &overlay)).collect()
+    let members = members(args, &root)?;
+    let prepare = |index: usize| prepare_node(args, index, &root, &certificates, &members, &overlay);
+    (0..args.nodes).map(prepare).collect()
+}
+
+/// The cluster that the nodes make; without entries for a single node, which makes none.
+#[derive(Debug, Default)]
+struct Members {
+    /// `cluster.initial`: what the directory was made with, however many nodes run now.
+    initial: Vec<String>,
+    /// A certificate a node.
+    certificates: Vec<ClusterCertificate>,
+}
+
+fn members(args: &DevArgs, root: &Path) -> anyhow::Result<Members> {
+    let initial = initial_nodes(root, args.nodes)?;
+    if args.nodes == 1 {
+        return Ok(Members::default());
+    }
+    let names: Vec<String> = (0..args.nodes).map(cluster_name).collect();
+    let addresses =
+        (0..initial).map(|index| Ok(format!("{}={}", cluster_name(index), address(index, LINKS)?)));
+    Ok(Members {
+        initial: addresses.collect::<anyhow::Result<_>>()?,
+        certificates: cluster_certificates::ensure(&root.join("certs/cluster"), &names)?,
+    })
+}
+
+/// How many nodes the directory was made with. A cluster may grow beyond that; a single node's accounts are not a
+/// cluster's, and a cluster with less than its first nodes could be without a majority.
+fn initial_nodes(root: &Path, nodes: usize) -> anyhow::Result<usize> {
+    let file = root.join(INITIAL_FILE);
+    let made_with = match fs::read_to_string(&file) {
+        Ok(text) => Some(
+            text.trim().parse().with_context(|| format!("{} holds no number of nodes", file.display()))?,
+        ),
+        // Directories of earlier releases had one node and no such file.
+        Err(_) if root.join(SINGLE).exists() => Some(1),
+        Err(_) => None,
+    };
+    match made_with {
+        Some(initial) if initial == nodes || (1 < initial && initial < nodes) => Ok(initial),
+        Some(initial) => bail!(
+            "{} was made with --nodes {initial}, which --nodes {nodes} cannot take over: give another --data, or \
+             delete the directory with all its accounts",
+            root.display()
+        ),
+        None => {
+            fs::write(&file, format!("{nodes}\n"))
+                .with_context(|| format!("{} cannot be written", file.display()))?;
+            Ok(nodes)
+        }
+    }
+}
+
+fn cluster_name(index: usize) -> String {
+    format!("dev-{index}")
+}
+
+/// Node `index` listens on 127.0.0.(index+1).
+fn address(index: usize, port: u16) -> anyhow::Result<String> {
+    let last = u8::try_from(index + 1).context("so many nodes have no loopback address each")?;
+    Ok(format!("{}:{port}", Ipv4Addr::new(127, 0, 0, last)))
 }
 
 fn prepare_node(
@@ -40,12 +110,14 @@ fn prepare_node(
     index: usize,
     root: &Path,
     certificates: &DevCertificates,
+    members: &Members,
     overlay: &Table,
 ) -> anyhow::Result<NodeFiles> {
-    let name = format!("node-{index}");
+    let name = if args.nodes == 1 { SINGLE.to_owned() } else { cluster_name(index) };
     let dir = root.join(&name);
     fs::create_dir_all(&dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     let mut table = configuration(args, index, &name, certificates)?;
+    table.extend(cluster_section(members, index)?);
     lay_over(&mut table, overlay);
     let from = args.overlay.as_ref().map(|file| format!(" with {} laid over it", file.display()));
     let head = format!("# Written by `althing dev`{} at each start.\n\n", from.unwrap_or_default());
@@ -63,21 +135,16 @@ fn configuration(
     name: &str,
     certificates: &DevCertificates,
 ) -> anyhow::Result<Table> {
-    let last = u8::try_from(index + 1).context("so many nodes have no loopback address each")?;
-    let address = |port: u16| Value::String(format!("{}:{port}", Ipv4Addr::new(127, 0, 0, last)));
-    let path = |path: &Path| Value::String(path.to_string_lossy().into_owned());
-    let section = |keys: Vec<(&str, Value)>| {
-        Value::Table(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
-    };
+    let address = |port: u16| address(index, port).map(Value::String);
     let mut sections = vec![
         ("node", section(vec![("name", name.into()), ("data_dir", "data".into())])),
         ("xmpp", section(vec![("domains", Value::Array(vec![args.domain.as_str().into()]))])),
         (
             "listen",
             section(vec![
-                ("c2s", Value::Array(vec![address(5222)])),
-                ("c2s_tls", Value::Array(vec![address(5223)])),
-                ("http", address(5280)),
+                ("c2s", Value::Array(vec![address(5222)?])),
+                ("c2s_tls", Value::Array(vec![address(5223)?])),
+                ("http", address(5280)?),
             ]),
         ),
         (
@@ -96,6 +163,32 @@ fn configuration(
         sections.push(("registration", section(keys)));
     }
     Ok(sections.into_iter().map(|(name, section)| (name.to_owned(), section)).collect())
+}
+
+/// `[cluster]` of node `index`; nothing for a single node.
+fn cluster_section(members: &Members, index: usize) -> anyhow::Result<Option<(String, Value)>> {
+    let Some(files) = members.certificates.get(index) else { return Ok(None) };
+    let initial = members.initial.iter().cloned().map(Value::String).collect();
+    let mut keys = vec![
+        ("enabled", true.into()),
+        ("listen", address(index, LINKS)?.into()),
+        ("initial", Value::Array(initial)),
+        ("ca", path(&files.ca)),
+        ("certificate", path(&files.certificate)),
+        ("key", path(&files.key)),
+    ];
+    if index >= members.initial.len() {
+        keys.push(("advertise", address(index, LINKS)?.into()));
+    }
+    Ok(Some(("cluster".to_owned(), section(keys))))
+}
+
+fn path(path: &Path) -> Value {
+    Value::String(path.to_string_lossy().into_owned())
+}
+
+fn section(keys: Vec<(&str, Value)>) -> Value {
+    Value::Table(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn read_overlay(file: &Path) -> anyhow::Result<Table> {
@@ -137,12 +230,57 @@ mod tests {
     #[test]
     fn each_node_has_its_own_address_and_data() {
         let dir = tempfile::tempdir().unwrap();
-        let nodes = prepare_with(dir.path(), &["--nodes", "2", "--domain", "chat.example"]).unwrap();
+        let nodes = prepare_with(dir.path(), &["--nodes", "3", "--domain", "chat.example"]).unwrap();
         let listen: Vec<_> = nodes.iter().map(|node| node.config.listen.c2s[0].to_string()).collect();
-        assert_eq!(listen, ["127.0.0.1:5222", "127.0.0.2:5222"]);
+        assert_eq!(listen, ["127.0.0.1:5222", "127.0.0.2:5222", "127.0.0.3:5222"]);
         assert_ne!(nodes[0].config.node.data_dir, nodes[1].config.node.data_dir);
         assert_eq!(nodes[1].config.xmpp.domains, ["chat.example"]);
         assert!(!nodes[0].config.registration.enabled && !nodes[0].config.auth.allow_plaintext);
+    }
+
+    #[test]
+    fn nodes_make_a_cluster_that_may_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let initial = ["dev-0=127.0.0.1:5275", "dev-1=127.0.0.2:5275", "dev-2=127.0.0.3:5275"];
+        for (nodes, count) in [("3", 3), ("3", 3), ("5", 5), ("4", 4)] {
+            let made = prepare_with(dir.path(), &["--nodes", nodes]).unwrap();
+            assert_eq!(made.len(), count);
+            for (index, node) in made.iter().enumerate() {
+                let (config, cluster) = (&node.config, &node.config.cluster);
+                assert_eq!(config.node.name, format!("dev-{index}"));
+                assert!(cluster.enabled);
+                assert_eq!(cluster.initial, initial);
+                let here = format!("127.0.0.{}:5275", index + 1);
+                assert_eq!(cluster.listen.to_string(), here);
+                assert_eq!(cluster.advertised(&node.name), Some(here));
+                assert!(cluster.key.as_ref().unwrap().exists());
+            }
+        }
+        let error = prepare_with(dir.path(), &["--nodes", "2"]).unwrap_err().to_string();
+        assert!(error.contains("was made with --nodes 3, which --nodes 2 cannot take over"), "{error}");
+        assert!(prepare_with(dir.path(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_single_node_stays_single() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = prepare_with(dir.path(), &[]).unwrap().remove(0);
+        assert_eq!(node.name, "node-0");
+        assert!(!node.config.cluster.enabled);
+        assert!(prepare_with(dir.path(), &["--nodes", "3"]).is_err());
+        // As an earlier release left it.
+        fs::remove_file(dir.path().join("data").join(INITIAL_FILE)).unwrap();
+        assert!(prepare_with(dir.path(), &["--nodes", "3"]).is_err());
+        assert_eq!(prepare_with(dir.path(), &[]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn so_many_nodes_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        for nodes in ["0", "10"] {
+            let line = ["dev", "--data", dir.path().to_str().unwrap(), "--nodes", nodes];
+            assert!(Line::try_parse_from(line).is_err());
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod child;
 mod layout;
+mod ready;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -11,10 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::accounts::Accounts;
+use althing_proto::sasl::Secret;
+
 use super::console::say;
+use super::door::Door;
 use super::signals::EndSignals;
-use crate::admin::probe;
+use crate::admin::AdminClient;
+use crate::admin::protocol::{Answer, Request};
 use child::Child;
 use layout::NodeFiles;
 
@@ -22,18 +26,20 @@ use layout::NodeFiles;
 const DEMO_USERS: [&str; 2] = ["alice", "bob"];
 /// Their password. It is public, which is why demo accounts exist on loopback only.
 const DEMO_PASSWORD: &str = "althing-demo";
-/// How long a node may take to become ready.
+/// Most nodes.
+const MAX_NODES: usize = 9;
+/// How long the nodes may take to become ready.
 const START: Duration = Duration::from_secs(60);
 /// How long a node may take to stop before it is killed.
-const STOP: Duration = Duration::from_secs(10);
-/// Time between two looks at a starting node.
-const LOOK: Duration = Duration::from_millis(50);
+const STOP: Duration = Duration::from_secs(20);
 
 /// Arguments of `althing dev`.
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
     /// Number of nodes; node i listens on 127.0.0.(i+1)
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    ///
+    /// More than one make a cluster, whose first nodes are those of the first start. Later there may be more.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = nodes)]
     nodes: usize,
     /// Domain of the server
     #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
@@ -55,11 +61,12 @@ pub(super) struct DevArgs {
     overlay: Option<PathBuf>,
 }
 
+fn nodes(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|nodes| (1..=MAX_NODES).contains(nodes)).ok_or(format!("1 to {MAX_NODES}"))
+}
+
 /// Runs the nodes as children of this process until a signal.
 pub(super) fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
-    if args.nodes != 1 {
-        bail!("--nodes {}: only 1 for now; more come with clustering", args.nodes);
-    }
     let nodes = layout::prepare(args)?;
     for node in &nodes {
         check_ports(node)?;
@@ -69,8 +76,9 @@ pub(super) fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
 
 /// Says at once, and by name, which port is taken; a foreign server could even answer our probe.
 fn check_ports(node: &NodeFiles) -> anyhow::Result<()> {
-    let listen = &node.config.listen;
-    for address in listen.c2s.iter().chain(&listen.c2s_tls).chain([&listen.http]) {
+    let (listen, cluster) = (&node.config.listen, &node.config.cluster);
+    let links = cluster.enabled.then_some(&cluster.listen);
+    for address in listen.c2s.iter().chain(&listen.c2s_tls).chain([&listen.http]).chain(links) {
         TcpListener::bind(address).with_context(|| {
             format!("{}: {address} cannot be listened on; does another server run?", node.name)
         })?;
@@ -81,6 +89,10 @@ fn check_ports(node: &NodeFiles) -> anyhow::Result<()> {
 async fn serve(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::catch().context("signals cannot be caught")?;
     if args.demo {
+        check_loopback(nodes)?;
+    }
+    // A single node's store is free now. In a cluster the running nodes make accounts together.
+    if args.demo && nodes.len() == 1 {
         make_demo_accounts(args, nodes).await?;
     }
     let mut children = Vec::new();
@@ -103,52 +115,71 @@ async fn serve(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<ExitCode> 
 
 /// Waits until all nodes are ready, says so, then until one ends that should not.
 async fn watch(args: &DevArgs, nodes: &[NodeFiles], children: &mut [Child]) -> anyhow::Result<ExitCode> {
-    let deadline = Instant::now() + START;
-    for (node, child) in nodes.iter().zip(children.iter_mut()) {
-        tokio::select! {
-            error = child.ended() => return Err(error),
-            ready = wait_ready(node, deadline) => ready?,
-        }
+    tokio::select! {
+        error = one_ended(children) => return Err(error),
+        begun = begin(args, nodes) => begun?,
+    }
+    Err(one_ended(children).await)
+}
+
+/// One after the other would miss the death of a later one.
+async fn one_ended(children: &mut [Child]) -> anyhow::Error {
+    let ended = children.iter_mut().map(|child| Box::pin(child.ended()));
+    futures_util::future::select_all(ended).await.0
+}
+
+async fn begin(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<()> {
+    ready::wait(nodes, START).await?;
+    if args.demo && nodes.len() > 1 {
+        make_demo_accounts(args, nodes).await.context("the demo accounts cannot be made")?;
     }
     introduce(args, nodes)?;
-    say("ready")?;
-    // One after the other would miss the death of a later one.
-    let (error, _, _) =
-        futures_util::future::select_all(children.iter_mut().map(|child| Box::pin(child.ended()))).await;
-    Err(error)
-}
-
-async fn wait_ready(node: &NodeFiles, deadline: Instant) -> anyhow::Result<()> {
-    let http = node.config.listen.http;
-    loop {
-        let answer = probe::get(http, "/readyz", Duration::from_secs(2)).await;
-        if matches!(answer, Ok((200, _))) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let seen =
-                answer.map_or_else(|error| error.to_string(), |(status, body)| format!("{status} {body}"));
-            bail!("{} was not ready after {} s: http://{http}/readyz: {seen}", node.name, START.as_secs());
-        }
-        tokio::time::sleep(LOOK).await;
+    if nodes.len() > 1 {
+        say(format_args!("leaders: {}", leaders(nodes).await?))?;
     }
+    say("Ctrl-C stops it.")?;
+    Ok(say("ready")?)
 }
 
+/// Who leads, as the first node sees it.
+async fn leaders(nodes: &[NodeFiles]) -> anyhow::Result<String> {
+    let Some(first) = nodes.first() else { return Ok(String::new()) };
+    let client = AdminClient::connect(&first.config.node.data_dir).await?;
+    let mut client = client.with_context(|| format!("{} has no admin socket", first.name))?;
+    let Answer::ClusterStatus(status) = client.ask(&Request::ClusterStatus).await? else {
+        bail!("{} answers something else than was asked", first.name);
+    };
+    let leaders = status
+        .groups
+        .iter()
+        .map(|group| format!("{} leads {}", group.leader.as_deref().unwrap_or("nobody known"), group.name));
+    let leaders = leaders.collect::<Vec<_>>().join(", ");
+    Ok(if leaders.is_empty() { "none, the nodes make no cluster".to_owned() } else { leaders })
+}
+
+fn check_loopback(nodes: &[NodeFiles]) -> anyhow::Result<()> {
+    for node in nodes {
+        let listen = &node.config.listen;
+        let open = listen.c2s.iter().chain(&listen.c2s_tls).find(|address| !address.ip().is_loopback());
+        if let Some(open) = open {
+            bail!("--demo makes accounts with a public password, but {open} can be reached from outside");
+        }
+    }
+    Ok(())
+}
+
+/// Those that are there already stay as they are.
 async fn make_demo_accounts(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<()> {
     let Some(first) = nodes.first() else { return Ok(()) };
-    let listen = &first.config.listen;
-    if let Some(open) = listen.c2s.iter().chain(&listen.c2s_tls).find(|address| !address.ip().is_loopback()) {
-        bail!("--demo makes accounts with a public password, but {open} can be reached from outside");
-    }
-    let accounts = Accounts::open(&first.config)?;
+    let mut door = Door::by(&first.config).await?;
     let made = async {
         for user in DEMO_USERS {
-            accounts.add(&format!("{user}@{}", args.domain), DEMO_PASSWORD).await?;
+            door.add(&format!("{user}@{}", args.domain), Secret::new(DEMO_PASSWORD)).await?;
         }
         Ok(())
     }
     .await;
-    accounts.close().await?;
+    door.close().await?;
     made
 }
 
@@ -179,6 +210,5 @@ fn introduce(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<()> {
     if args.registration {
         say("clients may make accounts (XEP-0077)")?;
     }
-    say("Ctrl-C stops it.")?;
     Ok(())
 }

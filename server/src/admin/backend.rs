@@ -1,0 +1,274 @@
+//! What a running node does for the admin socket.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+
+use althing_cluster::routes::Route;
+use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::sasl::{Credentials, Secret};
+use althing_proto::stream::error::StreamCondition;
+
+use super::protocol::{Answer, Request, RouteReport, SESSIONS, SessionReport, USERS};
+use super::status::StatusSource;
+use crate::auth::{CreateError, create_account};
+use crate::node::NodeContext;
+use crate::session::messages::EndReason;
+
+/// Answers the requests of the admin socket.
+#[async_trait]
+pub trait AdminBackend: Send + Sync {
+    /// The answer to one request. What fails is an answer too.
+    async fn answer(&self, request: Request) -> Answer;
+}
+
+/// The address of an account of one of `domains`.
+///
+/// # Errors
+/// When it is none, in words.
+pub fn account_address(jid: &str, domains: &[String]) -> anyhow::Result<BareJid> {
+    let parsed = althing_proto::jid::parse(jid).with_context(|| format!("\"{jid}\" is not an address"))?;
+    if parsed.resource().is_some() {
+        bail!("\"{jid}\" has a resource; an account is user@domain");
+    }
+    let bare = parsed.into_bare();
+    if bare.node().is_none() {
+        bail!("\"{jid}\" names no user; an account is user@domain");
+    }
+    if !domains.iter().any(|domain| domain == bare.domain().as_str()) {
+        bail!("{} is not a domain of this server; xmpp.domains has {}", bare.domain(), domains.join(", "));
+    }
+    Ok(bare)
+}
+
+/// The backend of a real node.
+pub struct NodeAdmin {
+    context: Arc<NodeContext>,
+    status: StatusSource,
+}
+
+impl NodeAdmin {
+    /// A backend for `context`; `status` is asked for the cluster.
+    #[must_use]
+    pub fn new(context: Arc<NodeContext>, status: StatusSource) -> Self {
+        NodeAdmin { context, status }
+    }
+
+    async fn perform(&self, request: Request) -> anyhow::Result<Answer> {
+        Ok(match request {
+            Request::ClusterStatus => Answer::ClusterStatus(Box::new((self.status)())),
+            Request::Route { jid } => Answer::Route(self.route(&jid)?),
+            Request::UserAdd { jid, password } => {
+                let user = self.account(&jid)?;
+                match create_account(&self.context, &user, password).await {
+                    Ok(()) => {
+                        tracing::info!(jid = %user, "account made by an operator");
+                        Answer::Done { changed: true }
+                    }
+                    Err(CreateError::Exists) => Answer::Done { changed: false },
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Request::UserSetPassword { jid, password } => {
+                let user = self.account(&jid)?;
+                let credentials = self.credentials(password).await?;
+                let changed = self.context.storage.accounts.set_credentials(&user, credentials).await?;
+                Answer::Done { changed }
+            }
+            Request::UserDelete { jid } => Answer::Done { changed: self.delete(&self.account(&jid)?).await? },
+            Request::UserList { after } => self.list(after.as_deref()).await?,
+        })
+    }
+
+    fn account(&self, jid: &str) -> anyhow::Result<BareJid> {
+        account_address(jid, &self.context.config.xmpp.domains)
+    }
+
+    /// PBKDF2 takes milliseconds: on the blocking pool, as many at a time as there are cores.
+    async fn credentials(&self, password: Secret) -> anyhow::Result<Credentials> {
+        let salt = self.context.random::<16>().context("the system gives no random bytes")?;
+        let iterations = self.context.config.auth.scram_iterations;
+        let _permit = self.context.hashing.acquire().await.context("the node is stopping")?;
+        let derive = move || Credentials::derive(password.expose(), iterations, salt);
+        let derived = tokio::task::spawn_blocking(derive).await.context("the node is stopping")?;
+        derived.context("the password cannot be used")
+    }
+
+    /// The account first, so that whoever is thrown out cannot log in again.
+    async fn delete(&self, user: &BareJid) -> anyhow::Result<bool> {
+        let changed = self.context.storage.accounts.delete(user).await?;
+        if changed {
+            tracing::info!(jid = %user, "account deleted by an operator");
+        }
+        for route in self.context.routes.locate_account(user) {
+            if let Some(session) = self.context.sessions.get(route.index) {
+                session.end(EndReason::Error(StreamCondition::NotAuthorized.into())).await;
+            }
+        }
+        Ok(changed)
+    }
+
+    async fn list(&self, after: Option<&str>) -> anyhow::Result<Answer> {
+        let domains = &self.context.config.xmpp.domains;
+        let mut after = after.map(|jid| account_address(jid, domains)).transpose()?;
+        let first = after.as_ref().and_then(|jid| domains.iter().position(|d| d == jid.domain().as_str()));
+        let mut users: Vec<String> = Vec::new();
+        for domain in domains.iter().skip(first.unwrap_or(0)) {
+            let room = USERS - users.len();
+            let page = self.context.storage.accounts.list(domain, after.take().as_ref(), room).await?;
+            users.extend(page.iter().map(BareJid::to_string));
+            if users.len() >= USERS {
+                return Ok(Answer::Users { users, more: true });
+            }
+        }
+        Ok(Answer::Users { users, more: false })
+    }
+
+    fn route(&self, jid: &str) -> anyhow::Result<RouteReport> {
+        let parsed =
+            althing_proto::jid::parse(jid).with_context(|| format!("\"{jid}\" is not an address"))?;
+        let (routes, status) = (&self.context.routes, (self.status)());
+        let mut found: Vec<SessionReport> = Vec::new();
+        let mut total = 0;
+        let mut see = |jid: &FullJid, route: &Route| {
+            total += 1;
+            if found.len() < SESSIONS {
+                found.push(session_report(jid, route));
+            }
+        };
+        match parsed.try_as_full() {
+            Ok(full) => {
+                if let Some(route) = routes.locate(&full.to_owned()) {
+                    see(&full.to_owned(), &route);
+                }
+            }
+            Err(bare) => routes.visit_account(&bare.to_owned(), &mut see),
+        }
+        let left_off = total - found.len();
+        for session in &mut found {
+            session.node = status.name_of(&session.node_id).map(str::to_owned);
+        }
+        Ok(RouteReport {
+            jid: parsed.to_string(),
+            seen_by: status.node.name,
+            applied: routes.applied(),
+            sessions: found,
+            left_off,
+        })
+    }
+}
+
+fn session_report(jid: &FullJid, route: &Route) -> SessionReport {
+    SessionReport {
+        jid: jid.to_string(),
+        node_id: route.node.to_string(),
+        node: None,
+        incarnation: route.incarnation.0,
+        bind: route.index.0,
+        log_index: route.index.log_index(),
+        priority: route.priority,
+        resumable_until: route.resumable_until,
+    }
+}
+
+#[async_trait]
+impl AdminBackend for NodeAdmin {
+    async fn answer(&self, request: Request) -> Answer {
+        self.perform(request).await.unwrap_or_else(|error| Answer::Failed { reason: format!("{error:#}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status;
+
+    fn admin() -> (Arc<NodeContext>, NodeAdmin) {
+        let mut context = NodeContext::for_tests();
+        context.config.auth.scram_iterations = 4096;
+        let context = Arc::new(context);
+        let admin = NodeAdmin::new(Arc::clone(&context), status::single(&context));
+        (context, admin)
+    }
+
+    fn add(jid: &str) -> Request {
+        Request::UserAdd { jid: jid.into(), password: Secret::new("secret") }
+    }
+
+    async fn listed(admin: &NodeAdmin, after: Option<&str>) -> (Vec<String>, bool) {
+        match admin.answer(Request::UserList { after: after.map(str::to_owned) }).await {
+            Answer::Users { users, more } => (users, more),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn accounts_are_made_changed_and_deleted() {
+        let (context, admin) = admin();
+        assert_eq!(admin.answer(add("Alice@localhost")).await, Answer::Done { changed: true });
+        assert_eq!(admin.answer(add("alice@localhost")).await, Answer::Done { changed: false });
+        let set = |jid: &str| Request::UserSetPassword { jid: jid.into(), password: Secret::new("new") };
+        assert_eq!(admin.answer(set("bob@localhost")).await, Answer::Done { changed: false });
+        assert_eq!(admin.answer(set("alice@localhost")).await, Answer::Done { changed: true });
+        let alice = admin.account("alice@localhost").unwrap();
+        let account = context.storage.accounts.get(&alice).await.unwrap().unwrap();
+        assert!(account.credentials.verify_password("new"));
+        assert_eq!(listed(&admin, None).await, (vec!["alice@localhost".to_owned()], false));
+        let delete = || Request::UserDelete { jid: "alice@localhost".into() };
+        assert_eq!(admin.answer(delete()).await, Answer::Done { changed: true });
+        assert_eq!(admin.answer(delete()).await, Answer::Done { changed: false });
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_answered_in_words() {
+        let (_, admin) = admin();
+        for (jid, why) in [
+            ("alice@elsewhere", "is not a domain of this server"),
+            ("localhost", "names no user"),
+            ("alice@localhost/phone", "has a resource"),
+            ("@", "is not an address"),
+        ] {
+            match admin.answer(add(jid)).await {
+                Answer::Failed { reason } => assert!(reason.contains(why), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let empty = Request::UserAdd { jid: "a@localhost".into(), password: Secret::new("") };
+        assert!(matches!(admin.answer(empty).await, Answer::Failed { .. }));
+    }
+
+    #[tokio::test]
+    async fn pages_follow_one_another() {
+        let (context, admin) = admin();
+        let credentials = Credentials::derive("x", 4096, [1; 16]).unwrap();
+        let names: Vec<String> = (0..USERS + 1).map(|i| format!("user-{i:04}@localhost")).collect();
+        for name in &names {
+            let account =
+                crate::storage::Account { credentials: credentials.clone(), created: context.now() };
+            context.storage.accounts.create(&admin.account(name).unwrap(), account).await.unwrap();
+        }
+        let (first, more) = listed(&admin, None).await;
+        assert_eq!((first.as_slice(), more), (&names[..USERS], true));
+        let (second, more) = listed(&admin, first.last().map(String::as_str)).await;
+        assert_eq!((second.as_slice(), more), (&names[USERS..], false));
+    }
+
+    #[tokio::test]
+    async fn routes_are_shown_with_node_and_epoch() {
+        let (context, admin) = admin();
+        let phone = FullJid::new("alice@localhost/phone").unwrap();
+        let bound = context.routes.bind(&phone).await.unwrap();
+        context.routes.bind(&FullJid::new("alice@localhost/desk").unwrap()).await.unwrap();
+        context.routes.set_priority(&phone, bound.index, Some(5)).await.unwrap();
+        let report = admin.route("alice@localhost").unwrap();
+        assert_eq!(report.sessions.len(), 2);
+        assert_eq!((report.left_off, report.seen_by.as_str()), (0, "node-0"));
+        let first = &report.sessions[0];
+        assert_eq!((first.jid.as_str(), first.priority), ("alice@localhost/phone", Some(5)));
+        assert_eq!((first.bind, first.log_index), (bound.index.0, bound.index.log_index()));
+        assert_eq!(first.node.as_deref(), Some("node-0"));
+        assert_eq!(admin.route("alice@localhost/desk").unwrap().sessions.len(), 1);
+        assert!(admin.route("bob@localhost").unwrap().sessions.is_empty());
+    }
+}

@@ -1,8 +1,8 @@
 //! Promises 1, 3 and 4 on a network that fails: each node cut off in turn, cuts of one direction and of one link,
 //! frames that get lost, while clients talk. Needs root, `ip` and `nft`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")
-#![allow(clippy::print_stderr, reason = "a long test says where it is")]]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
+#![allow(clippy::print_stderr, reason = "a long test says where it is")]
 
 use std::sync::Arc;
 use std::time::Duration;

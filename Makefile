@@ -2,7 +2,7 @@
 # Recipes that a fresh machine needs: a Rust toolchain, and python3 with venv for `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify fix wire fuzz bench tidy clients references third-party
+.PHONY: help run test verify fix wire fuzz bench tidy clients ops image image-test references third-party
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -78,6 +78,16 @@ bench: ## run the benchmarks
 clients: $(ALTHING) ## drive profanity and xmpp.js against a fresh node; installs them when missing
 	tests/clients/run
 
+ops: $(VENV)/.ops ## check deploy/ and k8s/: manifests, alerts, dashboard, compose file; installs what is missing
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/ops -q
+
+image: ## build the runtime image althing:dev around a static release binary
+	deploy/image/build
+
+image-test: $(VENV)/.ops ## build the image, run three containers as a cluster, let two clients talk (root, Docker)
+	tests/ops/tools image
+	$(VENV)/bin/python tests/image/run.py
+
 # Cargo knows best what has changed, so it is always asked.
 .PHONY: $(ALTHING)
 $(ALTHING):
@@ -89,4 +99,9 @@ $(VENV)/.installed: tests/python/requirements.txt
 		echo "python3 with venv is needed: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	@touch $@
+
+$(VENV)/.ops: tests/ops/requirements.txt tests/ops/tools $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/ops/requirements.txt
+	PYTHON=$(VENV)/bin/python tests/ops/tools
 	@touch $@

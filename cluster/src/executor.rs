@@ -1,10 +1,13 @@
 //! What runs a task on the node that it was sent to: one trait, implemented by the server in one `match`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::link::frame::Lane;
+use crate::link::hello::Hello;
 use crate::node_id::{Incarnation, NodeId};
 use crate::task::{ClusterTask, TaskReply};
 
@@ -63,4 +66,24 @@ pub trait LaneService: Send + Sync + 'static {
     /// # Errors
     /// [`TaskRefusal`], which the other node gets.
     async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal>;
+
+    /// Answers a question on the discovery lane. `from` is what the asker says of itself: its certificate bears
+    /// the name; cluster and node id are its word.
+    ///
+    /// # Errors
+    /// [`TaskRefusal`], which the other node gets.
+    async fn discover(&self, from: &Hello, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        self.answer(from.node, Lane::Discovery, request).await
+    }
+}
+
+#[async_trait]
+impl<T: LaneService> LaneService for Arc<T> {
+    async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        (**self).answer(from, lane, request).await
+    }
+
+    async fn discover(&self, from: &Hello, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        (**self).discover(from, request).await
+    }
 }

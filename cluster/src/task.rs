@@ -253,6 +253,8 @@ pub enum SessionFound {
     },
     /// It was there, and the task is done; but its client reads too slowly: the sender is to slow down.
     Slowly,
+    /// It was there, but too much waits for it already: it did not take the stanza.
+    Congested,
 }
 
 /// What a session is like: the reply to [`DescribeSession`].
@@ -329,6 +331,7 @@ mod tests {
             ("000100", TaskReply::DeliverStanza(SessionFound::Done)),
             ("00010109", TaskReply::DeliverStanza(SessionFound::NoSession { applied: 9 })),
             ("000102", TaskReply::DeliverStanza(SessionFound::Slowly)),
+            ("000103", TaskReply::DeliverStanza(SessionFound::Congested)),
             ("000203", TaskReply::FanOutPresence(3)),
             ("000303", TaskReply::BroadcastLocal(3)),
             ("000400", TaskReply::ReplaceSession(SessionFound::Done)),

@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod router;
 pub mod session;
 pub mod stream;
+pub mod task_executor;
 
 pub mod auth;
 pub mod storage;
@@ -14,6 +15,7 @@ pub mod storage;
 pub mod admin;
 pub mod cli;
 pub mod clock;
+mod cluster_node;
 pub mod config;
 pub mod identity;
 pub mod metrics;

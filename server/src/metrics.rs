@@ -3,6 +3,7 @@
 //! A registry belongs to one node, so that several nodes can live in one process. Hot counters are
 //! fields, found without a lookup. Adding a metric: one row in [`METRICS`], one field here.
 
+mod cluster;
 mod labels;
 mod table;
 
@@ -17,11 +18,12 @@ use althing_proto::stanza::{Kind, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
+pub use cluster::{ClusterCollector, ClusterMetrics};
 use labels::{Counters, Counters2, Gauges, Label, Name};
 pub use labels::{
     Delivery, Direction, Dropped, Handshake, Listener, Login, Registration, Rejection, StoreOp,
 };
-pub use table::{METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
+pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
 /// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
 const NO_MECHANISM: &str = "other";

@@ -1,6 +1,7 @@
 //! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
 //! process.
 
+use std::hash::RandomState;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use althing_cluster::cluster::Cluster;
 use althing_cluster::lease::Lease;
+use althing_cluster::link::Links;
+use althing_cluster::link::hello::ClusterId;
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{LocalRoutes, Routes};
 use althing_proto::jid::DomainPart;
@@ -25,16 +29,19 @@ use althing_proto::time::Timestamp;
 use althing_proto::xml::limits::Limits;
 
 use crate::admin::{self, AdminSocket, Health, NodeAdmin};
+use crate::cluster_node::{self, ClusterPart};
 use crate::config::{Backend, Config};
+use crate::delivery::remote::Remote;
 use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
 use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
-use crate::session::SessionRegistry;
 use crate::session::messages::EndReason;
+use crate::session::{SessionRegistry, lost_lease};
 use crate::storage::{EmbeddedOptions, RosterLimits, Storage};
+use crate::task_executor::NodeExecutor;
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
@@ -54,6 +61,14 @@ pub struct NodeContext {
     pub routes: Arc<dyn Routes>,
     /// Whether this node may act now.
     pub lease: Lease,
+    /// The other nodes.
+    pub links: Arc<Links>,
+    /// Stanzas on their way to sessions of other nodes.
+    pub remote: Remote,
+    /// Makes the hashes of addresses that sessions remember: nobody outside can choose them to collide.
+    pub seen_keys: RandomState,
+    /// When the node was started.
+    pub started: Timestamp,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
     /// The modules, in order.
@@ -117,10 +132,15 @@ impl NodeContext {
     /// they make up before they share it.
     pub(crate) fn for_tests() -> Self {
         let config = Config::default();
+        let executor = NodeExecutor::new(None);
         NodeContext {
             node_id: NodeId::new(1),
             routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
             lease: Lease::always(),
+            links: Arc::new(Links::alone(NodeId::new(1), Incarnation(1), executor)),
+            remote: Remote::new(tokio::runtime::Handle::current()),
+            seen_keys: RandomState::new(),
+            started: crate::clock::now(),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
@@ -145,6 +165,8 @@ pub struct Node {
     http: ServerHandle,
     /// `None` where the store is in memory and the node has no directory.
     admin: Option<AdminSocket>,
+    /// `None` where the node is a server by itself.
+    cluster: Option<Arc<Cluster>>,
     arbiters: Vec<Arbiter>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -160,6 +182,7 @@ impl Node {
         let health = Health::new(crate::clock::now);
         let http_listener = TcpListener::bind(config.listen.http)
             .with_context(|| format!("listen.http: cannot listen on {}", config.listen.http))?;
+        let metrics_registry = registry.clone();
         let server = admin::serve(http_listener, &config.http, registry, Arc::clone(&health))?;
         let http = server.handle();
         // None of the tasks that are aborted at the stop: it answers probes until the last session has ended.
@@ -170,17 +193,21 @@ impl Node {
         });
         let mut tasks = Vec::new();
 
-        let storage = open_storage(&config)?.metered(&metrics);
         let tls = load_tls(&config, &metrics, &health)?;
         let identity = Identity::load_or_create(&config)?;
         let node_id = NodeId::new(identity.node_id);
+        let Foundation { storage, executor, routes, lease, links, runtime, part } =
+            Foundation::lay(&config, node_id, &metrics_registry).await?;
         let context = Arc::new(NodeContext {
             node_id,
-            routes: Arc::new(LocalRoutes::new(node_id, Incarnation(1))),
-            lease: Lease::always(),
+            routes,
+            lease,
+            links,
+            remote: Remote::new(runtime),
+            seen_keys: RandomState::new(),
+            started: crate::clock::now(),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
-            metrics,
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
             stream_config: Arc::new(stream_config(&config, tls.is_some(), identity.decoy_secret)?),
@@ -189,14 +216,26 @@ impl Node {
             stopping: watch::Sender::new(false),
             tls,
             random: SystemRandom::new(),
-            storage,
+            storage: storage.metered(&metrics),
+            metrics,
             config,
         });
+        executor.set_node(&context);
+        tasks.push(actix_rt::spawn(lost_lease::watch(Arc::clone(&context))));
         health.add_condition("storage", {
             let engine = Arc::clone(&context.storage.engine);
             move || engine.failure().map_or(Ok(()), |error| Err(error.to_string()))
         });
 
+        if let Some(part) = &part {
+            health.add_condition("cluster", {
+                let cluster = Arc::clone(&part.cluster);
+                move || cluster.waiting_for().map_or(Ok(()), Err)
+            });
+            let (cluster, counts) = (&part.cluster, part.metrics.clone());
+            tasks.push(actix_rt::spawn(cluster_node::follow(Arc::clone(&context), Arc::clone(cluster))));
+            tasks.push(actix_rt::spawn(cluster_node::count_suspensions(Arc::clone(cluster), counts)));
+        }
         let arbiters: Vec<Arbiter> = (0..workers(&context.config)).map(|_| Arbiter::new()).collect();
         let spread = Workers::new(arbiters.iter().map(Arbiter::handle));
         let listen = &context.config.listen;
@@ -216,17 +255,30 @@ impl Node {
             }
         }
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
-        let admin = open_admin(&context)?;
+        let admin = open_admin(&context, part.as_ref().map(|part| &part.cluster))?;
         health.set_started();
         health.set_listening(true);
         info!(node = %context.config.node.name, domains = ?context.config.xmpp.domains, "node serves");
-        Ok(Node { context, health, http, admin, arbiters, tasks })
+        Ok(Node { context, health, http, admin, cluster: part.map(|part| part.cluster), arbiters, tasks })
     }
 
     /// What the parts of the node share.
     #[must_use]
     pub fn context(&self) -> &Arc<NodeContext> {
         &self.context
+    }
+
+    /// Returns with the reason once the node can never take part in its cluster.
+    pub async fn failed(&self) -> String {
+        if let Some(cluster) = &self.cluster {
+            let mut failure = cluster.failure();
+            if let Ok(reason) = failure.wait_for(Option::is_some).await
+                && let Some(reason) = reason.clone()
+            {
+                return reason;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Stops the node in order: no new connections, every stream ended with `system-shutdown`, the store
@@ -256,11 +308,60 @@ impl Node {
             // Its thread ends when its tasks are dropped.
             let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.stop().await;
+        }
         // Last: until here `/readyz` says why no client is wanted.
         self.http.stop(false).await;
         self.context.storage.close().await.context("the store could not be closed in order")?;
         info!("node has stopped");
         Ok(())
+    }
+}
+
+/// What a node stands on, by itself or in a cluster.
+struct Foundation {
+    storage: Storage,
+    executor: Arc<NodeExecutor>,
+    routes: Arc<dyn Routes>,
+    lease: Lease,
+    links: Arc<Links>,
+    runtime: tokio::runtime::Handle,
+    part: Option<ClusterPart>,
+}
+
+impl Foundation {
+    async fn lay(config: &Config, node: NodeId, registry: &MetricsRegistry) -> anyhow::Result<Self> {
+        if config.cluster.enabled {
+            let mut fresh = [0; 16];
+            anyhow::ensure!(
+                SystemRandom::new().fill(&mut fresh).is_ok(),
+                "the system has no randomness to give"
+            );
+            let fresh = ClusterId(u128::from_be_bytes(fresh));
+            let part = ClusterPart::start(config, node, fresh, registry).await?;
+            let cluster = &part.cluster;
+            return Ok(Foundation {
+                storage: part.storage.clone(),
+                executor: Arc::clone(&part.executor),
+                routes: cluster.routes(),
+                lease: cluster.lease().clone(),
+                links: Arc::clone(cluster.links()),
+                runtime: cluster.runtime().context("the cluster has stopped")?,
+                part: Some(part),
+            });
+        }
+        let executor = NodeExecutor::new(None);
+        let tasks = Arc::clone(&executor) as Arc<_>;
+        Ok(Foundation {
+            storage: open_storage(config)?,
+            executor,
+            routes: Arc::new(LocalRoutes::new(node, Incarnation(1))),
+            lease: Lease::always(),
+            links: Arc::new(Links::alone(node, Incarnation(1), tasks)),
+            runtime: tokio::runtime::Handle::current(),
+            part: None,
+        })
     }
 }
 
@@ -273,11 +374,18 @@ async fn wait_for_sockets(context: &NodeContext) {
 }
 
 /// The operator's door into the running node.
-fn open_admin(context: &Arc<NodeContext>) -> anyhow::Result<Option<AdminSocket>> {
+fn open_admin(
+    context: &Arc<NodeContext>,
+    cluster: Option<&Arc<Cluster>>,
+) -> anyhow::Result<Option<AdminSocket>> {
     if context.config.storage.backend == Backend::Memory {
         return Ok(None);
     }
-    let backend = NodeAdmin::new(Arc::clone(context), admin::status::single(context));
+    let status = match cluster {
+        Some(cluster) => cluster_node::source(cluster, &context.config.node.name),
+        None => admin::status::single(context),
+    };
+    let backend = NodeAdmin::new(Arc::clone(context), status);
     AdminSocket::open(&context.config.node.data_dir, Arc::new(backend)).map(Some)
 }
 

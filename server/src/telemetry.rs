@@ -43,16 +43,20 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
 
 /// Fields of log events and spans: name, kind, meaning. One word means one thing in the whole log.
 pub const FIELDS: &[(&str, &str, &str)] = &[
+    ("applied", "number", "Index in the log of routes."),
     ("bytes", "number", "Bytes of the stanza that is written."),
+    ("change", "text", "Change of the members of a group."),
+    ("cluster", "text", "Id of the cluster."),
     ("condition", "text", "Element name of a stream, stanza or SASL error condition."),
     ("direction", "text", "in (from the client) or out (to it)."),
     ("domains", "list", "xmpp.domains."),
     ("error", "text", "What went wrong, as a chain of causes."),
     ("from", "JID", "Sender of the stanza."),
+    ("group", "text", "Raft group: routes or store."),
     ("id", "text", "The stanza's id, as the sender chose it."),
     ("jid", "JID", "The full JID of the session at work, or the bare JID of the account."),
     ("kind", "text", "message, presence or iq."),
-    ("lane", "text", "What a connection between nodes is for: routes, store, snapshot or tasks."),
+    ("lane", "text", "What a connection between nodes is for: routes, store, snapshot, tasks or discovery."),
     ("left", "number", "Effects that were not performed any more."),
     ("listener", "text", "c2s or c2s_tls."),
     ("mechanism", "text", "SASL mechanism."),
@@ -73,7 +77,10 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("stop", "text", "Stop of the way of one stanza: see below."),
     ("task", "text", "Kind of task, as in cluster/src/task.rs."),
     ("to", "JID", "Receiver of the stanza."),
+    ("tries", "number", "How often a stanza for another node was not delivered."),
     ("until", "time", "The last moment at which the certificate is valid."),
+    ("via", "text", "Name of the node over which this one joins."),
+    ("voters", "number", "Members that vote."),
 ];
 
 /// Stops of the way of one stanza, in the order of the way: name, what happens there.
@@ -90,6 +97,8 @@ pub const STOPS: &[(&str, &str)] = &[
     ("router.remote", "It is for another server."),
     ("delivery.fan_out", "A presence goes to the available sessions of many accounts."),
     ("delivery.local", "It is put into the mailbox of a session of this node."),
+    ("delivery.remote", "It is sent to the node of a session, or was not delivered there."),
+    ("task_executor", "Another node has sent a task: for a stanza its way goes on here."),
     ("delivery.bounce", "Nobody can take it: it goes back as an error, where one may be sent."),
 ];
 

@@ -17,6 +17,7 @@
 //! | `talker`   | a client that talks all the time and comes back when its stream ends      |
 //! | `witness`  | asks all nodes where addresses are: they must agree                       |
 //! | `script`   | wire scripts: a conversation in text (format: `tests/wire/README.md`)     |
+//! | `metrics_used` | what alerts and dashboard ask of a node                               |
 //! | `tidy`     | rules on the tree: layers, sizes, names                                   |
 
 pub mod admin;
@@ -29,6 +30,7 @@ pub mod friends;
 pub mod history;
 pub mod lab;
 pub mod login;
+pub mod metrics_used;
 pub mod node;
 pub mod random;
 pub mod script;

@@ -1,5 +1,7 @@
 //! What can go wrong on a link: for who asks ([`LinkError`]) and for who connects ([`ConnectError`]).
 
+use std::io;
+
 use crate::executor::TaskRefusal;
 use crate::link::frame::FrameError;
 use crate::link::hello::Refusal;
@@ -51,8 +53,13 @@ pub enum LinkError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// The network's word.
-    #[error("{0}")]
-    Io(String),
+    #[error("{why}")]
+    Io {
+        /// Of which kind: a refused connection says more than one that times out.
+        kind: io::ErrorKind,
+        /// In words.
+        why: String,
+    },
     /// One side does not trust the other's certificate.
     #[error("TLS: {0}")]
     Tls(String),
@@ -82,11 +89,22 @@ pub enum ConnectError {
     Unexpected,
 }
 
-impl From<std::io::Error> for ConnectError {
-    fn from(error: std::io::Error) -> Self {
+/// Why a question on the discovery lane brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoveryError {
+    /// There was no connection, or it broke.
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    /// There was one, but no answer on it.
+    #[error("{0}")]
+    Link(#[from] LinkError),
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(tls) => ConnectError::Tls(tls.to_string()),
-            None => ConnectError::Io(error.to_string()),
+            None => ConnectError::Io { kind: error.kind(), why: error.to_string() },
         }
     }
 }

@@ -28,17 +28,23 @@ pub enum Lane {
     Snapshot = 3,
     /// Tasks.
     Tasks = 4,
+    /// One question to a node that need not be a member yet. Not kept: each question dials anew.
+    Discovery = 5,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 4] = [Lane::Routes, Lane::Store, Lane::Snapshot, Lane::Tasks];
+    pub const ALL: [Lane; 5] = [Lane::Routes, Lane::Store, Lane::Snapshot, Lane::Tasks, Lane::Discovery];
+
+    /// The lanes that are kept connected to each peer.
+    pub const KEPT: [Lane; 4] = [Lane::Routes, Lane::Store, Lane::Snapshot, Lane::Tasks];
 
     /// Most bytes of a body.
     #[must_use]
     pub const fn max_body(self) -> usize {
         match self {
             Lane::Tasks => 4 << 20,
+            Lane::Discovery => 64 << 10,
             Lane::Routes | Lane::Store | Lane::Snapshot => crate::wire::MAX_VALUE,
         }
     }
@@ -51,6 +57,7 @@ impl Lane {
             Lane::Store => "store",
             Lane::Snapshot => "snapshot",
             Lane::Tasks => "tasks",
+            Lane::Discovery => "discovery",
         }
     }
 
@@ -208,7 +215,7 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let frame = (any::<u16>(), 0..4_usize, 0..7_usize, any::<u64>(), any::<Vec<u8>>()).prop_map(
+        let frame = (any::<u16>(), 0..Lane::ALL.len(), 0..7_usize, any::<u64>(), any::<Vec<u8>>()).prop_map(
             |(version, lane, kind, id, body)| Frame {
                 version,
                 lane: Lane::ALL[lane],
@@ -247,7 +254,7 @@ mod tests {
         assert_eq!(bytes_of(&[frame])[..], golden);
         let numbers: Vec<u8> = FrameKind::ALL.iter().map(|kind| *kind as u8).collect();
         assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(Lane::ALL.map(|lane| lane as u8), [1, 2, 3, 4]);
+        assert_eq!(Lane::ALL.map(|lane| lane as u8), [1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -16,6 +16,17 @@ pub(crate) const MAX_HELLO: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub u128);
 
+impl ClusterId {
+    /// What a node says that belongs to no cluster yet. Agrees with nothing, not even with itself.
+    pub const NONE: ClusterId = ClusterId(0);
+}
+
+impl std::fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// Who speaks. The layout never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -62,17 +73,31 @@ pub enum Refusal {
     /// As many nodes as are allowed are known already.
     #[error("too many nodes")]
     Busy,
+    /// One of the two has no cluster yet.
+    #[error("no cluster yet")]
+    NoCluster,
 }
 
 impl Hello {
-    /// The protocol version that both speak: the newest.
+    /// The protocol version that both members of one cluster speak: the newest.
     ///
     /// # Errors
-    /// [`Refusal::OtherCluster`] and [`Refusal::Version`], with this side's versions.
+    /// [`Refusal::NoCluster`], [`Refusal::OtherCluster`], and as [`Hello::agree_on_version`].
     pub fn agree(&self, theirs: &Hello) -> Result<u16, Refusal> {
+        if [self.cluster, theirs.cluster].contains(&ClusterId::NONE) {
+            return Err(Refusal::NoCluster);
+        }
         if self.cluster != theirs.cluster {
             return Err(Refusal::OtherCluster);
         }
+        self.agree_on_version(theirs)
+    }
+
+    /// The newest protocol version that both speak, whichever their clusters are.
+    ///
+    /// # Errors
+    /// [`Refusal::Version`], with this side's versions.
+    pub fn agree_on_version(&self, theirs: &Hello) -> Result<u16, Refusal> {
         let newest = self.max.min(theirs.max);
         if newest < self.min.max(theirs.min) {
             return Err(Refusal::Version { min: self.min, max: self.max });
@@ -104,6 +129,15 @@ mod tests {
         assert_eq!(hello(1, 1, 1).agree(&hello(2, 9, 9)), Err(Refusal::OtherCluster));
     }
 
+    #[test]
+    fn no_cluster_agrees_with_nothing_but_the_version() {
+        for (ours, theirs) in [(0, 0), (0, 1), (1, 0)] {
+            let (ours, theirs) = (hello(ours, 1, 1), hello(theirs, 1, 1));
+            assert_eq!(ours.agree(&theirs), Err(Refusal::NoCluster));
+            assert_eq!(ours.agree_on_version(&theirs), Ok(1));
+        }
+    }
+
     /// A node of any release must be able to read why it is refused.
     #[test]
     fn golden_bytes() {
@@ -116,6 +150,7 @@ mod tests {
             (Refusal::Version { min: 1, max: 2 }, vec![4, 1, 2]),
             (Refusal::Malformed, vec![5]),
             (Refusal::Busy, vec![6]),
+            (Refusal::NoCluster, vec![7]),
         ];
         for (refusal, golden) in refusals {
             assert_eq!(wire::encode(&refusal).unwrap(), golden);

@@ -1,6 +1,7 @@
 //! All links of one node: to run a task on one node, on all others, on all.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,17 +15,19 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::executor::{LaneService, TaskExecutor, TaskSource};
+use crate::link::counts::TaskCount;
+use crate::link::discovery;
 use crate::link::envelope::{read_task, task_body};
-use crate::link::error::LinkError;
+use crate::link::error::{DiscoveryError, LinkError};
 use crate::link::frame::Lane;
-use crate::link::hello::Hello;
-use crate::link::peer::Line;
+use crate::link::hello::{ClusterId, Hello};
+use crate::link::peer::{Callback, Line};
 use crate::link::server::Server;
 use crate::link::tls::LinkTls;
 use crate::link::worker::{Done, Job, Runner};
 use crate::link::{Context, LaneStatus, LinkLimits, LinkTimes, Peer};
 use crate::node_id::{Incarnation, NodeId};
-use crate::task::{ClusterTask, Run, TaskReply};
+use crate::task::{ClusterTask, Run, TaskKind, TaskReply};
 use crate::wire::WireError;
 
 /// All links of one node. Dropping it closes them.
@@ -45,12 +48,12 @@ pub struct Links {
 }
 
 struct PeerLines {
-    lines: [(Arc<Line>, AbortHandle); Lane::ALL.len()],
+    lines: [(Arc<Line>, AbortHandle); Lane::KEPT.len()],
 }
 
 impl PeerLines {
     fn line(&self, lane: Lane) -> Option<&Arc<Line>> {
-        let place = Lane::ALL.iter().position(|have| *have == lane)?;
+        let place = Lane::KEPT.iter().position(|have| *have == lane)?;
         self.lines.get(place).map(|(line, _)| line)
     }
 }
@@ -69,7 +72,7 @@ impl Links {
     /// on the runtime on which tasks shall run.
     #[must_use]
     pub fn alone(node: NodeId, incarnation: Incarnation, executor: Arc<dyn TaskExecutor>) -> Self {
-        let runner = Runner { executor, limit: LinkTimes::default().run };
+        let runner = Runner { executor, limit: LinkTimes::default().run, counts: Arc::default() };
         Links::new(node, incarnation, LinkLimits::default(), runner)
     }
 
@@ -99,14 +102,46 @@ impl Links {
         executor: Arc<dyn TaskExecutor>,
         service: Option<Arc<dyn LaneService>>,
     ) -> Self {
-        let runner = Runner { executor, limit: times.run };
+        let runner = Runner { executor, limit: times.run, counts: Arc::default() };
         let mut links = Links::new(hello.node, hello.incarnation, limits, runner.clone());
-        let context = Arc::new(Context { hello, tls, times });
+        let context = Arc::new(Context::new(hello, tls, times));
         let server =
             Arc::new(Server { context: context.clone(), runner, service, senders: Mutex::default() });
         links.accepting = Some(tokio::spawn(server.run(listener)).abort_handle());
         links.context = Some(context);
         links
+    }
+
+    /// Listens for other nodes, for [`Links::start`].
+    ///
+    /// # Errors
+    /// As `bind`.
+    pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+        TcpListener::bind(address).await
+    }
+
+    /// From now on this node belongs to that cluster: it dials and lets in whoever does too. For a node that was
+    /// started with [`ClusterId::NONE`]; call it once the id is on the disk. Links that hold stay as they are.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        if let Some(context) = &self.context {
+            context.set_cluster(cluster);
+        }
+    }
+
+    /// Asks one question of the node of that name at `address` (host and port), which need not be a member, and
+    /// waits up to `deadline`. Who it says it is, and its answer.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]; [`LinkError::TooLarge`] above [`MAX_QUESTION`](super::discovery::MAX_QUESTION) bytes.
+    pub async fn discover(
+        &self,
+        name: &str,
+        address: &str,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<(Hello, Bytes), DiscoveryError> {
+        let Some(context) = &self.context else { return Err(LinkError::NotConnected.into()) };
+        discovery::ask(context, (name, address), request, deadline).await
     }
 
     /// Begins to dial a peer, on all lanes. A peer of the same id is replaced, as by [`Links::peer_down`], whose
@@ -119,7 +154,7 @@ impl Links {
         }
         let left = self.peer_down(peer.node);
         let first = self.floor.load(Ordering::SeqCst) + 1;
-        let lines = Lane::ALL.map(|lane| {
+        let lines = Lane::KEPT.map(|lane| {
             let limits = if lane == Lane::Tasks { self.limits.tasks } else { self.limits.requests };
             let line = Arc::new(Line::new(lane, peer.clone(), first, limits));
             let task = tokio::spawn(line.clone().keep(context.clone())).abort_handle();
@@ -133,7 +168,9 @@ impl Links {
     /// acknowledge, in order; it may have run some of them. Who waits for a reply of it gets
     /// [`LinkError::PeerDown`].
     pub fn peer_down(&self, node: NodeId) -> Vec<ClusterTask> {
-        let Some(peer) = self.peers.write().remove(&node) else { return Vec::new() };
+        // Out of the lock before it is closed: who waits for a reply may ask for something else at once.
+        let peer = self.peers.write().remove(&node);
+        let Some(peer) = peer else { return Vec::new() };
         let Some(line) = peer.line(Lane::Tasks) else { return Vec::new() };
         let left = line.close();
         self.floor.fetch_max(line.next(), Ordering::SeqCst);
@@ -175,6 +212,12 @@ impl Links {
         peers.get(&node).and_then(|peer| peer.lines.first()).map(|(line, _)| line.peer().clone())
     }
 
+    /// How many tasks of each kind were sent and run.
+    #[must_use]
+    pub fn counts(&self) -> Vec<TaskCount> {
+        self.runner.counts.all()
+    }
+
     /// How the lanes to a peer are doing; nothing for a node that is no peer.
     #[must_use]
     pub fn status(&self, node: NodeId) -> Vec<LaneStatus> {
@@ -198,6 +241,14 @@ impl Links {
         line.post(task.kind().since(), self.body(&task)?)
     }
 
+    /// As [`Links::run_on`] for another node, by reference: the caller keeps the task where it was not taken.
+    ///
+    /// # Errors
+    /// As [`Links::run_on`]; [`LinkError::NotMember`] for this node's own id.
+    pub fn post(&self, node: NodeId, task: &ClusterTask) -> Result<(), LinkError> {
+        self.line(node, Lane::Tasks)?.post(task.kind().since(), self.body(task)?)
+    }
+
     /// Runs `task` on `node`, which may be this one, and waits up to `deadline` for its reply.
     ///
     /// # Errors
@@ -215,11 +266,26 @@ impl Links {
         let line = self.line(node, Lane::Tasks)?;
         let body = self.body(&task)?;
         let reply = line.request(task.kind().since(), body, deadline).await?;
-        let reply = TaskReply::decode(&reply)?;
-        if reply.kind() != task.kind() {
-            return Err(LinkError::Wire(WireError::Malformed("the reply is another task's".to_owned())));
-        }
-        Ok(reply)
+        read_task_reply(task.kind(), &reply)
+    }
+
+    /// Runs `task` on another node, and calls `done` with its reply or with why there is none: once, on no
+    /// lock of the links, soon. There is no deadline: it is called when the node has answered or is declared down.
+    /// Costs no task of the runtime.
+    ///
+    /// # Errors
+    /// As [`Links::run_on`]; then `done` is not called. This node's own id is no other node's: `NotMember`.
+    pub fn ask_then(
+        &self,
+        node: NodeId,
+        task: &ClusterTask,
+        done: impl FnOnce(Result<TaskReply, LinkError>) + Send + 'static,
+    ) -> Result<(), LinkError> {
+        let line = self.line(node, Lane::Tasks)?;
+        let (kind, body) = (task.kind(), self.body(task)?);
+        let callback =
+            Callback::new(move |reply| done(reply.and_then(|reply| read_task_reply(kind, &reply))));
+        line.request_then(kind.since(), body, callback)
     }
 
     /// Runs `task` on every peer and not on this node; nothing when not clustered. What became of it, by node.
@@ -262,6 +328,7 @@ impl Links {
     }
 
     fn body(&self, task: &ClusterTask) -> Result<Bytes, LinkError> {
+        self.runner.counts.sent(task.kind());
         Ok(task_body(self.incarnation(), self.applied.load(Ordering::SeqCst), &task.encode()?))
     }
 
@@ -288,6 +355,15 @@ impl Links {
         };
         timeout(deadline, all).await.unwrap_or(Err(LinkError::Deadline))
     }
+}
+
+/// The reply to a task of that kind.
+fn read_task_reply(kind: TaskKind, reply: &[u8]) -> Result<TaskReply, LinkError> {
+    let reply = TaskReply::decode(reply)?;
+    if reply.kind() != kind {
+        return Err(LinkError::Wire(WireError::Malformed("the reply is another task's".to_owned())));
+    }
+    Ok(reply)
 }
 
 impl Drop for Links {

@@ -15,6 +15,9 @@
 //! | connections accepted          | 4,096                 | the next waits in the kernel           |
 //! | nodes whose tasks are known   | 1,024                 | those not connected are forgotten, else refused: [`hello::Refusal::Busy`] |
 
+mod counts;
+mod dial;
+pub mod discovery;
 mod envelope;
 pub mod error;
 pub mod frame;
@@ -30,17 +33,18 @@ mod worker;
 
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-pub use error::{ConnectError, LinkError};
+pub use counts::TaskCount;
+pub use error::{ConnectError, DiscoveryError, LinkError};
 pub use links::Links;
 pub use outbox::OutboxLimits;
 pub use peer::LaneStatus;
 pub use tls::LinkTls;
 
 use crate::node_id::NodeId;
-use hello::Hello;
+use hello::{ClusterId, Hello};
 
 /// Times of links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +107,34 @@ pub struct Peer {
 
 /// What all connections of one node share.
 pub(crate) struct Context {
-    pub(crate) hello: Hello,
+    /// All but the cluster, which may be known later.
+    hello: Hello,
+    cluster: watch::Sender<ClusterId>,
     pub(crate) tls: LinkTls,
     pub(crate) times: LinkTimes,
+}
+
+impl Context {
+    pub(crate) fn new(hello: Hello, tls: LinkTls, times: LinkTimes) -> Self {
+        let cluster = watch::Sender::new(hello.cluster);
+        Context { hello, cluster, tls, times }
+    }
+
+    /// What this node says of itself now.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello { cluster: *self.cluster.borrow(), ..self.hello.clone() }
+    }
+
+    /// Notes the cluster that the node belongs to.
+    pub(crate) fn set_cluster(&self, cluster: ClusterId) {
+        self.cluster.send_replace(cluster);
+    }
+
+    /// Returns when the cluster is another than at the call; never if it stays.
+    pub(crate) async fn cluster_changes(&self) {
+        // The sender is in `self`: it cannot go first.
+        let _ = self.cluster.subscribe().changed().await;
+    }
 }
 
 /// Returns when there is something to write, and at `until` at the latest.

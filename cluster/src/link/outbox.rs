@@ -52,20 +52,34 @@ impl<W> Outbox<W> {
     /// Adds an entry and returns its number.
     ///
     /// # Errors
-    /// [`LinkError::TooLarge`] and [`LinkError::Full`].
+    /// As [`Outbox::room_for`].
+    #[cfg(test)]
     pub(crate) fn push(&mut self, entry: Entry<W>) -> Result<u64, LinkError> {
-        let size = entry.body.len();
+        self.room_for(entry.body.len())?;
+        Ok(self.push_unchecked(entry))
+    }
+
+    /// Whether an entry with a body of that size fits.
+    ///
+    /// # Errors
+    /// [`LinkError::TooLarge`] and [`LinkError::Full`].
+    pub(crate) fn room_for(&self, size: usize) -> Result<(), LinkError> {
         if size > self.lane.max_body() {
             return Err(LinkError::TooLarge(size));
         }
         if self.entries.len() >= self.limits.entries || self.bytes + size > self.limits.bytes {
             return Err(LinkError::Full);
         }
+        Ok(())
+    }
+
+    /// Adds an entry for which there is room and returns its number.
+    pub(crate) fn push_unchecked(&mut self, entry: Entry<W>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.bytes += size;
+        self.bytes += entry.body.len();
         self.entries.insert(number, entry);
-        Ok(number)
+        number
     }
 
     /// Appends frames that the present connection has not carried yet, until `out` holds `enough` bytes. Returns

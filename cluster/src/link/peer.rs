@@ -6,22 +6,74 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::client::TlsStream;
+use tokio::time::{Instant, timeout};
 
+use crate::link::dial::{Dialed, Stream, dial};
 use crate::link::envelope::read_reply;
 use crate::link::error::{ConnectError, LinkError};
 use crate::link::frame::{FrameKind, Lane};
-use crate::link::hello::{Hello, Refusal};
-use crate::link::io::{BATCH, FrameSource, read_first, send, send_first, tune, write_bare};
+use crate::link::hello::{ClusterId, Refusal};
+use crate::link::io::{BATCH, FrameSource, send, write_bare};
 use crate::link::outbox::{Entry, Outbox, OutboxLimits};
 use crate::link::{Context, LinkTimes, Peer, wake};
 
-type Waiter = oneshot::Sender<Result<Bytes, LinkError>>;
+/// Who gets the reply to a request.
+#[derive(Debug)]
+enum Waiter {
+    /// A task that waits.
+    Channel(oneshot::Sender<Result<Bytes, LinkError>>),
+    /// A call.
+    Callback(Callback),
+}
+
+impl Waiter {
+    /// Gives the result away. Callbacks may ask for anything: never to be called under the line's lock.
+    fn send(self, result: Result<Bytes, LinkError>) {
+        match self {
+            // Nobody waits any more: the deadline is over.
+            Waiter::Channel(waiter) => drop(waiter.send(result)),
+            Waiter::Callback(callback) => callback.call(result),
+        }
+    }
+}
+
+type Reply = Box<dyn FnOnce(Result<Bytes, LinkError>) + Send>;
+
+/// Called exactly once: with [`LinkError::PeerDown`] where it is dropped before.
+pub(crate) struct Callback(Option<Reply>);
+
+impl Callback {
+    pub(crate) fn new(call: impl FnOnce(Result<Bytes, LinkError>) + Send + 'static) -> Self {
+        Callback(Some(Box::new(call)))
+    }
+
+    fn call(mut self, result: Result<Bytes, LinkError>) {
+        if let Some(call) = self.0.take() {
+            call(result);
+        }
+    }
+
+    /// Drops it without a call: its request was not taken, which the asker knows.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call(Err(LinkError::PeerDown));
+        }
+    }
+}
+
+impl std::fmt::Debug for Callback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Callback")
+    }
+}
 
 /// One lane to one peer.
 pub(crate) struct Line {
@@ -81,6 +133,22 @@ impl Line {
         self.push(Entry { since, body, waiter: None }).map(|_| ())
     }
 
+    /// Sends a request; `callback` gets the reply, however long it takes, or the peer's end.
+    ///
+    /// # Errors
+    /// As `Line::push`; then it is not called.
+    pub(crate) fn request_then(&self, since: u16, body: Bytes, callback: Callback) -> Result<(), LinkError> {
+        match self.try_push(Entry { since, body, waiter: Some(Waiter::Callback(callback)) }) {
+            Ok(_) => Ok(()),
+            Err((error, entry)) => {
+                if let Some(Waiter::Callback(callback)) = entry.waiter {
+                    callback.forget();
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Sends a request and waits for the reply.
     ///
     /// # Errors
@@ -92,7 +160,7 @@ impl Line {
         deadline: Duration,
     ) -> Result<Bytes, LinkError> {
         let (waiter, reply) = oneshot::channel();
-        let number = self.push(Entry { since, body, waiter: Some(waiter) })?;
+        let number = self.push(Entry { since, body, waiter: Some(Waiter::Channel(waiter)) })?;
         // Also when the asking future is dropped: what nobody waits for is not sent again.
         let _forget = Forget { line: self, number };
         match timeout(deadline, reply).await {
@@ -103,14 +171,22 @@ impl Line {
     }
 
     fn push(&self, entry: Entry<Waiter>) -> Result<u64, LinkError> {
+        self.try_push(entry).map_err(|(error, _)| error)
+    }
+
+    /// The entry comes back with the error, so that it is dropped outside the lock.
+    fn try_push(&self, entry: Entry<Waiter>) -> Result<u64, (LinkError, Entry<Waiter>)> {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(LinkError::PeerDown);
+            return Err((LinkError::PeerDown, entry));
         }
         if !self.repeats() && state.up.is_none() {
-            return Err(LinkError::NotConnected);
+            return Err((LinkError::NotConnected, entry));
         }
-        let number = state.outbox.push(entry)?;
+        if let Err(error) = state.outbox.room_for(entry.body.len()) {
+            return Err((error, entry));
+        }
+        let number = state.outbox.push_unchecked(entry);
         drop(state);
         self.wake.notify_one();
         Ok(number)
@@ -119,12 +195,15 @@ impl Line {
     /// Takes nothing more. Returns the bodies of the tasks that were not acknowledged, in order; who waits for a
     /// reply gets [`LinkError::PeerDown`].
     pub(crate) fn close(&self) -> Vec<Bytes> {
-        let mut state = self.state.lock();
-        state.closed = true;
+        let entries = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.outbox.drain()
+        };
         let mut left = Vec::new();
-        for entry in state.outbox.drain() {
+        for entry in entries {
             match entry.waiter {
-                Some(waiter) => drop(waiter.send(Err(LinkError::PeerDown))),
+                Some(waiter) => waiter.send(Err(LinkError::PeerDown)),
                 None => left.push(entry.body),
             }
         }
@@ -167,34 +246,24 @@ impl Line {
             if self.disconnected(error) > before {
                 pause = context.times.backoff_min;
             }
-            tokio::time::sleep(jittered(pause)).await;
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => {}
+                // What stood in the way all the time has just gone.
+                () = context.cluster_changes() => pause = context.times.backoff_min,
+            }
             pause = pause.saturating_mul(2).min(context.times.backoff_max);
         }
     }
 
     async fn connect(&self, context: &Context) -> Result<Connection, ConnectError> {
-        let times = &context.times;
-        let deadline = Instant::now() + times.connect;
-        let in_time = |_| ConnectError::Timeout;
-        let name = ServerName::try_from(self.peer.name.clone())
-            .map_err(|_| ConnectError::NotAccepted(Refusal::WrongName))?;
-        // By name, so that an address that has changed is found at each attempt.
-        let stream = TcpStream::connect(self.peer.address.as_str());
-        let stream = timeout_at(deadline, stream).await.map_err(in_time)??;
-        tune(&stream, times.silence)?;
-        let stream = context.tls.connector.connect(name, stream);
-        let stream = timeout_at(deadline, stream).await.map_err(in_time)??;
-        let (reader, mut writer) = tokio::io::split(stream);
-        let mut source = FrameSource::new(reader);
-        send_first(&mut writer, self.lane, FrameKind::Hello, &context.hello, times.silence).await?;
-        let first = timeout_at(deadline, source.next(times.connect)).await.map_err(in_time)??;
-        match first.kind {
-            FrameKind::Hello => {}
-            FrameKind::Refusal => return Err(ConnectError::Refused(read_first(&first)?)),
-            _ => return Err(ConnectError::Unexpected),
+        let ours = context.hello();
+        // Without a cluster there is nobody to agree with: do not even knock.
+        if ours.cluster == ClusterId::NONE {
+            return Err(ConnectError::NotAccepted(Refusal::NoCluster));
         }
-        let theirs: Hello = read_first(&first)?;
-        let version = context.hello.agree(&theirs).map_err(ConnectError::NotAccepted)?;
+        let Dialed { writer, mut source, theirs } =
+            dial(context, &ours, self.lane, &self.peer.name, &self.peer.address).await?;
+        let version = ours.agree(&theirs).map_err(ConnectError::NotAccepted)?;
         if theirs.node != self.peer.node {
             return Err(ConnectError::NotAccepted(Refusal::WrongNode));
         }
@@ -247,8 +316,7 @@ impl Line {
                 FrameKind::Reply => {
                     let entry = self.state.lock().outbox.remove(frame.id);
                     if let Some(waiter) = entry.and_then(|entry| entry.waiter) {
-                        // Nobody waits any more: its deadline is over.
-                        let _ = waiter.send(read_reply(frame.body));
+                        waiter.send(read_reply(frame.body));
                     }
                 }
                 _ => return Err(ConnectError::Unexpected),
@@ -271,7 +339,7 @@ impl Line {
             for entry in too_old {
                 let error = LinkError::TooOld { needed: entry.since, spoken: version };
                 match entry.waiter {
-                    Some(waiter) => drop(waiter.send(Err(error))),
+                    Some(waiter) => waiter.send(Err(error)),
                     None => tracing::warn!(member = %self.peer.node, %error, "task dropped"),
                 }
             }
@@ -292,17 +360,17 @@ impl Line {
         let mut state = self.state.lock();
         state.up = None;
         state.error = Some(error);
-        if !self.repeats() {
-            for waiter in state.outbox.drain().into_iter().filter_map(|entry| entry.waiter) {
-                let _ = waiter.send(Err(LinkError::Disconnected));
-            }
+        let connects = state.connects;
+        let given_up = if self.repeats() { Vec::new() } else { state.outbox.drain() };
+        drop(state);
+        for waiter in given_up.into_iter().filter_map(|entry| entry.waiter) {
+            waiter.send(Err(LinkError::Disconnected));
         }
-        state.connects
+        connects
     }
 }
 
-type Stream = TlsStream<TcpStream>;
-type Connection = (tokio::io::WriteHalf<Stream>, FrameSource<tokio::io::ReadHalf<Stream>>, u16);
+type Connection = (WriteHalf<Stream>, FrameSource<ReadHalf<Stream>>, u16);
 
 /// Takes a request out of the outbox when nobody waits for it any more.
 struct Forget<'a> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::executor::{LaneService, TaskRefusal, TaskSource};
+use crate::link::discovery::answer;
 use crate::link::envelope::{read_task, reply_body};
 use crate::link::error::ConnectError;
 use crate::link::frame::{Frame, FrameKind, Lane};
@@ -152,17 +154,25 @@ impl Server {
             return Err(ConnectError::Unexpected);
         }
         let lane = first.lane;
-        let admitted = self.admit(&first, chain.as_deref());
-        let (version, sender) = match admitted {
+        let ours = self.context.hello();
+        let admitted = admit_hello(&ours, &first, chain.as_deref())
+            .and_then(|(theirs, version)| Ok((self.sender(lane, &theirs)?, theirs, version)));
+        let (sender, theirs, version) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 send_first(&mut writer, lane, FrameKind::Refusal, &refusal, times.silence).await?;
                 return Err(ConnectError::NotAccepted(refusal));
             }
         };
+        if lane == Lane::Discovery {
+            send_first(&mut writer, lane, FrameKind::Hello, &ours, times.silence).await?;
+            source.allow(lane);
+            let who = (&theirs, version);
+            return answer(times, self.service.as_deref(), who, &mut source, &mut writer).await;
+        }
         // Before the answer: once the peer has it, nothing of its older connection may come in between.
         let (connection, mut connections) = sender.connect();
-        send_first(&mut writer, lane, FrameKind::Hello, &self.context.hello, times.silence).await?;
+        send_first(&mut writer, lane, FrameKind::Hello, &ours, times.silence).await?;
         source.allow(lane);
         let link = Accepted { server: self, sender: &sender, lane, version, connection };
         tokio::select! {
@@ -172,24 +182,15 @@ impl Server {
         }
     }
 
-    /// Checks a hello; the agreed version and what is known of the sender.
-    fn admit(
-        &self,
-        first: &Frame,
-        chain: Option<&[rustls_pki_types::CertificateDer<'_>]>,
-    ) -> Result<(u16, Arc<Sender>), Refusal> {
-        let hello: Hello = read_first(first).map_err(|_| Refusal::Malformed)?;
-        let version = self.context.hello.agree(&hello)?;
-        if !bears_name(chain, &hello.name) {
-            return Err(Refusal::WrongName);
-        }
-        if first.lane != Lane::Tasks {
-            return Ok((version, Sender::new(&hello, None)));
+    /// What is known of who sends on that lane.
+    fn sender(&self, lane: Lane, hello: &Hello) -> Result<Arc<Sender>, Refusal> {
+        if lane != Lane::Tasks {
+            return Ok(Sender::new(hello, None));
         }
         let mut senders = self.senders.lock();
         match senders.get(&hello.node) {
             Some(known) if known.incarnation > hello.incarnation => return Err(Refusal::StaleIncarnation),
-            Some(known) if known.incarnation == hello.incarnation => return Ok((version, known.clone())),
+            Some(known) if known.incarnation == hello.incarnation => return Ok(known.clone()),
             Some(_) => {}
             None => {
                 if senders.len() >= MAX_SENDERS {
@@ -201,10 +202,27 @@ impl Server {
                 }
             }
         }
-        let sender = Sender::new(&hello, Some(&self.runner));
+        let sender = Sender::new(hello, Some(&self.runner));
         senders.insert(hello.node, sender.clone());
-        Ok((version, sender))
+        Ok(sender)
     }
+}
+
+/// Checks who wants in; what it says, and the agreed version.
+fn admit_hello(
+    ours: &Hello,
+    first: &Frame,
+    chain: Option<&[CertificateDer<'_>]>,
+) -> Result<(Hello, u16), Refusal> {
+    let theirs: Hello = read_first(first).map_err(|_| Refusal::Malformed)?;
+    let version = match first.lane {
+        Lane::Discovery => ours.agree_on_version(&theirs)?,
+        _ => ours.agree(&theirs)?,
+    };
+    if !bears_name(chain, &theirs.name) {
+        return Err(Refusal::WrongName);
+    }
+    Ok((theirs, version))
 }
 
 /// One accepted connection after the hellos.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use crate::link::counts::Counts;
 use crate::link::server::Sender;
 use crate::task::{ClusterTask, TaskReply};
 
@@ -45,6 +46,7 @@ pub(crate) struct Runner {
     pub(crate) executor: Arc<dyn TaskExecutor>,
     /// Longest time of one task.
     pub(crate) limit: Duration,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Runner {
@@ -63,7 +65,12 @@ impl Runner {
     /// Runs one job to its end.
     pub(crate) async fn run(&self, job: Job) {
         let result = match job.task {
-            Ok(task) => self.execute(job.source, task).await,
+            Ok(task) => {
+                let kind = task.kind();
+                let result = self.execute(job.source, task).await;
+                self.counts.ran(kind, result.is_ok());
+                result
+            }
             Err(refusal) => Err(refusal),
         };
         match job.done {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -22,7 +23,7 @@ use super::spool::Spool;
 use super::types::Group;
 use crate::executor::LaneService;
 use crate::link::Links;
-use crate::node_id::Incarnation;
+use crate::node_id::{Incarnation, NodeId};
 
 /// Entries after which the log is cut off.
 const SNAPSHOT_AFTER: u64 = 20_000;
@@ -75,12 +76,20 @@ pub struct GroupHandle<C: Group, M: RaftStateMachine<C>> {
     pub barrier: Barrier,
     /// How far this node has applied the log.
     pub applied: watch::Receiver<u64>,
+    leader_changes: Arc<AtomicU64>,
 }
 
 impl<C: Group, M: RaftStateMachine<C>> Clone for GroupHandle<C, M> {
     fn clone(&self) -> Self {
         let (raft, proposer) = (self.raft.clone(), self.proposer.clone());
-        GroupHandle { raft, proposer, barrier: self.barrier.clone(), applied: self.applied.clone() }
+        let leader_changes = self.leader_changes.clone();
+        GroupHandle {
+            raft,
+            proposer,
+            barrier: self.barrier.clone(),
+            applied: self.applied.clone(),
+            leader_changes,
+        }
     }
 }
 
@@ -107,13 +116,50 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         let network = Network { links: links.clone(), spool: spool.clone(), dir: dir.clone() };
         let raft = Raft::new(links.node(), Arc::new(config), network, log, machine);
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;
-        tokio::spawn(dial_members(raft.clone(), links.clone()));
+        let leader_changes = Arc::new(AtomicU64::new(0));
+        tokio::spawn(follow(raft.clone(), links.clone(), leader_changes.clone()));
         let leader = Leader { raft: raft.clone(), links: links.clone() };
         let proposer = Proposer::start(leader.clone(), (links.node(), start), applied.clone(), on_batch);
         let barrier = Barrier::start(leader, applied.clone());
         let incoming = Mutex::new(HashMap::new());
         let service = Service { raft: raft.clone(), spool, dir, members, incoming };
-        Ok((GroupHandle { raft, proposer, barrier, applied }, Arc::new(service)))
+        Ok((GroupHandle { raft, proposer, barrier, applied, leader_changes }, Arc::new(service)))
+    }
+
+    /// Who leads, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Hands leadership to another voter, if this node leads and there is one that is not far behind. Returns when
+    /// another leads.
+    pub async fn hand_on(&self) {
+        let metrics = self.metrics();
+        if metrics.current_leader != Some(metrics.id) {
+            return;
+        }
+        let progress = metrics.replication.iter().flatten();
+        let others = progress.filter(|(node, _)| **node != metrics.id);
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        let best =
+            others.filter(|(node, _)| voters.contains(node)).max_by_key(|(_, matched)| (*matched).clone());
+        let Some((heir, _)) = best else { return };
+        if self.raft.trigger().transfer_leader(*heir).await.is_err() {
+            return;
+        }
+        let mut changes = self.raft.metrics();
+        while self.leader().is_none_or(|leader| leader == metrics.id) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// How often this node has seen another leader than before.
+    #[must_use]
+    pub fn leader_changes(&self) -> u64 {
+        self.leader_changes.load(Ordering::Relaxed)
     }
 
     /// What openraft says of the group now.
@@ -123,12 +169,24 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
     }
 }
 
-/// Dials whoever is a member, also where this node only follows: it proposes to others and may have to win their
+/// Counts leaders, and dials whoever is a member, also where this node only follows: it proposes to others and may have to win their
 /// votes. Ends with the group.
-async fn dial_members<C: Group, M: RaftStateMachine<C>>(raft: Raft<C, M>, links: Arc<Links>) {
+async fn follow<C: Group, M: RaftStateMachine<C>>(
+    raft: Raft<C, M>,
+    links: Arc<Links>,
+    changes: Arc<AtomicU64>,
+) {
     let mut metrics = raft.metrics();
+    let mut known = None;
     loop {
-        let membership = metrics.borrow_watched().membership_config.clone();
+        let (membership, leader) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.membership_config.clone(), metrics.current_leader)
+        };
+        if leader.is_some() && leader != known {
+            changes.fetch_add(1, Ordering::Relaxed);
+            known = leader;
+        }
         for (node, member) in membership.nodes() {
             dial(&links, *node, member);
         }

@@ -87,6 +87,22 @@ pub(crate) async fn call<C: Group>(
     Ok(wire::decode(&reply)?)
 }
 
+/// Says something to another member beside Raft, and waits for the answer.
+///
+/// # Errors
+/// [`LinkError`].
+pub(crate) async fn ask_member<C: Group>(
+    links: &Links,
+    target: NodeId,
+    question: Bytes,
+    deadline: Duration,
+) -> Result<Bytes, LinkError> {
+    match call(links, target, Request::<C>::Member(question), deadline).await? {
+        Reply::Member(answer) => Ok(answer),
+        _ => Err(odd()),
+    }
+}
+
 /// How openraft is to take an error of a link.
 fn error<C: Group>(
     error: LinkError,

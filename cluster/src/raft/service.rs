@@ -21,6 +21,7 @@ use super::spool::Spool;
 use super::types::Group;
 use crate::executor::{LaneService, TaskRefusal};
 use crate::link::frame::Lane;
+use crate::link::hello::Hello;
 use crate::node_id::NodeId;
 use crate::wire;
 
@@ -158,6 +159,10 @@ impl LaneService for Groups {
             _ => self.members.answer(from, lane, request).await,
         }
     }
+
+    async fn discover(&self, from: &Hello, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        self.members.discover(from, request).await
+    }
 }
 
 /// Stands in for services that need the links, which need a service: refuses until it is set.
@@ -182,6 +187,13 @@ impl<T: LaneService> LaneService for Late<T> {
     async fn answer(&self, from: NodeId, lane: Lane, request: Bytes) -> Result<Bytes, TaskRefusal> {
         match self.0.get() {
             Some(service) => service.answer(from, lane, request).await,
+            None => Err(failed("the node is starting")),
+        }
+    }
+
+    async fn discover(&self, from: &Hello, request: Bytes) -> Result<Bytes, TaskRefusal> {
+        match self.0.get() {
+            Some(service) => service.discover(from, request).await,
             None => Err(failed("the node is starting")),
         }
     }

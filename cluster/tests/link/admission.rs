@@ -47,7 +47,7 @@ async fn a_client_without_a_certificate_of_the_cluster_is_refused_by_the_server(
     setup.tls = theirs.tls_trusting("node-1", &ours);
     let a = setup.start().await;
     let error = refusal(&a, &b, &b.at(b.address)).await;
-    assert!(matches!(&error, ConnectError::Tls(_) | ConnectError::Io(_)), "{error:?}");
+    assert!(matches!(&error, ConnectError::Tls(_) | ConnectError::Io { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

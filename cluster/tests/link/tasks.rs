@@ -144,3 +144,31 @@ async fn the_other_lanes_carry_requests() {
         assert_eq!(reply.len(), large.len() + lane.label().len() + 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_gets_the_reply_or_the_peers_end_and_may_ask_for_more() {
+    let ca = Ca::new();
+    let (a, b) = (Arc::new(Node::start(1, &ca).await), Node::start(2, &ca).await);
+    let (id, (told, mut replies)) = (b.id, tokio::sync::mpsc::unbounded_channel());
+    let call = |text: &str| {
+        let (told, links) = (told.clone(), a.clone());
+        let done = move |reply| {
+            // No lock of the links is held here.
+            assert!(links.links.status(id).len() <= 4);
+            told.send(reply).unwrap();
+        };
+        a.links.ask_then(id, &note(text), done)
+    };
+    assert_eq!(call("0"), Err(LinkError::NotMember(id)), "not taken, and not called");
+    a.dial(&b);
+    call("1").unwrap();
+    call("2").unwrap();
+    for number in [1, 2] {
+        assert!(is_note(&replies.recv().await.unwrap().unwrap(), number));
+    }
+    call("wait").unwrap();
+    b.recorder.count(3).await;
+    a.links.peer_down(id);
+    assert_eq!(replies.recv().await, Some(Err(LinkError::PeerDown)));
+    assert!(replies.try_recv().is_err(), "called twice");
+}

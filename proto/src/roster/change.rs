@@ -36,7 +36,7 @@ pub struct SubscriptionEvent {
 }
 
 /// Halves of the subscription that a change began or ended, so that the server can send presence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PresenceChange {
     /// The contact may see the owner from now on: send it the owner's current presence (§3.1.5).
     pub contact_gained: bool,
@@ -50,7 +50,7 @@ pub struct PresenceChange {
 }
 
 /// What a change leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RosterOutcome {
     /// The item afterwards, to be stored; `None`: no item is kept.
     pub item: Option<RosterItem>,
@@ -68,8 +68,9 @@ pub struct RosterOutcome {
     pub presence: PresenceChange,
 }
 
-/// Why a change is refused. The server answers with the stanza error named at each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a change is refused. The server answers with the stanza error named at each. New cases are added at the
+/// end: nodes send it to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RosterError {
     /// Removal of a contact that is not in the roster: `item-not-found` (§2.5.3).
     #[error("the contact is not in the roster")]

@@ -37,9 +37,15 @@ async fn serve(config: Config, exit_with_parent: bool) -> anyhow::Result<()> {
         }
     };
     let node = Node::start(config).await.context("the node did not start")?;
+    let mut failure = None;
     let reason = tokio::select! {
         signal = signals.next() => signal,
         () = parent => "the parent process ended",
+        why = node.failed() => {
+            failure = Some(why);
+            "the node cannot take part in its cluster"
+        }
     };
-    node.stop(reason).await
+    node.stop(reason).await?;
+    failure.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }

@@ -1,36 +1,127 @@
-//! One presence to the available sessions of many accounts: serialized once, grouped by node.
+//! One presence to the available sessions of many accounts: serialized once, one look at the table an account,
+//! one task a node. Full links: see `delivery/remote/overflow.rs`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tracing::debug;
 
-use althing_proto::jid::BareJid;
+use althing_cluster::node_id::NodeId;
+use althing_cluster::routes::BindIndex;
+use althing_cluster::task::FanOutPresence;
+use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{Broadcast, Stanza};
 
 use super::{drive_aside, local, route};
 use crate::node::NodeContext;
+
+/// Most recipients of one task, and most bytes of their addresses: with the stanza they stay well below what the
+/// lane takes (4 MiB), and no task keeps its lane for long.
+const MAX_RECIPIENTS: usize = 4_096;
+const MAX_ADDRESS_BYTES: usize = 1 << 20;
+
+/// The sessions that a task is for, each with the bind that owns it.
+type Recipients = Vec<(FullJid, BindIndex)>;
 
 /// Sends `stanza` to every available session of the accounts in `to`; accounts of other domains get it by
 /// the router.
 pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid]) {
     debug!(stop = "delivery.fan_out", receivers = to.len());
     let broadcast = Broadcast::new(stanza);
+    let mut elsewhere: BTreeMap<NodeId, Recipients> = BTreeMap::new();
+    let mut here = Vec::new();
     for account in to {
         if !node.serves(account.domain().as_str()) {
             drive_aside(node, route(node, broadcast.stanza().with_to(account.clone()), None));
             continue;
         }
-        let sessions = node.routes.locate_account(account);
-        let mut available = sessions.iter().filter(|route| route.priority.is_some()).peekable();
-        if available.peek().is_none() {
+        here.clear();
+        node.routes.visit_account(account, &mut |jid, route| {
+            if route.priority.is_none() {
+            } else if route.node == node.node_id {
+                here.push(route.index);
+            } else {
+                elsewhere.entry(route.node).or_default().push((jid.clone(), route.index));
+            }
+        });
+        if here.is_empty() {
             continue;
         }
         let copy = broadcast.copy_for(account);
-        for route in available {
-            if let Some(session) = node.sessions.get(route.index) {
+        for index in &here {
+            if let Some(session) = node.sessions.get(*index) {
                 // A full mailbox is dealt with there; a session that has gone has missed nothing.
                 let _ = local::deliver_to(node, &session, copy.clone(), false);
             }
         }
+    }
+    if elsewhere.is_empty() {
+        return;
+    }
+    let xml = Bytes::from(broadcast.stanza().to_standalone());
+    for (target, recipients) in elsewhere {
+        for recipients in split(recipients) {
+            let task = FanOutPresence { recipients, xml: xml.clone() };
+            node.remote.overflow().tell(node, target, task.into());
+        }
+    }
+}
+
+/// Hands a presence to those of the recipients that are sessions of this node; how many were there. They come
+/// account by account.
+pub fn to_sessions(node: &Arc<NodeContext>, stanza: Stanza, recipients: &[(FullJid, BindIndex)]) -> u64 {
+    let broadcast = Broadcast::new(stanza);
+    let mut copy: Option<(BareJid, Stanza)> = None;
+    let mut met = 0;
+    for (jid, owner) in recipients {
+        let Some(session) = node.sessions.get(*owner).filter(|session| session.jid == *jid) else { continue };
+        let account = jid.to_bare();
+        let stanza = match &copy {
+            Some((of, copy)) if *of == account => copy.clone(),
+            _ => {
+                let fresh = broadcast.copy_for(&account);
+                copy = Some((account, fresh.clone()));
+                fresh
+            }
+        };
+        met += u64::from(local::deliver_to(node, &session, stanza, false).is_ok());
+    }
+    met
+}
+
+/// Divides recipients into tasks within the bounds.
+fn split(recipients: Recipients) -> Vec<Recipients> {
+    let mut tasks: Vec<Recipients> = Vec::new();
+    let mut bytes = 0;
+    for recipient in recipients {
+        let size = recipient.0.as_str().len() + 16;
+        bytes += size;
+        match tasks.last_mut() {
+            Some(task) if task.len() < MAX_RECIPIENTS && bytes <= MAX_ADDRESS_BYTES => task.push(recipient),
+            _ => {
+                bytes = size;
+                tasks.push(vec![recipient]);
+            }
+        }
+    }
+    tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_recipients_become_several_tasks_and_none_is_lost() {
+        let recipients: Recipients =
+            (0..10_000).map(|n| (FullJid::new(&format!("u{n}@b/r")).unwrap(), BindIndex(n))).collect();
+        let tasks = split(recipients.clone());
+        assert_eq!(tasks.len(), 3);
+        assert_eq!(tasks.concat(), recipients);
+        let long: Recipients =
+            (0..3_000).map(|n| (FullJid::new(&format!("u@b/{n:0>1000}")).unwrap(), BindIndex(n))).collect();
+        let tasks = split(long);
+        assert_eq!(tasks.len(), 3, "bytes count too");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use althing_cluster::routes::Route;
+use althing_cluster::routes::BindIndex;
 use althing_proto::jid::BareJid;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
@@ -19,35 +19,6 @@ use crate::session::SessionHandle;
 use crate::session::effect::UserEvent;
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
-
-/// How a delivery went.
-#[derive(Debug, Clone)]
-pub enum Delivered {
-    /// At least one receiver has it.
-    Some,
-    /// The only receiver has it, but its client reads too slowly.
-    Slowly(Arc<SessionHandle>),
-    /// No receiver was there.
-    None,
-    /// No receiver took it, and at least one had a full mailbox.
-    Congested,
-}
-
-/// Puts `stanza` into the mailboxes of the sessions at `routes`.
-pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, routes: &[Route]) -> Delivered {
-    let mut delivered = Delivered::None;
-    let alone = routes.len() == 1;
-    for route in routes {
-        let Some(session) = node.sessions.get(route.index) else { continue };
-        match deliver_to(node, &session, stanza.clone(), alone) {
-            Ok(()) if alone && session.pressure().is_congested() => return Delivered::Slowly(session),
-            Ok(()) => delivered = Delivered::Some,
-            Err(Refused::Full) if matches!(delivered, Delivered::None) => delivered = Delivered::Congested,
-            Err(_) => {}
-        }
-    }
-    delivered
-}
 
 /// Puts `stanza` into one session's mailbox, the only one or not (`alone`), and keeps to the policy where it is full.
 pub fn deliver_to(
@@ -74,24 +45,35 @@ pub fn deliver_to(
     result
 }
 
-/// Tells all sessions of `account`.
-pub fn notify_account(node: &Arc<NodeContext>, account: &BareJid, event: &UserEvent) {
-    for route in node.routes.locate_account(account) {
-        if let Some(session) = node.sessions.get(route.index)
-            && session.notify(event.clone()) == Err(Refused::Full)
-        {
-            node.metrics.mailbox_full();
-            close_congested(&session);
+/// Tells the sessions of `account` on this node; how many were told.
+pub fn notify_account(node: &Arc<NodeContext>, account: &BareJid, event: &UserEvent) -> u64 {
+    let mut here = Vec::new();
+    node.routes.visit_account(account, &mut |_, route| {
+        if route.node == node.node_id {
+            here.push(route.index);
         }
-    }
+    });
+    here.into_iter().filter(|index| notify(node, *index, event)).count() as u64
 }
 
-fn close_congested(session: &Arc<SessionHandle>) {
+/// Tells one session; `false` if it was not there.
+pub fn notify(node: &Arc<NodeContext>, index: BindIndex, event: &UserEvent) -> bool {
+    let Some(session) = node.sessions.get(index) else { return false };
+    let result = session.notify(event.clone());
+    if result == Err(Refused::Full) {
+        node.metrics.mailbox_full();
+        close_congested(&session);
+    }
+    result.is_ok()
+}
+
+/// Closes the stream of a session that takes nothing more. Works from any runtime.
+pub fn close_congested(session: &Arc<SessionHandle>) {
     if !session.pressure().begin_closing() {
         return;
     }
     let session = Arc::clone(session);
-    actix_rt::spawn(async move {
+    tokio::spawn(async move {
         let error = StreamError::new(
             StreamCondition::PolicyViolation,
             "too many stanzas are waiting: limits.mailbox_stanzas or limits.mailbox_bytes",

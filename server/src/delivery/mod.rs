@@ -1,8 +1,11 @@
 //! Hands a stanza to its receivers, and performs the effects that touch no session.
 
+pub mod account;
 pub mod bounce;
 pub mod fan_out;
 pub mod local;
+pub mod receivers;
+pub mod remote;
 
 use std::sync::Arc;
 
@@ -41,6 +44,10 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
     let mut queue = std::collections::VecDeque::from(effects);
     for _ in 0..MAX_CHAIN {
         let Some(effect) = queue.pop_front() else { return };
+        // A node whose lease is lost has nothing to tell any more: the others do.
+        if !node.lease.holds() && !node.lease.serving().await {
+            return;
+        }
         if let Some(future) = perform(node, effect) {
             for effect in future.await.into_iter().rev() {
                 queue.push_front(effect);
@@ -53,11 +60,11 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
     tracing::error!(left = queue.len(), "effects follow from effects without end: the rest is dropped");
 }
 
-/// Drives what `waiting` yields, on this arbiter, without waiting for it.
+/// Drives what `waiting` yields, on this runtime, without waiting for it.
 pub fn drive_aside(node: &Arc<NodeContext>, waiting: Option<BoxFuture<'static, Effects>>) {
     if let Some(future) = waiting {
         let node = Arc::clone(node);
-        actix_rt::spawn(async move {
+        tokio::spawn(async move {
             let effects = future.await;
             drive(&node, effects).await;
         });
@@ -78,7 +85,7 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Option<BoxFuture<'static,
             return route(node, stanza, None);
         }
         Effect::FanOut { stanza, to } => fan_out::to_accounts(node, stanza, &to),
-        Effect::Notify { account, event } => local::notify_account(node, &account, &event),
+        Effect::Notify { account, event } => account::notify(node, &account, &event),
         // The session is gone: there is no client to write to and no state to change.
         Effect::Deliver(_) => node.metrics.dropped(Dropped::SessionGone),
         Effect::Session(_) => {}

@@ -119,6 +119,8 @@ labels! {
         Undeliverable = "undeliverable",
         /// A presence, for a session whose mailbox is full; that session is closed.
         MailboxFull = "mailbox_full",
+        /// A presence or roster event, for a node that takes nothing.
+        LinkFull = "link_full",
         /// Its session ended before it could be handled.
         SessionGone = "session_gone",
         /// Effects followed from one another without end: a bug of this server.

@@ -118,6 +118,51 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
+/// The metrics that a node of a cluster has beside [`METRICS`]. `group` is `routes` or `store`, `peer` a node's name.
+pub const CLUSTER_METRICS: &[Metric] = &[
+    gauge("althing_raft_is_leader", &["group"], "1 while this node leads the group."),
+    gauge("althing_raft_has_leader", &["group"], "1 while this node knows a leader of the group."),
+    gauge("althing_raft_term", &["group"], "The Raft term."),
+    gauge("althing_raft_last_log_index", &["group"], "Index of the last entry in this node's log."),
+    gauge("althing_raft_applied_index", &["group"], "Index of the last entry that this node has applied."),
+    gauge("althing_raft_voters", &["group"], "Members with a vote."),
+    gauge("althing_raft_learners", &["group"], "Members without a vote."),
+    counter("althing_raft_leader_changes_total", &["group"], "How often this node has seen another leader."),
+    counter("althing_raft_proposals_total", &["group"], "Batches of changes that this node has proposed."),
+    counter("althing_raft_commands_total", &["group"], "Changes in those batches."),
+    histogram(
+        "althing_raft_proposal_duration_seconds",
+        DISK,
+        &["group"],
+        "Time from a batch's proposal to the word that it is committed.",
+    ),
+    gauge("althing_cluster_serving", &[], "1 while the leader's lease lets this node act."),
+    gauge("althing_cluster_lease_remaining_seconds", &[], "How long the lease still holds."),
+    counter("althing_cluster_suspensions_total", &[], "How often the lease has run out."),
+    gauge("althing_cluster_members", &[], "Members of the cluster, up or not."),
+    counter(
+        "althing_cluster_nodes_down_total",
+        &[],
+        "Nodes that this node, as the leader, has declared down.",
+    ),
+    gauge("althing_link_up", &["peer", "lane"], "1 while the lane to the peer is connected."),
+    gauge("althing_link_waiting", &["peer", "lane"], "Tasks and requests that wait to be sent or answered."),
+    gauge("althing_link_waiting_bytes", &["peer", "lane"], "Bytes of them."),
+    counter("althing_link_connects_total", &["peer", "lane"], "How often the lane has been connected."),
+    counter(
+        "althing_link_resent_total",
+        &["peer", "lane"],
+        "Frames that were sent again on a new connection.",
+    ),
+    counter(
+        "althing_tasks_sent_total",
+        &["kind"],
+        "Tasks made for other nodes; one for all of them counts once.",
+    ),
+    counter("althing_tasks_run_total", &["kind", "outcome"], "Tasks of other nodes: done or refused."),
+    gauge("althing_routes", &[], "Sessions of all nodes in the route table."),
+];
+
 /// Values of a label, each with its meaning.
 type Values = &'static [(&'static str, &'static str)];
 
@@ -155,7 +200,7 @@ pub fn markdown() -> String {
          `GET /metrics` on `listen.http`, in Prometheus' text form. Times are seconds, sizes bytes.\n\n\
          | name | kind | labels | meaning |\n|---|---|---|---|\n"
         .to_owned();
-    for metric in METRICS {
+    for metric in METRICS.iter().chain(CLUSTER_METRICS) {
         let kind = match metric.kind {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",

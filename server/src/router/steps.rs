@@ -1,5 +1,6 @@
 //! The chain that a stanza walks to its receivers: local domain, then remote. Each step leaves its name in
-//! the trace. Components, other nodes and other servers become steps of their own.
+//! the trace. Sessions on this node and on others are alike here. Components and other servers become steps of
+//! their own.
 
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use althing_proto::stanza::{Kind, Stanza};
 
 use super::address::{Target, classify};
 use super::rules::{self, Presence, Rule};
-use crate::delivery::{bounce, local};
+use crate::delivery::bounce;
+use crate::delivery::receivers::{self, Delivered, Receiver};
+use crate::delivery::remote::pending::Behind;
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
@@ -29,132 +32,192 @@ pub enum Routed {
 
 /// Walks the chain. `session` is the sender's, where the stanza comes straight from one.
 pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Routed {
-    let target = classify(stanza.to(), stanza.from(), &node.config.xmpp.domains);
-    debug!(stop = "router", to = stanza.to().map(tracing::field::display));
-    match target {
-        Target::Server => for_receiver(node, stanza, Pass::Server, session),
-        Target::Account(account) => to_account(node, stanza, account, session),
-        Target::Resource(full) => to_resource(node, stanza, &full, session),
-        Target::Remote => remote(node, &stanza),
-    }
+    Walk { node, session, tries: 0 }.route(stanza)
 }
 
-/// The pass for a receiver that is no session: the server, or an account.
-fn for_receiver(
-    node: &Arc<NodeContext>,
-    stanza: Stanza,
-    pass: Pass,
-    session: Option<&SessionState>,
-) -> Routed {
-    node.metrics.delivery(Delivery::Handled);
-    let packet = Packet::new(stanza, pass);
-    let view = View { node, session, now: node.now() };
-    match pipeline::run(&node.modules, &packet, &view) {
-        Outcome::Pass => Routed::Done(Vec::new()),
-        Outcome::Done(effects) => Routed::Done(effects),
-        Outcome::Later(future) => Routed::Later(future),
-    }
-}
-
-fn to_account(
-    node: &Arc<NodeContext>,
-    stanza: Stanza,
-    account: BareJid,
-    session: Option<&SessionState>,
-) -> Routed {
-    // An IQ never asks who is available.
-    if matches!(stanza.kind(), Kind::Iq(_)) {
-        return for_receiver(node, stanza, Pass::Account(account), session);
-    }
-    let sessions = node.routes.locate_account(&account);
-    let there = Presence::Account { reachable: reachable(&sessions) };
-    obey(node, stanza, &sessions, there, account, session)
-}
-
-fn to_resource(
-    node: &Arc<NodeContext>,
-    stanza: Stanza,
-    full: &FullJid,
-    session: Option<&SessionState>,
-) -> Routed {
-    let subscription = matches!(stanza.kind(), Kind::Presence(presence) if presence.is_subscription());
-    if !subscription && let Some(route) = node.routes.locate(full) {
-        return match local::deliver(node, &stanza, &[route]) {
-            local::Delivered::Some => Routed::Done(Vec::new()),
-            local::Delivered::Slowly(receiver) => brake(receiver, session),
-            local::Delivered::None => absent(node, stanza, full, session),
-            local::Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
-        };
-    }
-    absent(node, stanza, full, session)
-}
-
-fn absent(node: &Arc<NodeContext>, stanza: Stanza, full: &FullJid, session: Option<&SessionState>) -> Routed {
-    let account = full.to_bare();
-    let sessions = node.routes.locate_account(&account);
-    let there = Presence::ResourceAbsent { reachable: reachable(&sessions) };
-    obey(node, stanza, &sessions, there, account, session)
-}
-
-/// Does what the table says.
-fn obey(
-    node: &Arc<NodeContext>,
-    stanza: Stanza,
-    sessions: &[Route],
-    there: Presence,
-    account: BareJid,
-    session: Option<&SessionState>,
-) -> Routed {
-    let rule = rules::rule(stanza.kind(), there);
-    debug!(stop = "router.rules", ?rule);
-    let at_least = |least: i8| -> Vec<Route> {
-        sessions.iter().filter(|route| route.priority >= Some(least)).copied().collect()
+/// The one session on another node that `stanza` would go to now, if there is just one and it is not here.
+#[must_use]
+pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Route)> {
+    let receivers = match classify(stanza.to(), stanza.from(), &node.config.xmpp.domains) {
+        Target::Resource(full) => vec![Receiver::new(node, &full, &node.routes.locate(&full)?)],
+        Target::Account(account) => {
+            let sessions = Receiver::of_account(node, &account);
+            let there = Presence::Account { reachable: reachable(&sessions) };
+            chosen(rules::rule(stanza.kind(), there), sessions)?
+        }
+        _ => return None,
     };
-    let routes = match rule {
-        Rule::ToAccount => return for_receiver(node, stanza, Pass::Account(account), session),
-        Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
-        Rule::Ignore => {
-            node.metrics.dropped(Dropped::Rule);
+    match <[Receiver; 1]>::try_from(receivers) {
+        Ok([Receiver { route, remote: Some(jid) }]) => Some((jid, route)),
+        _ => None,
+    }
+}
+
+/// Walks the chain for a stanza that `tries` attempts have not delivered: after the first as if it had just come,
+/// after more as if the resource it is for were absent, whatever the table says.
+pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFuture<'static, Effects> {
+    let walk = Walk { node, session: None, tries: tries.max(1) };
+    let target = classify(stanza.to(), stanza.from(), &node.config.xmpp.domains);
+    let routed = match target {
+        Target::Resource(full) if tries > 1 => walk.absent(stanza, &full),
+        _ => walk.route(stanza),
+    };
+    match routed {
+        Routed::Done(effects) => Box::pin(std::future::ready(effects)),
+        Routed::Later(future) => future,
+    }
+}
+
+/// One walk along the chain.
+struct Walk<'a> {
+    node: &'a Arc<NodeContext>,
+    session: Option<&'a SessionState>,
+    /// Attempts on other nodes that have failed for this stanza. With any, it waits behind nobody: those that do
+    /// wait behind it.
+    tries: u8,
+}
+
+impl Walk<'_> {
+    fn route(&self, stanza: Stanza) -> Routed {
+        let target = classify(stanza.to(), stanza.from(), &self.node.config.xmpp.domains);
+        debug!(stop = "router", to = stanza.to().map(tracing::field::display));
+        match target {
+            Target::Server => self.for_receiver(stanza, Pass::Server),
+            Target::Account(account) => self.to_account(stanza, account),
+            Target::Resource(full) => self.to_resource(stanza, &full),
+            Target::Remote => remote(self.node, &stanza),
+        }
+    }
+
+    /// The pass for a receiver that is no session: the server, or an account.
+    fn for_receiver(&self, stanza: Stanza, pass: Pass) -> Routed {
+        let node = self.node;
+        node.metrics.delivery(Delivery::Handled);
+        let packet = Packet::new(stanza, pass);
+        let view = View { node, session: self.session, now: node.now() };
+        match pipeline::run(&node.modules, &packet, &view) {
+            Outcome::Pass => Routed::Done(Vec::new()),
+            Outcome::Done(effects) => Routed::Done(effects),
+            Outcome::Later(future) => Routed::Later(future),
+        }
+    }
+
+    fn to_account(&self, stanza: Stanza, account: BareJid) -> Routed {
+        // An IQ never asks who is available.
+        if matches!(stanza.kind(), Kind::Iq(_)) {
+            return self.for_receiver(stanza, Pass::Account(account));
+        }
+        let sessions = Receiver::of_account(self.node, &account);
+        let there = Presence::Account { reachable: reachable(&sessions) };
+        self.obey(stanza, sessions, there, account)
+    }
+
+    fn to_resource(&self, stanza: Stanza, full: &FullJid) -> Routed {
+        let subscription = matches!(stanza.kind(), Kind::Presence(presence) if presence.is_subscription());
+        if subscription {
+            return self.absent(stanza, full);
+        }
+        let route = self.node.routes.locate(full);
+        if self.tries == 0 {
+            match self.node.remote.wait_behind(full, route.map(|route| route.index), &stanza) {
+                Behind::Nothing => {}
+                Behind::Queued => return Routed::Done(Vec::new()),
+                Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
+            }
+        }
+        let Some(route) = route else { return self.absent(stanza, full) };
+        let receiver = Receiver::new(self.node, full, &route);
+        match receivers::deliver(self.node, &stanza, &[receiver], self.tries) {
+            Delivered::Some => Routed::Done(Vec::new()),
+            Delivered::Slowly(receiver) => self.brake(receiver),
+            Delivered::Braked(pause) => self.pause(pause),
+            Delivered::None => self.absent(stanza, full),
+            Delivered::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
+        }
+    }
+
+    fn absent(&self, stanza: Stanza, full: &FullJid) -> Routed {
+        let account = full.to_bare();
+        let sessions = Receiver::of_account(self.node, &account);
+        let there = Presence::ResourceAbsent { reachable: reachable(&sessions) };
+        self.obey(stanza, sessions, there, account)
+    }
+
+    /// Does what the table says.
+    fn obey(&self, stanza: Stanza, sessions: Vec<Receiver>, there: Presence, account: BareJid) -> Routed {
+        let node = self.node;
+        let rule = rules::rule(stanza.kind(), there);
+        debug!(stop = "router.rules", ?rule);
+        match rule {
+            Rule::ToAccount => return self.for_receiver(stanza, Pass::Account(account)),
+            Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
+            Rule::Ignore => {
+                node.metrics.dropped(Dropped::Rule);
+                return Routed::Done(Vec::new());
+            }
+            _ => {}
+        }
+        let receivers = chosen(rule, sessions).unwrap_or_default();
+        let presence = matches!(stanza.kind(), Kind::Presence(_));
+        match receivers::deliver(node, &stanza, &receivers, self.tries) {
+            Delivered::Some => Routed::Done(Vec::new()),
+            Delivered::Slowly(receiver) => self.brake(receiver),
+            Delivered::Braked(pause) => self.pause(pause),
+            // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
+            // not vanish (RFC 6121 §8.5.2.2.1).
+            Delivered::Congested if presence => Routed::Done(Vec::new()),
+            Delivered::None if presence => {
+                node.metrics.dropped(Dropped::Rule);
+                Routed::Done(Vec::new())
+            }
+            Delivered::None => Routed::Done(bounce::unavailable(node, &stanza)),
+            Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
+        }
+    }
+
+    /// The receiver has the stanza, but does not keep up: the client that sent it goes on when the receiver has
+    /// room again, or after a while. Nobody else waits: what follows from an effect is no client's pace.
+    fn brake(&self, receiver: Arc<SessionHandle>) -> Routed {
+        if self.session.is_none_or(|sender| *sender.jid() == receiver.jid) {
             return Routed::Done(Vec::new());
         }
-        Rule::ToAvailable => at_least(i8::MIN),
-        Rule::ToNonNegative => at_least(0),
+        Routed::Later(Box::pin(async move {
+            receiver.pressure().brake().await;
+            Vec::new()
+        }))
+    }
+
+    /// As `brake`, for a receiver on another node.
+    fn pause(&self, pause: BoxFuture<'static, ()>) -> Routed {
+        if self.session.is_none() {
+            return Routed::Done(Vec::new());
+        }
+        Routed::Later(Box::pin(async move {
+            pause.await;
+            Vec::new()
+        }))
+    }
+}
+
+/// The sessions of an account that a rule is for; `None` for a rule that is for no session.
+fn chosen(rule: Rule, mut sessions: Vec<Receiver>) -> Option<Vec<Receiver>> {
+    let least = match rule {
+        Rule::ToAccount | Rule::Bounce | Rule::Ignore => return None,
+        Rule::ToAvailable => i8::MIN,
+        Rule::ToNonNegative => 0,
         // The table says so only where someone is reachable.
-        Rule::ToMostAvailable | Rule::ToResource => {
-            rules::top_priority(sessions.iter().filter_map(|route| route.priority))
-                .map_or_else(Vec::new, at_least)
-        }
+        Rule::ToMostAvailable | Rule::ToResource => rules::top_priority(priorities(&sessions))?,
     };
-    let presence = matches!(stanza.kind(), Kind::Presence(_));
-    match local::deliver(node, &stanza, &routes) {
-        local::Delivered::Some => Routed::Done(Vec::new()),
-        local::Delivered::Slowly(receiver) => brake(receiver, session),
-        // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
-        // not vanish (RFC 6121 §8.5.2.2.1).
-        local::Delivered::Congested if presence => Routed::Done(Vec::new()),
-        local::Delivered::None if presence => {
-            node.metrics.dropped(Dropped::Rule);
-            Routed::Done(Vec::new())
-        }
-        local::Delivered::None => Routed::Done(bounce::unavailable(node, &stanza)),
-        local::Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
-    }
+    sessions.retain(|receiver| receiver.route.priority >= Some(least));
+    Some(sessions)
 }
 
-/// The receiver has the stanza, but does not keep up: the client that sent it goes on when the receiver has
-/// room again, or after a while. Nobody else waits: what follows from an effect is no client's pace.
-fn brake(receiver: Arc<SessionHandle>, session: Option<&SessionState>) -> Routed {
-    if session.is_none_or(|sender| *sender.jid() == receiver.jid) {
-        return Routed::Done(Vec::new());
-    }
-    Routed::Later(Box::pin(async move {
-        receiver.pressure().brake().await;
-        Vec::new()
-    }))
+fn priorities(sessions: &[Receiver]) -> impl Iterator<Item = i8> {
+    sessions.iter().filter_map(|receiver| receiver.route.priority)
 }
 
-fn reachable(sessions: &[Route]) -> bool {
-    rules::top_priority(sessions.iter().filter_map(|route| route.priority)).is_some()
+fn reachable(sessions: &[Receiver]) -> bool {
+    rules::top_priority(priorities(sessions)).is_some()
 }
 
 fn remote(node: &Arc<NodeContext>, stanza: &Stanza) -> Routed {

@@ -1,6 +1,8 @@
 //! The session actor: the thin shell round `core.rs`. One stanza at a time; it never waits.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,13 +16,13 @@ use tracing::{debug, warn};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
-use althing_proto::stanza::{Kind, ParseError, Stanza};
+use althing_proto::stanza::{Kind, ParseError, PresenceType, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::writer;
 
 use super::core::SessionState;
 use super::effect::{Effect, SessionChange, left_behind, stanza_span};
-use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
+use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Work};
 use super::outbox::{Full, Outbox};
 use super::registry::SessionHandle;
 use crate::delivery;
@@ -56,10 +58,12 @@ impl Session {
         jid: FullJid,
         index: BindIndex,
         outbox: &Rc<Outbox>,
+        peer: Option<IpAddr>,
     ) -> Arc<SessionHandle> {
         let state = SessionState::new(jid.clone(), index, 0, Vec::new());
         let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
-        Arc::new(SessionHandle::new(jid, index, address, Arc::clone(outbox.pressure())))
+        let pressure = Arc::clone(outbox.pressure());
+        Arc::new(SessionHandle::new((jid, index), (node.now(), peer), address, pressure))
     }
 
     /// Goes on with work until it is done or has to wait.
@@ -69,6 +73,15 @@ impl Session {
                 let left = left_behind(work.effects, self.state.jid());
                 delivery::drive_aside(&self.node, Some(Box::pin(std::future::ready(left))));
                 return Progress::Ended;
+            }
+            if !self.node.lease.holds() {
+                let lease = self.node.lease.clone();
+                let serving = async move {
+                    // Where it is lost the session is about to be ended.
+                    lease.serving().await;
+                    Vec::new()
+                };
+                return Progress::Waiting(Box::pin(serving), work);
             }
             let waiting = if let Some(effect) = work.effects.pop_front() {
                 self.perform(effect)
@@ -174,7 +187,7 @@ impl Session {
                 None
             }
             Effect::Notify { account, event } => {
-                delivery::local::notify_account(&self.node, &account, &event);
+                delivery::account::notify(&self.node, &account, &event);
                 None
             }
         }
@@ -256,7 +269,10 @@ impl Session {
         let bytes = stanza.to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
         match self.outbox.push(bytes) {
-            Ok(()) => self.node.metrics.stanza(stanza.kind(), Direction::Out),
+            Ok(()) => {
+                self.node.metrics.stanza(stanza.kind(), Direction::Out);
+                self.see(stanza);
+            }
             Err(Full) => {
                 self.node.metrics.slow_consumer();
                 let error = StreamError::new(
@@ -269,6 +285,24 @@ impl Session {
         }
     }
 
+    /// Remembers whose presence the client has seen: by whatever way it came.
+    fn see(&mut self, stanza: &Stanza) {
+        let Kind::Presence(kind @ (PresenceType::Available | PresenceType::Unavailable)) = stanza.kind()
+        else {
+            return;
+        };
+        let Some(from) = stanza.from().filter(|from| from.resource().is_some()) else { return };
+        if from.as_str() == self.state.jid().as_str() {
+            return;
+        }
+        let hash = self.node.seen_keys.hash_one(from.as_str());
+        if kind == PresenceType::Unavailable {
+            self.state.seen_mut().unavailable(hash);
+        } else if !self.state.seen_mut().available(hash) {
+            debug!(jid = %self.state.jid(), "more contacts are available than a session remembers");
+        }
+    }
+
     fn has_ended(&self) -> bool {
         self.farewell.is_some()
     }
@@ -278,12 +312,14 @@ impl Session {
         if let Some(farewell) = &self.farewell {
             return farewell.clone();
         }
+        self.outbox.pressure().set_ending();
         let error = match reason {
             EndReason::ClientGone => None,
             EndReason::Error(error) => {
                 self.node.metrics.stream_error(error.condition);
                 Some(error)
             }
+            EndReason::LeaseLost => return self.cut_off(),
         };
         let condition = error.map(|error| error.condition.name());
         debug!(jid = %self.state.jid(), condition, "session ends");
@@ -304,6 +340,35 @@ impl Session {
         actix_rt::spawn(farewell.clone());
         self.farewell = Some(farewell.clone());
         farewell
+    }
+
+    /// Ends the session of a node that may not act: only its stream.
+    fn cut_off(&mut self) -> Farewell {
+        let error = StreamError::new(
+            StreamCondition::SystemShutdown,
+            "this server has lost the other servers of its cluster: connect again",
+        );
+        self.node.metrics.stream_error(error.condition);
+        debug!(jid = %self.state.jid(), "session ends: the lease is lost");
+        // What waits was not to be written without a lease.
+        self.outbox.abort(last_words(Some(&error)));
+        self.node.sessions.remove(self.state.index());
+        let farewell: BoxFuture<'static, ()> = Box::pin(std::future::ready(()));
+        self.farewell.insert(farewell.shared()).clone()
+    }
+
+    /// Runs `then` when the node may act: at once, as a rule. While it waits, so does the mailbox.
+    fn when_serving(
+        &mut self,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        if self.node.lease.holds() {
+            return then(self, ctx);
+        }
+        let lease = self.node.lease.clone();
+        let serving = async move { lease.serving().await };
+        ctx.wait(serving.into_actor(self).map(|_, session, ctx| then(session, ctx)));
     }
 
     /// Loads the roster before the mailbox is looked into: changes of it that come meanwhile wait there, and
@@ -384,8 +449,10 @@ impl Handler<Deliver> for Session {
             });
             return;
         }
-        let waiting = self.receive(stanza);
-        self.perform_aside(waiting, ctx);
+        self.when_serving(ctx, |session, ctx| {
+            let waiting = session.receive(stanza);
+            session.perform_aside(waiting, ctx);
+        });
     }
 }
 
@@ -394,9 +461,28 @@ impl Handler<Notify> for Session {
 
     fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
         if !self.has_ended() {
-            let effects = self.state.on_event(event);
-            let waiting = self.perform_all(effects);
-            self.perform_aside(waiting, ctx);
+            self.when_serving(ctx, |session, ctx| {
+                let effects = session.state.on_event(event);
+                let waiting = session.perform_all(effects);
+                session.perform_aside(waiting, ctx);
+            });
+        }
+    }
+}
+
+impl Handler<LostSessions> for Session {
+    type Result = ();
+
+    fn handle(&mut self, LostSessions(lost): LostSessions, ctx: &mut Self::Context) {
+        if !self.has_ended() {
+            self.when_serving(ctx, move |session, ctx| {
+                let routes = Arc::clone(&session.node.routes);
+                let is_back =
+                    |jid: &FullJid| routes.locate(jid).is_some_and(|route| route.priority.is_some());
+                let effects = session.state.on_lost(&lost, is_back);
+                let waiting = session.perform_all(effects);
+                session.perform_aside(waiting, ctx);
+            });
         }
     }
 }

@@ -13,6 +13,8 @@ use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
+use super::losses::{self, Lost};
+use super::seen::Seen;
 
 /// Most targets of directed presence that a session remembers (RFC 6121 §4.6.3 asks to remember them all;
 /// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
@@ -42,6 +44,10 @@ pub struct SessionState {
     recent: VecDeque<RosterChanged>,
     /// Whom directed presence told that this session is available.
     directed: HashSet<Jid>,
+    /// Whose available presence was delivered here.
+    seen: Seen,
+    /// Whether contacts may hold a lost predecessor for available.
+    took_over: bool,
 }
 
 impl SessionState {
@@ -70,6 +76,8 @@ impl SessionState {
             loaded_version: version,
             recent: VecDeque::new(),
             directed: HashSet::new(),
+            seen: Seen::default(),
+            took_over: false,
         }
     }
 
@@ -135,7 +143,10 @@ impl SessionState {
             SessionChange::Presence(presence) => {
                 if presence.is_none() {
                     self.directed.clear();
+                    // It is told of nobody's presence any more; when it is available again it asks anew.
+                    self.seen.clear();
                 }
+                self.took_over = false;
                 self.presence = presence;
             }
             SessionChange::Interested { .. } => self.interested = true,
@@ -147,8 +158,22 @@ impl SessionState {
             SessionChange::Undirected(target) => {
                 self.directed.remove(&target);
             }
+            SessionChange::TookOver => self.took_over = true,
             SessionChange::Close(_) => {}
         }
+    }
+
+    /// Whose available presence was delivered to this session, as hashes of full JIDs.
+    pub fn seen_mut(&mut self) -> &mut Seen {
+        &mut self.seen
+    }
+
+    /// Sessions were lost with their node: what the client must be told. `is_back` says of an address whether it is
+    /// available again, elsewhere: then the new presence is the better word, and may be here already.
+    #[must_use]
+    pub fn on_lost(&self, lost: &Lost, is_back: impl Fn(&FullJid) -> bool) -> Vec<Effect> {
+        let gone = lost.seen_by(&self.seen).into_iter().filter(|jid| !is_back(jid));
+        gone.map(|jid| Effect::Deliver(losses::unavailable(jid, self.account.clone()))).collect()
     }
 
     /// An event of the account.
@@ -240,7 +265,7 @@ impl SessionState {
     pub fn unavailability(&self, presence: &Stanza) -> Vec<Effect> {
         // Also while it is not available: directed presence has been told then, and is told no more.
         let mut effects = vec![Effect::Session(SessionChange::Presence(None))];
-        if self.presence.is_some() {
+        if self.presence.is_some() || self.took_over {
             effects.push(Effect::FanOut { stanza: presence.clone(), to: self.audience() });
         }
         let told = |target: &&Jid| {
@@ -258,7 +283,9 @@ impl SessionState {
         self.unavailability(&self.unavailable())
     }
 
-    fn unavailable(&self) -> Stanza {
+    /// Its own unavailable presence.
+    #[must_use]
+    pub fn unavailable(&self) -> Stanza {
         let kind = Kind::Presence(PresenceType::Unavailable);
         let element = Element::builder("presence", ns::CLIENT)
             .set(name!("type"), PresenceType::Unavailable.name())
@@ -392,6 +419,14 @@ mod tests {
         let farewell = state.farewell();
         assert!(farewell.iter().any(|effect| matches!(effect, Effect::FanOut { to, .. } if to.len() == 2)));
         assert_eq!(routed(&farewell), ["<presence to='stranger@y/z' from='a@b/c' type='unavailable'/>"]);
+    }
+
+    #[test]
+    fn a_predecessor_that_was_lost_is_not_left_available() {
+        let mut state = session(&[("x@y", Subscription::Both)]);
+        state.apply(SessionChange::TookOver);
+        let farewell = state.farewell();
+        assert!(farewell.iter().any(|effect| matches!(effect, Effect::FanOut { to, .. } if to.len() == 2)));
     }
 
     #[test]

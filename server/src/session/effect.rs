@@ -88,6 +88,9 @@ pub enum SessionChange {
     Directed(Jid),
     /// A directed unavailable presence was sent.
     Undirected(Jid),
+    /// The session took its address over from one that was lost with its node and could not say farewell. Until
+    /// it is available, contacts may hold the old one for available: they learn of the end with this one's.
+    TookOver,
     /// End the session and its stream with that error.
     Close(StreamError),
 }

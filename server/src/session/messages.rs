@@ -1,6 +1,7 @@
 //! The actix messages of a session.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use actix::{Message, MessageResponse};
 use futures_util::future::BoxFuture;
@@ -10,6 +11,7 @@ use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamError;
 
 use super::effect::{Effect, UserEvent};
+use super::losses::Lost;
 use crate::pipeline::Effects;
 
 /// What a client sent and what followed from it, not yet done. The connection carries it between the
@@ -53,6 +55,11 @@ pub struct Deliver {
 #[rtype(result = "()")]
 pub struct Notify(pub UserEvent);
 
+/// Those sessions were lost with their node.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LostSessions(pub Arc<Lost>);
+
 /// Why a session ends.
 #[derive(Debug, Clone)]
 pub enum EndReason {
@@ -60,6 +67,8 @@ pub enum EndReason {
     ClientGone,
     /// The server ends it, with that stream error.
     Error(StreamError),
+    /// The node has lost its lease: the stream is closed, the route stays, nobody is told.
+    LeaseLost,
 }
 
 /// End the session. Answered when its contacts were told and its route is gone.

@@ -3,10 +3,13 @@
 pub mod actor;
 pub mod core;
 pub mod effect;
+pub mod losses;
+pub mod lost_lease;
 pub mod messages;
 pub mod outbox;
 pub mod pressure;
 pub mod registry;
+pub mod seen;
 
 pub use registry::{SessionHandle, SessionRegistry};
 

@@ -69,7 +69,7 @@ impl Outbox {
         if total > self.limit {
             return Err(Full);
         }
-        self.bytes.set(total);
+        self.count(total);
         if total > self.limit / 2 {
             self.pressure.set_congested(true);
         }
@@ -78,12 +78,17 @@ impl Outbox {
         Ok(())
     }
 
+    fn count(&self, bytes: usize) {
+        self.bytes.set(bytes);
+        self.pressure.set_waiting(bytes);
+    }
+
     /// Closes the box: what waits is written, then `last`, then the socket is closed.
     pub fn close(&self, last: Bytes) {
         if self.state.get() != State::Open {
             return;
         }
-        self.bytes.set(self.bytes.get() + last.len());
+        self.count(self.bytes.get() + last.len());
         self.queue.borrow_mut().push_back(last);
         self.state.set(State::Closing);
         self.pressure.set_congested(false);
@@ -97,7 +102,7 @@ impl Outbox {
             return;
         }
         self.queue.borrow_mut().clear();
-        self.bytes.set(0);
+        self.count(0);
         self.close(last);
     }
 
@@ -106,7 +111,7 @@ impl Outbox {
         self.state.set(State::Closed);
         self.pressure.set_congested(false);
         self.queue.borrow_mut().clear();
-        self.bytes.set(0);
+        self.count(0);
         self.filled.notify_one();
         self.ended.notify_one();
     }
@@ -130,7 +135,7 @@ impl Outbox {
     /// The writer wrote `count` bytes that it had taken: they no longer count against the limit.
     pub fn written(&self, count: usize) {
         let left = self.bytes.get().saturating_sub(count);
-        self.bytes.set(left);
+        self.count(left);
         if left <= self.limit / 4 {
             self.pressure.set_congested(false);
         }

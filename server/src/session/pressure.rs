@@ -18,9 +18,11 @@ pub const BRAKE: Duration = Duration::from_millis(500);
 pub struct Pressure {
     mailbox_bytes: AtomicUsize,
     mailbox_limit: usize,
+    outbox_bytes: AtomicUsize,
     congested: AtomicBool,
     relieved: Notify,
     closing: AtomicBool,
+    ending: AtomicBool,
 }
 
 impl Pressure {
@@ -30,9 +32,11 @@ impl Pressure {
         Pressure {
             mailbox_bytes: AtomicUsize::new(0),
             mailbox_limit,
+            outbox_bytes: AtomicUsize::new(0),
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
             closing: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
         }
     }
 
@@ -53,6 +57,17 @@ impl Pressure {
         self.mailbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// So many bytes wait to be written to the client.
+    pub fn set_waiting(&self, bytes: usize) {
+        self.outbox_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes wait to be written to the client.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.outbox_bytes.load(Ordering::Relaxed)
+    }
+
     /// The session's client reads too slowly, or keeps up again.
     pub fn set_congested(&self, congested: bool) {
         if self.congested.swap(congested, Ordering::AcqRel) && !congested {
@@ -63,6 +78,17 @@ impl Pressure {
     /// Whether the caller is the first to find that the session must be closed: one is enough.
     pub fn begin_closing(&self) -> bool {
         !self.closing.swap(true, Ordering::AcqRel)
+    }
+
+    /// The session has begun to end: it takes nothing for its client any more.
+    pub fn set_ending(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// Whether the session has begun to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     /// Whether the session's client reads too slowly.

@@ -1,6 +1,7 @@
 //! The sessions of this node: from the bind that the route table names to the actor's address.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix::prelude::SendError;
@@ -10,10 +11,12 @@ use parking_lot::RwLock;
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
+use althing_proto::time::Timestamp;
 
 use super::actor::Session;
 use super::effect::UserEvent;
-use super::messages::{Advance, Deliver, End, EndReason, Notify, Progress, Work};
+use super::losses::Lost;
+use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Work};
 use super::pressure::Pressure;
 
 /// Why a session did not take a message.
@@ -41,6 +44,10 @@ pub struct SessionHandle {
     pub jid: FullJid,
     /// The bind that began the session.
     pub index: BindIndex,
+    /// When it began.
+    pub since: Timestamp,
+    /// Where its client connects from.
+    pub peer: Option<IpAddr>,
     address: Addr<Session>,
     pressure: Arc<Pressure>,
 }
@@ -48,8 +55,13 @@ pub struct SessionHandle {
 impl SessionHandle {
     /// A handle on a running session.
     #[must_use]
-    pub fn new(jid: FullJid, index: BindIndex, address: Addr<Session>, pressure: Arc<Pressure>) -> Self {
-        SessionHandle { jid, index, address, pressure }
+    pub fn new(
+        (jid, index): (FullJid, BindIndex),
+        (since, peer): (Timestamp, Option<IpAddr>),
+        address: Addr<Session>,
+        pressure: Arc<Pressure>,
+    ) -> Self {
+        SessionHandle { jid, index, since, peer, address, pressure }
     }
 
     /// What waits for the session.
@@ -80,6 +92,14 @@ impl SessionHandle {
     /// [`Refused`].
     pub fn notify(&self, event: UserEvent) -> Result<(), Refused> {
         Ok(self.address.try_send(Notify(event))?)
+    }
+
+    /// Tells the session of others that were lost with their node.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn tell_lost(&self, lost: Arc<Lost>) -> Result<(), Refused> {
+        Ok(self.address.try_send(LostSessions(lost))?)
     }
 
     /// Lets the session go on with work of its own client.

@@ -17,14 +17,15 @@ use super::effect::Effect;
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::Outbox;
 use super::pressure::Pressure;
-use crate::delivery::{fan_out, local};
+use crate::delivery::fan_out;
+use crate::delivery::receivers::{self, Receiver};
 use crate::node::NodeContext;
 use crate::stream::login;
 
 async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> Arc<SessionHandle> {
     let user = BareJid::new("b@localhost").unwrap();
     let resource = ResourcePart::new(resource).unwrap().into_owned();
-    login::bind(node, &user, &resource, outbox).await.unwrap()
+    login::bind(node, &user, &resource, outbox, None).await.unwrap()
 }
 
 fn outbox() -> Rc<Outbox> {
@@ -140,10 +141,10 @@ async fn what_several_sessions_got_is_not_repeated_when_one_ends() {
     let alone =
         stanza("<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost/1' type='chat'/>");
     let account = BareJid::new("b@localhost").unwrap();
-    let routes: Vec<Route> = node.routes.locate_account(&account);
+    let receivers = Receiver::of_account(&node, &account);
     tokio::join!(ending.end(EndReason::Error(StreamCondition::Conflict.into())), async {
-        local::deliver(&node, &message, &routes);
-        local::deliver(&node, &alone, &routes[..1]);
+        receivers::deliver(&node, &message, &receivers, 0);
+        receivers::deliver(&node, &alone, &receivers[..1], 0);
         fan_out::to_accounts(&node, presence, std::slice::from_ref(&account));
         node.routes.unbind(&ending.jid, ending.index).await.unwrap();
         fan_out::to_accounts(&node, gone, std::slice::from_ref(&account));

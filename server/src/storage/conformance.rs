@@ -10,6 +10,7 @@ use althing_proto::roster::{
 use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
+use super::replicated::fake;
 use super::{Account, Changed, MAX_KEY_BYTES, MAX_VALUE_BYTES, Roster, RosterLimits, Storage, StorageError};
 
 const LIMITS: RosterLimits = RosterLimits { items: 200, requests: 5 };
@@ -363,6 +364,8 @@ macro_rules! suites {
     ($($part:tt)*) => {
         suite!(memory, (super::Storage::memory(), ()), [$($part)*]);
         suite!(embedded, super::fresh_embedded(), [$($part)*]);
+        suite!(replicated, super::fake::one_replica(), [$($part)*]);
+        suite!(replicated_elsewhere, super::fake::without_a_replica(), [$($part)*]);
     };
 }
 

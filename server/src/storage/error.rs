@@ -70,6 +70,15 @@ pub enum StorageError {
         /// The user.
         user: BareJid,
     },
+    /// The store group does nothing now. Nothing was done; it may be tried again.
+    #[error("the store group cannot be used now: {why}; see that most of its nodes run and reach each other")]
+    Unavailable {
+        /// What keeps it.
+        why: String,
+    },
+    /// Whether the change was made is unknown: whoever asked for it looks before asking again.
+    #[error("the store group did not answer in time: whether the change was made is unknown")]
+    Unknown,
 }
 
 #[cfg(test)]

@@ -61,7 +61,9 @@ fn is_failure(error: &StorageError) -> bool {
         | StorageError::Busy
         | StorageError::Closed
         | StorageError::WrongVersion { .. }
-        | StorageError::Locked { .. } => true,
+        | StorageError::Locked { .. }
+        | StorageError::Unavailable { .. }
+        | StorageError::Unknown => true,
     }
 }
 

@@ -4,6 +4,7 @@
 //! |------------------------|-----------------------------------------------------------------|
 //! | [`memory`]             | tests and simulation; gone with the process                     |
 //! | [`embedded`]           | the default: sled below the data directory, typed commands      |
+//! | [`replicated`]         | a cluster: the same rows, kept by the replicas of the store group |
 //!
 //! Each place passes the same suite (`conformance.rs`). What a trait's method has answered is
 //! durable: it survives the death of the process (in `memory`: of nothing). Reads never see half
@@ -20,6 +21,7 @@ mod roster_rules;
 pub mod embedded;
 pub mod memory;
 mod metered;
+pub mod replicated;
 
 #[cfg(test)]
 mod conformance;
@@ -82,7 +84,7 @@ pub trait Accounts: Send + Sync {
 }
 
 /// A roster as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roster {
     /// Grows by one with each change that is pushed; 0: never changed. It begins anew when an
     /// account is deleted and made again.
@@ -108,7 +110,7 @@ impl Default for RosterLimits {
 }
 
 /// What a roster change came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// The version of the roster afterwards; a push carries it.
     pub version: u64,
@@ -217,6 +219,12 @@ impl Storage {
     /// release made it, [`StorageError::Corrupt`] and [`StorageError::Io`] as they say.
     pub fn open_embedded(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
         Ok(Self::of(Arc::new(embedded::Embedded::open(dir, options)?)))
+    }
+
+    /// The stores of a clustered node.
+    #[must_use]
+    pub fn replicated(store: Arc<replicated::Replicated>) -> Self {
+        Self::of(store)
     }
 
     fn of<S: Accounts + Rosters + PrivateData + Engine + 'static>(store: Arc<S>) -> Self {

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use althing_cluster::lease::Lease;
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::stream::{Action, Input, StreamMachine, Transport};
 
@@ -119,7 +120,7 @@ impl Connection {
             let now = self.node.now();
             let patience = self.machine.deadline().map_or(NEVER, |deadline| deadline.since(now));
             tokio::select! {
-                read = read(&mut self.socket, &mut self.machine, &mut actions) => {
+                read = read(&self.node.lease, &mut self.socket, &mut self.machine, &mut actions) => {
                     if read? == 0 {
                         self.machine.handle(Input::PeerClosed, self.node.now(), &mut actions);
                     }
@@ -160,7 +161,8 @@ impl Connection {
                     self.machine.handle(Input::PasswordChecked(verdict), self.node.now(), &mut more);
                 }
                 Action::Bind { user, resource, .. } => {
-                    let bound = login::bind(&self.node, &user, &resource, &self.outbox).await;
+                    let bound =
+                        login::bind(&self.node, &user, &resource, &self.outbox, Some(self.peer)).await;
                     let result = bound.map(|session| {
                         self.node.metrics.session_set_up(self.began.elapsed().as_secs_f64());
                         let jid = session.jid.clone();
@@ -221,7 +223,7 @@ impl Connection {
             let mut actions = Vec::new();
             tokio::select! {
                 () = outbox.ended() => break,
-                read = read(&mut reader, &mut machine, &mut actions) => {
+                read = read(&node.lease, &mut reader, &mut machine, &mut actions) => {
                     if read.unwrap_or(0) == 0 {
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
                     }
@@ -286,24 +288,37 @@ async fn advance(node: &Arc<NodeContext>, session: &SessionHandle, mut work: Wor
     }
 }
 
-/// Reads once and hands the bytes to the machine; 0 at the end of the stream.
+/// Reads once and hands the bytes to the machine; 0 at the end of the stream. The lease is looked at after the
+/// read: a process that was stopped in between sees that it is over before it acts on what has piled up. While the
+/// node is suspended the bytes are kept and nothing more is read; where the lease is lost they are dropped.
 async fn read(
+    lease: &Lease,
     socket: &mut (impl AsyncRead + Unpin),
     machine: &mut StreamMachine,
     actions: &mut Vec<Action>,
 ) -> io::Result<usize> {
-    poll_fn(|cx| {
+    let (count, kept) = poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
             let bytes = buffer.filled();
-            if !bytes.is_empty() {
+            let mut kept = None;
+            if bytes.is_empty() {
+            } else if lease.holds() {
                 machine.handle(Input::Bytes(bytes), crate::clock::now(), actions);
+            } else {
+                kept = Some(bytes.to_vec());
             }
-            std::task::Poll::Ready(Ok(bytes.len()))
+            std::task::Poll::Ready(io::Result::Ok((bytes.len(), kept)))
         })
     })
-    .await
+    .await?;
+    if let Some(bytes) = kept
+        && lease.serving().await
+    {
+        machine.handle(Input::Bytes(&bytes), crate::clock::now(), actions);
+    }
+    Ok(count)
 }
 
 /// Reads and drops what the peer still sends, within bounds.
@@ -327,4 +342,39 @@ async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
     };
     // Time is up: the peer has had its chance.
     let _ = timeout(LINGER, drop_all).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_cluster::lease::{LeaseTimes, boot_time};
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// What a client has sent is not looked at without a lease, and not lost.
+    #[actix_rt::test]
+    async fn a_suspended_node_keeps_what_it_has_read() {
+        const LONG: Duration = Duration::from_secs(600);
+        let node = NodeContext::for_tests();
+        let lease = Lease::new(LeaseTimes { suspend: LONG, close: LONG * 2, down: LONG * 3 });
+        lease.begin_anew();
+        let mut machine =
+            StreamMachine::new(Arc::clone(&node.stream_config), Transport::Plain, [7; 32], node.now());
+        let (mut near, mut far) = duplex(1_000);
+        far.write_all(
+            b"<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
+            xmlns:stream='http://etherx.jabber.org/streams'>",
+        )
+        .await
+        .unwrap();
+        let mut actions = Vec::new();
+        {
+            let mut reading = Box::pin(read(&lease, &mut near, &mut machine, &mut actions));
+            let early = timeout(Duration::from_millis(50), &mut reading).await;
+            assert!(early.is_err(), "acted without a lease");
+            lease.grant(boot_time(), LONG);
+            assert!(reading.await.unwrap() > 0);
+        }
+        assert!(matches!(actions.first(), Some(Action::Send(_))), "the stream's header is not answered");
+    }
 }

@@ -12,7 +12,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info};
 
-use althing_proto::jid::{BareJid, ResourcePart};
+use althing_cluster::lease::Standing;
+use althing_cluster::routes::{BindIndex, NodeState, Route};
+use althing_cluster::task::ReplaceSession;
+use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::sasl::{Mechanism, SaslCondition, TlsInfo};
 use althing_proto::stream::BindError;
 use althing_proto::stream::error::StreamCondition;
@@ -22,12 +25,22 @@ use crate::metrics::Handshake;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::actor::Session;
+use crate::session::effect::{Effect, SessionChange};
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
 
 /// How long a displaced session may take to say farewell before the new bind is answered all the same: its
 /// route is gone already, so nothing reaches it.
 const DISPLACED: Duration = Duration::from_secs(5);
+
+/// How long a bind waits for the node to serve again.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// How long the node of a displaced session may take to answer before it is asked again.
+const REPLACE: Duration = Duration::from_secs(10);
+
+/// Pause before a node that did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Does the TLS handshake as a server, within `patience`: what is left of `limits.login_timeout_s`.
 ///
@@ -78,17 +91,22 @@ pub fn failed(node: &NodeContext, peer: IpAddr, condition: StreamCondition) {
 }
 
 /// Makes this node the owner of the full JID and starts its session. An older session of the same full JID
-/// has been ended with `<conflict/>` when this returns (promise 1; RFC 6120 §7.7.2.2).
+/// has been ended with `<conflict/>` when this returns, or its node is down (promise 1; RFC 6120 §7.7.2.2).
 ///
 /// # Errors
-/// [`BindError`] for the client.
+/// [`BindError`] for the client. A node without a lease binds nobody.
 pub async fn bind(
     node: &Arc<NodeContext>,
     user: &BareJid,
     resource: &ResourcePart,
     outbox: &Rc<Outbox>,
+    peer: Option<IpAddr>,
 ) -> Result<Arc<SessionHandle>, BindError> {
     let jid = user.with_resource(resource);
+    if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+        info!(%jid, "resource not bound: the node is suspended");
+        return Err(BindError::Unavailable);
+    }
     let others = node.routes.locate_account(user).len();
     if others >= node.config.limits.sessions_per_account && node.routes.locate(&jid).is_none() {
         info!(%jid, others, "resource not bound: limits.sessions_per_account");
@@ -98,16 +116,20 @@ pub async fn bind(
         info!(%jid, %error, "resource not bound");
         BindError::Unavailable
     })?;
-    let session = Session::begin(node, jid.clone(), bound.index, outbox);
+    let session = Session::begin(node, jid.clone(), bound.index, outbox, peer);
     node.sessions.insert(Arc::clone(&session));
-    if let Some(old) = bound.displaced.and_then(|route| node.sessions.get(route.index)) {
-        let reason = EndReason::Error(StreamCondition::Conflict.into());
-        if timeout(DISPLACED, old.end(reason)).await.is_err() {
-            info!(%jid, "the displaced session is slow to end");
-        }
+    let mut first = Work::default();
+    if let Some(old) = bound.displaced
+        && end_displaced(node, &jid, bound.index, &old).await == Displaced::Lost
+    {
+        first.effects.push_back(Effect::Session(SessionChange::TookOver));
     }
     // A later bind on another arbiter, or the node's stop, may have looked for this session before it was there:
     // whoever comes second sees the other. The client learns it as if it had happened a moment later.
+    if node.lease.standing() == Standing::Lost {
+        session.end(EndReason::LeaseLost).await;
+        return Ok(session);
+    }
     let owner = node.routes.locate(&jid).is_some_and(|route| route.index == bound.index);
     let reason = match (owner, *node.stopping.borrow()) {
         (true, false) => None,
@@ -118,7 +140,7 @@ pub async fn bind(
         session.end(EndReason::Error(reason.into())).await;
         return Ok(session);
     }
-    match session.advance(Work::default()).await {
+    match session.advance(first).await {
         Ok(Progress::Done) => {
             debug!(%jid, "resource bound");
             Ok(session)
@@ -126,4 +148,40 @@ pub async fn bind(
         // It could not load its roster: it has ended itself, and says so on the stream.
         _ => Ok(session),
     }
+}
+
+/// What became of a displaced session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Displaced {
+    /// It has ended, and said farewell.
+    Ended,
+    /// Its node is down: it said nothing.
+    Lost,
+}
+
+/// Ends the session that the bind `by` has displaced. Returns when it has ended, or when its start of its node is
+/// over: then its node acts no more. Gives up when this bind is displaced itself, or this node may not act.
+async fn end_displaced(node: &NodeContext, jid: &FullJid, by: BindIndex, old: &Route) -> Displaced {
+    if old.node == node.node_id {
+        if let Some(session) = node.sessions.get(old.index) {
+            let reason = EndReason::Error(StreamCondition::Conflict.into());
+            if timeout(DISPLACED, session.end(reason)).await.is_err() {
+                info!(%jid, "the displaced session is slow to end");
+            }
+        }
+        return Displaced::Ended;
+    }
+    let task = ReplaceSession { jid: jid.clone(), owner: old.index, by };
+    let is_up = || node.routes.node_state(old.node) == Some(NodeState::Up(old.incarnation));
+    let is_owner = || node.routes.locate(jid).is_some_and(|route| route.index == by);
+    while is_up() && is_owner() && !*node.stopping.borrow() && node.lease.standing() != Standing::Lost {
+        match node.links.ask(old.node, task.clone().into(), REPLACE).await {
+            Ok(_) => return Displaced::Ended,
+            Err(error) => {
+                debug!(%jid, member = %old.node, %error, "the displaced session is not known to end")
+            }
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Displaced::Lost
 }

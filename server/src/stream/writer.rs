@@ -16,11 +16,17 @@ const KEPT_BYTES: usize = 16 * 1024;
 /// How long a peer may take to take the last words and the end of TLS.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Writes until the outbox is closed and empty, or the peer takes nothing for `limits.outbox_stall_s`.
+/// Writes until the outbox is closed and empty, or the peer takes nothing for `limits.outbox_stall_s`. While the
+/// node is suspended it waits: for what is written the node must be the owner of the session.
 pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox: Rc<Outbox>) {
     let stall = Duration::from_secs(node.config.limits.outbox_stall_s);
     let mut buffer = Vec::new();
     while outbox.take(&mut buffer).await {
+        if !node.lease.holds() && !node.lease.serving().await && outbox.is_open() {
+            // Nothing is written without a lease but the last words, which are about to come.
+            buffer.clear();
+            continue;
+        }
         let patience = if outbox.is_open() { stall } else { GOODBYE.min(stall) };
         if let Err(error) = write(&mut socket, &mut buffer, &outbox, patience).await {
             // Our own patience, and not the kernel's: then the client's host is gone, not slow.

@@ -8,22 +8,29 @@ use althing_cluster::wire;
 use althing_proto::jid::BareJid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sled::{Batch, IVec, Tree};
+use sled::{IVec, Tree};
 
 use super::super::roster_rules::RosterHead;
 use super::super::{Account, Changed};
-use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, Reply, SetCredentials};
+use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, SetCredentials};
 use super::fault::Fault;
 use super::keys;
+use super::reply::Reply;
 
 /// Most rows that one batch deletes: a larger one would hold up all readers.
 pub(super) const DELETIONS_PER_BATCH: usize = 1_000;
+
+/// Rows that are written together, `None` for those that go.
+pub(super) type Batch = BTreeMap<Vec<u8>, Option<IVec>>;
+
+/// Most rows of a batch before the rest of the group goes into another one.
+const ROWS_PER_BATCH: usize = 2_048;
 
 /// The rows as the commands of one group see them: the tree, and over it what earlier commands of the
 /// group have written.
 pub(super) struct View<'a> {
     tree: &'a Tree,
-    written: BTreeMap<Vec<u8>, Option<IVec>>,
+    written: Batch,
     /// A user whose rows were too many for one batch.
     unfinished: Option<BareJid>,
 }
@@ -34,29 +41,28 @@ type Writes = Vec<(Vec<u8>, Option<IVec>)>;
 impl<'a> View<'a> {
     /// A view without writes.
     pub(super) fn new(tree: &'a Tree) -> Self {
-        View { tree, written: BTreeMap::new(), unfinished: None }
+        View { tree, written: Batch::new(), unfinished: None }
     }
 
-    /// The number of rows written.
-    pub(super) fn len(&self) -> usize {
-        self.written.len()
+    /// Whether nothing is to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.written.is_empty()
     }
 
-    /// Everything written, as one batch; and the user whose deletion has to go on after it.
+    /// Whether the view has to be written before another command is applied: it is large, or a deletion
+    /// has to go on after it.
+    pub(super) fn is_full(&self) -> bool {
+        self.unfinished.is_some() || self.written.len() >= ROWS_PER_BATCH
+    }
+
+    /// Adds a row that belongs to no command.
+    pub(super) fn put(&mut self, key: &[u8], value: Option<IVec>) {
+        self.written.insert(key.to_vec(), value);
+    }
+
+    /// Everything written; and the user whose deletion has to go on after it.
     pub(super) fn into_batch(self) -> (Batch, Option<BareJid>) {
-        let mut batch = Batch::default();
-        for (key, value) in self.written {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        (batch, self.unfinished)
-    }
-
-    /// Whether a deletion has to go on before another command may be applied.
-    pub(super) fn is_unfinished(&self) -> bool {
-        self.unfinished.is_some()
+        (self.written, self.unfinished)
     }
 
     /// Applies `command`. On an error the view is as before.
@@ -69,7 +75,7 @@ impl<'a> View<'a> {
             Command::ChangeRoster(command) => self.change_roster(command, &mut writes)?,
             Command::PutPrivate(command) => {
                 if !self.has_account(&command.user)? {
-                    return Ok(Reply::UnknownUser);
+                    return Ok(Reply::UnknownUser(command.user));
                 }
                 let key = keys::private(&command.user, &command.namespace, &command.key);
                 writes.push((key, Some(command.value.into())));
@@ -125,7 +131,7 @@ impl<'a> View<'a> {
     fn change_roster(&self, command: ChangeRoster, writes: &mut Writes) -> Result<Reply, Fault> {
         let ChangeRoster { owner, contact, change, limits } = command;
         if !self.has_account(&owner)? {
-            return Ok(Reply::UnknownUser);
+            return Ok(Reply::UnknownUser(owner));
         }
         let head_key = keys::roster(&owner);
         let item_key = keys::roster_item(&owner, &contact);
@@ -196,12 +202,9 @@ pub(super) fn finish_deletion(tree: &Tree, user: &BareJid) -> Result<(Batch, boo
     let mut rows = view.rows(&keys::roster(user), DELETIONS_PER_BATCH + 1)?;
     rows.extend(view.rows(&keys::private_of(user), DELETIONS_PER_BATCH + 1 - rows.len())?);
     let last = rows.len() <= DELETIONS_PER_BATCH;
-    let mut batch = Batch::default();
-    for key in rows.into_iter().take(DELETIONS_PER_BATCH) {
-        batch.remove(key);
-    }
+    let mut batch: Batch = rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)).collect();
     if last {
-        batch.remove(keys::deletion(user));
+        batch.insert(keys::deletion(user), None);
     }
     Ok((batch, last))
 }

@@ -1,16 +1,14 @@
-//! Everything that changes the embedded store, as values with a form on the wire that lasts.
-//!
-//! A kind's tag is never given to another kind; a kind's fields never change. What must change becomes
-//! a new kind with the version of the store protocol that knows it, so that nodes of two releases can
-//! work side by side.
+//! Everything that changes the embedded store, as values with a form on the wire that lasts (`tagged.rs`).
 
 use althing_proto::jid::BareJid;
-use althing_proto::roster::{RosterChange, RosterError};
+use althing_proto::roster::RosterChange;
 use althing_proto::sasl::Credentials;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Account, Changed, RosterLimits};
-use althing_cluster::wire::{self, WireError};
+use super::super::{Account, RosterLimits, StorageError, check_row};
+#[cfg(doc)]
+use super::reply::Reply;
+use super::tagged::tagged;
 
 /// [`Command::CreateAccount`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,88 +72,41 @@ pub struct DeletePrivate {
     pub key: String,
 }
 
-/// Makes the enum, its tags and its codec from one table.
-macro_rules! commands {
-    ($($(#[$doc:meta])* $tag:literal $name:ident, since $since:literal;)*) => {
-        /// A change of the store.
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum Command {
-            $($(#[$doc])* $name($name),)*
-        }
-
-        impl Command {
-            /// The number that names the kind in encoded commands.
-            #[must_use]
-            pub const fn tag(&self) -> u16 {
-                match self { $(Command::$name(_) => $tag,)* }
-            }
-
-            /// The first version of the store protocol that knows the kind.
-            #[must_use]
-            pub const fn since(&self) -> u16 {
-                match self { $(Command::$name(_) => $since,)* }
-            }
-
-            /// The name of the kind, for logs and metrics.
-            #[must_use]
-            pub const fn name(&self) -> &'static str {
-                match self { $(Command::$name(_) => stringify!($name),)* }
-            }
-
-            /// The command as bytes: the tag as a big-endian u16, then the fields.
-            ///
-            /// # Errors
-            /// As [`wire::encode`].
-            pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-                let body = match self { $(Command::$name(body) => wire::encode(body)?,)* };
-                Ok([&self.tag().to_be_bytes()[..], &body].concat())
-            }
-
-            /// Reads a command that takes all of `bytes`.
-            ///
-            /// # Errors
-            /// [`WireError`] for a tag that this release does not know and for damaged fields.
-            pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-                let (tag, body) = bytes
-                    .split_first_chunk::<2>()
-                    .ok_or_else(|| WireError::Malformed("no tag".to_owned()))?;
-                match u16::from_be_bytes(*tag) {
-                    $($tag => wire::decode(body).map(Command::$name),)*
-                    other => Err(WireError::Malformed(format!("unknown command {other}"))),
-                }
-            }
-        }
-    };
+tagged! {
+    /// A change of the store.
+    enum Command {
+        /// Makes an account. Reply: [`Reply::Done`] with whether there was none.
+        1 CreateAccount(CreateAccount), since 1;
+        /// Replaces an account's credentials. Reply: [`Reply::Done`] with whether there is one.
+        2 SetCredentials(SetCredentials), since 1;
+        /// Deletes an account with all its rows. Reply: [`Reply::Done`] with whether there was one.
+        3 DeleteAccount(DeleteAccount), since 1;
+        /// Changes one roster item. Reply: [`Reply::Roster`] or [`Reply::UnknownUser`].
+        4 ChangeRoster(ChangeRoster), since 1;
+        /// Writes a module's row. Reply: [`Reply::Done`] with `true`, or [`Reply::UnknownUser`].
+        5 PutPrivate(PutPrivate), since 1;
+        /// Deletes a module's row. Reply: [`Reply::Done`] with whether there was one.
+        6 DeletePrivate(DeletePrivate), since 1;
+    }
 }
 
-commands! {
-    /// Makes an account. Reply: [`Reply::Done`] with whether there was none.
-    1 CreateAccount, since 1;
-    /// Replaces an account's credentials. Reply: [`Reply::Done`] with whether there is one.
-    2 SetCredentials, since 1;
-    /// Deletes an account with all its rows. Reply: [`Reply::Done`] with whether there was one.
-    3 DeleteAccount, since 1;
-    /// Changes one roster item. Reply: [`Reply::Roster`].
-    4 ChangeRoster, since 1;
-    /// Writes a module's row. Reply: [`Reply::Done`] with `true`.
-    5 PutPrivate, since 1;
-    /// Deletes a module's row. Reply: [`Reply::Done`] with whether there was one.
-    6 DeletePrivate, since 1;
-}
-
-/// What a command came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// Whether the command found what it was for.
-    Done(bool),
-    /// The outcome of a roster change, or why it is not allowed.
-    Roster(Result<Box<Changed>, RosterError>),
-    /// The user has no account.
-    UnknownUser,
+impl Command {
+    /// Refuses what the store does not take. Asked before a command is ordered, never when it is applied:
+    /// replicas of two releases may have other limits, and must still decide alike.
+    ///
+    /// # Errors
+    /// [`StorageError::TooLarge`].
+    pub fn check(&self) -> Result<(), StorageError> {
+        match self {
+            Command::PutPrivate(put) => check_row(&put.namespace, &put.key, &put.value),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tagged::assert_golden;
     use super::*;
     use althing_proto::roster::{Direction, SubscriptionEvent, SubscriptionKind};
     use althing_proto::sasl::ScramKeys;
@@ -217,22 +168,6 @@ mod tests {
     /// Nodes of two releases, and a log written by an older one, must read each other's commands.
     #[test]
     fn golden_bytes() {
-        for (golden, command) in samples() {
-            let bytes = command.encode().unwrap();
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(hex, golden, "{}", command.name());
-            assert_eq!(Command::decode(&bytes), Ok(command));
-        }
-    }
-
-    #[test]
-    fn unknown_and_damaged_commands_are_refused() {
-        assert!(Command::decode(b"").is_err());
-        assert!(Command::decode(&[0xff, 0xff, 0]).is_err());
-        for (_, command) in samples() {
-            let bytes = command.encode().unwrap();
-            assert!(Command::decode(&bytes[..bytes.len() - 1]).is_err());
-            assert!(Command::decode(&[bytes.as_slice(), &[0]].concat()).is_err());
-        }
+        assert_golden!(Command, samples());
     }
 }

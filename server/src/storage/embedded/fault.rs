@@ -12,6 +12,10 @@ pub(super) enum Fault {
     Sled(sled::Error),
     /// A row is not what this release writes.
     Row(String),
+    /// All rows are being replaced.
+    Replacing,
+    /// A reader or writer of a snapshot whose time is over.
+    Superseded,
 }
 
 impl Fault {
@@ -27,6 +31,12 @@ impl Fault {
             Fault::Sled(sled::Error::Io(error)) => StorageError::Io { path, what, error: error.to_string() },
             Fault::Sled(error) => StorageError::Corrupt { path, what: error.to_string() },
             Fault::Row(what) => StorageError::Corrupt { path, what },
+            Fault::Replacing => {
+                StorageError::Unavailable { why: "a snapshot is replacing the rows of this node".to_owned() }
+            }
+            Fault::Superseded => StorageError::Unavailable {
+                why: "another snapshot has taken the place of this one".to_owned(),
+            },
         }
     }
 }

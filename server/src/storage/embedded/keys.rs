@@ -11,6 +11,9 @@
 //! | roster item    | `r` user contact                                | [`RosterItem`]            |
 //! | private row    | `p` user length(namespace, u16) namespace key   | the bytes as given        |
 //! | unfinished deletion | `x` user                                   | empty                     |
+//! | mark           | `m` `mark`                                      | as the store group gave it |
+//! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
+//! | being replaced | `m` `replacing`                                 | empty                     |
 //!
 //! [`Account`]: super::super::Account
 //! [`RosterItem`]: althing_proto::roster::RosterItem
@@ -39,6 +42,24 @@ const ACCOUNT: u8 = b'a';
 const ROSTER: u8 = b'r';
 const PRIVATE: u8 = b'p';
 const DELETION: u8 = b'x';
+
+/// How far the log of the store group has been applied, in the store of a replica.
+pub(super) const MARK: &[u8] = b"mmark";
+
+/// How many commands after the mark have been applied too: written with every batch of a group of commands but
+/// the last, which has the mark itself. What it counts is not applied again after a crash.
+pub(super) const AHEAD: &[u8] = b"mahead";
+
+/// There while all rows are being replaced: what else is there then is worth nothing.
+pub(super) const REPLACING: &[u8] = b"mreplacing";
+
+/// Whether a row is about this store and not about the data: it goes to no other replica.
+pub(super) fn is_local(key: &[u8]) -> bool {
+    key == MARK || key == REPLACING
+}
+
+/// The tree of old values beyond what an open snapshot keeps in memory.
+pub(super) const UNDO_TREE: &str = "undo";
 
 /// All keys of unfinished deletions begin with this.
 pub(super) const DELETIONS: &[u8] = &[DELETION];

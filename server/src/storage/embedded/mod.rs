@@ -3,25 +3,42 @@
 //! | file        | what                                                                        |
 //! |-------------|-----------------------------------------------------------------------------|
 //! | [`command`] | everything that changes the store, as values with a lasting form             |
+//! | [`reply`]   | what a command came to                                                       |
+//! | [`query`]   | what can be read from another node, and its answers                          |
+//! | `tagged`    | the lasting form of those three                                              |
 //! | `apply`     | what each command does to the rows; no clock, no randomness                  |
 //! | `writer`    | the thread that groups commands: one batch, one flush, all answers           |
 //! | `reader`    | the threads that read                                                        |
 //! | `rows`      | the opened database                                                          |
 //! | `keys`      | every tree and key                                                           |
+//! | `replica`   | the same rows, driven by the log of the store group                          |
+//! | `undo`      | old values for a snapshot that is being read                                 |
+//! | `replace`   | all rows thrown away, and others taken in                                    |
+//! | `chunk`     | rows of a snapshot as bytes                                                  |
 //!
 //! sled is never called from the caller's thread: it may stall for many milliseconds.
 
 pub mod command;
+pub mod query;
+pub mod reply;
 
 mod apply;
+mod chunk;
 mod fault;
 mod keys;
 mod reader;
+mod replace;
+mod replica;
 mod rows;
 mod store;
+mod tagged;
+mod undo;
 mod writer;
 
 #[cfg(test)]
+mod replica_tests;
+#[cfg(test)]
 mod tests;
 
+pub use replica::EmbeddedReplica;
 pub use store::{Embedded, EmbeddedOptions};

@@ -27,11 +27,15 @@ impl Readers {
         Readers { queues, next: AtomicUsize::new(0) }
     }
 
+    /// The queue whose turn it is.
+    pub(super) fn next(&self) -> Result<&mpsc::Sender<Read>, StorageError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        self.queues.get(turn % self.queues.len().max(1)).ok_or(StorageError::Closed)
+    }
+
     /// Gives a read to one of the threads, by turns.
     pub(super) fn send(&self, read: Read) -> Result<(), StorageError> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let queue = self.queues.get(turn % self.queues.len().max(1)).ok_or(StorageError::Closed)?;
-        queue.try_send(read).map_err(|error| match error {
+        self.next()?.try_send(read).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StorageError::Busy,
             mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
         })

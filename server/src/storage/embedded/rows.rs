@@ -4,19 +4,23 @@ use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use althing_cluster::{durable, wire};
 use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterItem;
-use parking_lot::RwLock;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
-use sled::{Batch, Db, IVec, Tree};
+use sled::{Db, IVec, Tree};
 
 use super::super::roster_rules::RosterHead;
 use super::super::{Account, Roster, StorageError};
+use super::apply::Batch;
 use super::fault::Fault;
-use super::{EmbeddedOptions, keys, writer};
+use super::undo::Undo;
+use super::{EmbeddedOptions, keys, replace, writer};
 
 /// The database of one data directory.
 pub(super) struct Rows {
@@ -28,6 +32,12 @@ pub(super) struct Rows {
     /// Held for writing while a batch goes in, for reading by whoever reads more than one row: sled's
     /// range scans would see a batch half done.
     batch: RwLock<()>,
+    /// Old values for an open snapshot. Locked after `batch`.
+    undo: Mutex<Option<Undo>>,
+    /// Where the undo of snapshots puts what is too much for memory.
+    spill: Tree,
+    /// Grows when the rows begin to be replaced, and when they are whole again: odd in between.
+    replacements: AtomicU64,
     failure: OnceLock<StorageError>,
     /// Locked for as long as the database is open. Declared last: let go of after `db`.
     lock: File,
@@ -46,17 +56,33 @@ impl Rows {
             std::io::ErrorKind::WouldBlock => StorageError::Locked { path: path.clone() },
             _ => io(&name, "lock", &error),
         })?;
-        let (db, tree) = guarded(&path, "open", || {
+        let (db, tree, spill) = guarded(&path, "open", || {
             // No flusher of sled's own: an answer is given only after the writer's flush.
             let config =
                 sled::Config::new().path(&path).cache_capacity(options.cache_bytes).flush_every_ms(None);
             let db = config.open()?;
             let tree = db.open_tree(keys::TREE)?;
-            Ok((db, tree))
+            let spill = db.open_tree(keys::UNDO_TREE)?;
+            Ok((db, tree, spill))
         })?;
         let file = sync_directories(dir, &path)?;
-        let rows = Rows { path, db, tree, file, batch: RwLock::new(()), failure: OnceLock::new(), lock };
+        let rows = Rows {
+            path,
+            db,
+            tree,
+            file,
+            batch: RwLock::new(()),
+            undo: Mutex::new(None),
+            spill,
+            replacements: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            lock,
+        };
         guarded(&rows.path, "read", || rows.check_format())??;
+        guarded(&rows.path, "empty", || {
+            rows.spill.clear()?;
+            replace::empty_if_unfinished(&rows)
+        })?;
         guarded(&rows.path, "finish a deletion in", || {
             for key in rows.tree.scan_prefix(keys::DELETIONS).keys() {
                 let key = key?;
@@ -101,9 +127,92 @@ impl Rows {
     }
 
     /// Writes a batch: all of it or nothing, for readers and for a crash.
-    pub(super) fn write(&self, batch: Batch) -> Result<(), Fault> {
+    pub(super) fn write(&self, batch: &Batch) -> Result<(), Fault> {
+        let mut writes = sled::Batch::default();
+        for (key, value) in batch {
+            match value {
+                Some(value) => writes.insert(key.as_slice(), value),
+                None => writes.remove(key.as_slice()),
+            }
+        }
         let _writing = self.batch.write();
-        Ok(self.tree.apply_batch(batch)?)
+        let mut undo = self.undo.lock();
+        if let Some(wanted) = undo.as_mut().filter(|undo| undo.is_wanted()) {
+            wanted.keep(&self.tree, batch)?;
+        } else {
+            *undo = None;
+        }
+        Ok(self.tree.apply_batch(writes)?)
+    }
+
+    /// Begins a snapshot of all rows: its number, the token that keeps it open, the mark that belongs to it.
+    /// Only in the writer's thread, so that it falls between two groups of commands.
+    pub(super) fn begin_snapshot(&self) -> Result<(u64, Arc<()>, Option<Bytes>), Fault> {
+        if self.is_replacing() {
+            return Err(Fault::Replacing);
+        }
+        let mark = self.mark()?;
+        let mut undo = self.undo.lock();
+        if undo.as_ref().is_some_and(Undo::is_wanted) {
+            return Err(Fault::Superseded);
+        }
+        let id = self.db.generate_id()?;
+        let (begun, token) = Undo::begin(id, self.spill.clone());
+        *undo = Some(begun);
+        Ok((id, token, mark))
+    }
+
+    /// The next rows of a snapshot; `None` after the last.
+    pub(super) fn next_of_snapshot(&self, id: u64) -> Result<Option<Bytes>, Fault> {
+        let _reading = self.batch.read();
+        let mut undo = self.undo.lock();
+        undo.as_mut().filter(|undo| undo.id() == id).ok_or(Fault::Superseded)?.next(&self.tree)
+    }
+
+    /// How far the log of the store group has been applied; `None` for an empty store.
+    pub(super) fn mark(&self) -> Result<Option<Bytes>, Fault> {
+        Ok(self.tree.get(keys::MARK)?.map(|mark| Bytes::copy_from_slice(&mark)))
+    }
+
+    /// How many commands after the mark have been applied.
+    pub(super) fn ahead(&self) -> Result<u64, Fault> {
+        let Some(ahead) = self.tree.get(keys::AHEAD)? else { return Ok(0) };
+        <[u8; 8]>::try_from(ahead.as_ref())
+            .map(u64::from_be_bytes)
+            .map_err(|_| Fault::Row("the number of commands after the mark is none".to_owned()))
+    }
+
+    /// How often the rows began to be replaced or were whole again.
+    pub(super) fn replacements(&self) -> u64 {
+        self.replacements.load(Ordering::SeqCst)
+    }
+
+    /// Whether the rows are being replaced, and worth nothing.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.replacements() % 2 == 1
+    }
+
+    /// Says that the rows are being replaced from now on, and closes an open snapshot. The number tells this
+    /// replacement from others.
+    pub(super) fn begin_replacing(&self) -> u64 {
+        *self.undo.lock() = None;
+        let step = if self.is_replacing() { 2 } else { 1 };
+        self.replacements.fetch_add(step, Ordering::SeqCst) + step
+    }
+
+    /// Says that the rows are whole again.
+    pub(super) fn end_replacing(&self) {
+        self.replacements.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Reads; refused when the rows were being replaced meanwhile.
+    pub(super) fn reading<T>(&self, read: impl FnOnce(&Rows) -> Result<T, Fault>) -> Result<T, Fault> {
+        let before = self.replacements();
+        if before % 2 == 1 {
+            return Err(Fault::Replacing);
+        }
+        let result = read(self)?;
+        if self.replacements() == before { Ok(result) } else { Err(Fault::Replacing) }
     }
 
     /// Returns when everything written before is on disk. sled's own flush is not enough: on Linux it

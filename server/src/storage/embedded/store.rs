@@ -12,13 +12,15 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError, check_row,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError,
 };
 use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, Reply, SetCredentials,
+    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, SetCredentials,
 };
 use super::fault::Fault;
-use super::reader::{self, Readers};
+use super::query::{self, Answer, Query};
+use super::reader::{self, Read, Readers};
+use super::reply::Reply;
 use super::rows::Rows;
 use super::writer::{self, Write};
 
@@ -79,9 +81,17 @@ impl Embedded {
         })
     }
 
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// As the reads of the storage traits.
+    pub async fn read(&self, query: Query) -> Result<Answer, StorageError> {
+        self.on_reader(move |rows| query::answer(rows, query)).await
+    }
+
     async fn write(&self, command: impl Into<Option<Command>>) -> Result<Reply, StorageError> {
         let (reply, answer) = oneshot::channel();
-        self.queue(Write { command: command.into(), reply })?;
+        self.queue(Write::Command { command: command.into().map(Box::new), reply })?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -94,17 +104,41 @@ impl Embedded {
         })
     }
 
-    async fn read<T, F>(&self, read: F) -> Result<T, StorageError>
+    async fn on_reader<T, F>(&self, read: F) -> Result<T, StorageError>
     where
         T: Send + 'static,
         F: FnOnce(&Rows) -> Result<T, Fault> + Send + 'static,
     {
+        let (job, answer) = reading(read);
+        self.queues.read().as_ref().ok_or(StorageError::Closed)?.reads.send(job)?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// As a read of the storage traits, but waits for a place in the queue: work of the store group, which
+    /// comes one after the other.
+    pub(super) async fn on_reader_in_turn<T, F>(&self, read: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Rows) -> Result<T, Fault> + Send + 'static,
+    {
+        let (job, answer) = reading(read);
+        let queue = self.queues.read().as_ref().ok_or(StorageError::Closed)?.reads.next()?.clone();
+        queue.send(job).await.map_err(|_| self.gone())?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Runs `job` in the writer's thread, alone and in its turn. Waits for a place in the queue.
+    pub(super) async fn on_writer<T, F>(&self, job: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Rows) -> Result<T, StorageError> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(move |rows: &Rows| {
-            let result = read(rows).map_err(|fault| rows.explain(fault, "read"));
-            let _gone = reply.send(result);
+            let _gone = reply.send(job(rows));
         });
-        self.queues.read().as_ref().ok_or(StorageError::Closed)?.reads.send(job)?;
+        let queue = self.queues.read().as_ref().ok_or(StorageError::Closed)?.writes.clone();
+        queue.send(Write::Alone(job)).await.map_err(|_| self.gone())?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -115,12 +149,19 @@ impl Embedded {
 
     /// Sends a command whose reply says whether it found something.
     async fn write_done(&self, command: Command) -> Result<bool, StorageError> {
-        match self.write(command).await? {
-            Reply::Done(found) => Ok(found),
-            // No command is answered by a reply of another's kind.
-            Reply::Roster(_) | Reply::UnknownUser => Ok(false),
-        }
+        self.write(command).await?.done()
     }
+}
+
+/// A read as a job for a thread, and where its answer comes.
+fn reading<T: Send + 'static>(
+    read: impl FnOnce(&Rows) -> Result<T, Fault> + Send + 'static,
+) -> (Read, oneshot::Receiver<Result<T, StorageError>>) {
+    let (reply, answer) = oneshot::channel();
+    let job = Box::new(move |rows: &Rows| {
+        let _gone = reply.send(rows.reading(read).map_err(|fault| rows.explain(fault, "read")));
+    });
+    (job, answer)
 }
 
 fn spawn(
@@ -139,7 +180,7 @@ fn spawn(
 impl Accounts for Embedded {
     async fn get(&self, user: &BareJid) -> Result<Option<Account>, StorageError> {
         let user = user.clone();
-        self.read(move |rows| rows.account(&user)).await
+        self.on_reader(move |rows| rows.account(&user)).await
     }
 
     async fn create(&self, user: &BareJid, account: Account) -> Result<bool, StorageError> {
@@ -161,7 +202,7 @@ impl Accounts for Embedded {
         limit: usize,
     ) -> Result<Vec<BareJid>, StorageError> {
         let (domain, after) = (domain.to_owned(), after.cloned());
-        self.read(move |rows| rows.accounts(&domain, after.as_ref(), limit)).await
+        self.on_reader(move |rows| rows.accounts(&domain, after.as_ref(), limit)).await
     }
 }
 
@@ -169,7 +210,7 @@ impl Accounts for Embedded {
 impl Rosters for Embedded {
     async fn load(&self, owner: &BareJid) -> Result<Roster, StorageError> {
         let owner = owner.clone();
-        self.read(move |rows| rows.roster(&owner)).await
+        self.on_reader(move |rows| rows.roster(&owner)).await
     }
 
     async fn change(
@@ -180,15 +221,12 @@ impl Rosters for Embedded {
         limits: RosterLimits,
     ) -> Result<Result<Changed, RosterError>, StorageError> {
         let command = ChangeRoster { owner: owner.clone(), contact: contact.clone(), change, limits };
-        match self.write(Command::ChangeRoster(command)).await? {
-            Reply::Roster(result) => Ok(result.map(|changed| *changed)),
-            Reply::Done(_) | Reply::UnknownUser => Err(StorageError::UnknownUser { user: owner.clone() }),
-        }
+        self.write(Command::ChangeRoster(command)).await?.roster()
     }
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
         let (owner, contact) = (owner.clone(), contact.clone());
-        self.read(move |rows| rows.roster_item(&owner, &contact)).await
+        self.on_reader(move |rows| rows.roster_item(&owner, &contact)).await
     }
 }
 
@@ -196,7 +234,7 @@ impl Rosters for Embedded {
 impl PrivateData for Embedded {
     async fn get(&self, user: &BareJid, namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         let (user, namespace, key) = (user.clone(), namespace.to_owned(), key.to_owned());
-        self.read(move |rows| rows.private(&user, &namespace, &key)).await
+        self.on_reader(move |rows| rows.private(&user, &namespace, &key)).await
     }
 
     async fn put(
@@ -206,13 +244,10 @@ impl PrivateData for Embedded {
         key: &str,
         value: Vec<u8>,
     ) -> Result<(), StorageError> {
-        check_row(namespace, key, &value)?;
-        let command =
-            PutPrivate { user: user.clone(), namespace: namespace.to_owned(), key: key.to_owned(), value };
-        match self.write(Command::PutPrivate(command)).await? {
-            Reply::UnknownUser => Err(StorageError::UnknownUser { user: user.clone() }),
-            Reply::Done(_) | Reply::Roster(_) => Ok(()),
-        }
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        let command = Command::PutPrivate(PutPrivate { user: user.clone(), namespace, key, value });
+        command.check()?;
+        self.write_done(command).await.map(|_written| ())
     }
 
     async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {
@@ -228,7 +263,7 @@ impl PrivateData for Embedded {
         limit: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
         let (user, namespace, after) = (user.clone(), namespace.to_owned(), after.map(str::to_owned));
-        self.read(move |rows| rows.private_rows(&user, &namespace, after.as_deref(), limit)).await
+        self.on_reader(move |rows| rows.private_rows(&user, &namespace, after.as_deref(), limit)).await
     }
 }
 
@@ -239,9 +274,10 @@ impl Engine for Embedded {
     }
 
     async fn close(&self) -> Result<(), StorageError> {
+        // Held before the threads let go of them: a failure must be there to be told.
+        let rows = self.rows.upgrade();
         drop(self.queues.write().take());
         let threads = std::mem::take(&mut *self.threads.lock());
-        let rows = self.rows.upgrade();
         // The threads end when their queues are empty; nothing was answered without a flush, so none
         // is due. The database closes with the last owner of the rows, here.
         let closing = tokio::task::spawn_blocking(move || {
@@ -261,6 +297,6 @@ impl Engine for Embedded {
     }
 
     async fn size_on_disk(&self) -> Result<u64, StorageError> {
-        self.read(Rows::size_on_disk).await
+        self.on_reader(Rows::size_on_disk).await
     }
 }

@@ -18,7 +18,8 @@ fn failure(dir: &Path) -> StorageError {
 }
 
 /// Opens the files of a closed store by sled itself.
-fn with_sled(dir: &Path, change: impl FnOnce(&sled::Db, &sled::Tree)) {
+pub(super) fn with_sled(dir: &Path, change: impl FnOnce(&sled::Db, &sled::Tree)) {
+    althing_cluster::durable::await_release(&dir.join(keys::DIRECTORY).join(keys::DATABASE_FILE)).unwrap();
     let db = sled::Config::new().path(dir.join(keys::DIRECTORY)).flush_every_ms(None).open().unwrap();
     let tree = db.open_tree(keys::TREE).unwrap();
     change(&db, &tree);

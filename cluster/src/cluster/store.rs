@@ -1,0 +1,47 @@
+//! The store group, as the store uses it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::node_id::NodeId;
+use crate::raft::{GroupHandle, ProposeError, StoreGroup, StoreMachine};
+use crate::store_log::{StoreLog, StoreLogError};
+
+/// Longest wait for the group. Above two elections.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+pub(super) struct ClusterStore {
+    pub(super) group: GroupHandle<StoreGroup, StoreMachine>,
+    pub(super) node: NodeId,
+}
+
+#[async_trait]
+impl StoreLog for ClusterStore {
+    fn is_replica(&self) -> bool {
+        self.replicas().contains(&self.node)
+    }
+
+    fn replicas(&self) -> Vec<NodeId> {
+        let metrics = self.group.metrics();
+        let mut voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        // The leader needs no round trip for a linearizable read.
+        voters.sort_by_key(|node| Some(*node) != metrics.current_leader);
+        voters
+    }
+
+    async fn write(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
+        self.group.proposer.propose(command, DEADLINE).await.map_err(|error| match error {
+            ProposeError::Unknown(_) => StoreLogError::Unknown,
+            other => StoreLogError::Unavailable(other.to_string()),
+        })
+    }
+
+    async fn barrier(&self) -> Result<(), StoreLogError> {
+        match self.group.barrier.pass(DEADLINE).await {
+            true => Ok(()),
+            false => Err(StoreLogError::Unavailable("the store group has no leader that answers".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a node shows of the cluster, for operators.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use openraft::metrics::RaftMetrics;
+use openraft::storage::RaftStateMachine;
+
+use super::Cluster;
+use crate::lease::Standing;
+use crate::link::LaneStatus;
+use crate::node_id::{Incarnation, NodeId};
+use crate::raft::{Group, GroupHandle};
+use crate::routes::NodeState;
+
+/// One Raft group as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// `routes` or `store`.
+    pub name: &'static str,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// The index of the last entry in this node's log.
+    pub last_log: u64,
+    /// The index of the last entry that this node has applied.
+    pub applied: u64,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who only follows.
+    pub learners: Vec<NodeId>,
+    /// Whether this node leads.
+    pub is_leader: bool,
+    /// How often this node has seen another leader than before.
+    pub leader_changes: u64,
+}
+
+/// One member as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it takes links.
+    pub address: String,
+    /// What the route table says of it; `None` if it was never up.
+    pub state: Option<NodeState>,
+    /// Its lanes; empty for this node itself.
+    pub lanes: Vec<LaneStatus>,
+    /// Sessions that it holds, by the route table.
+    pub sessions: usize,
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterView {
+    /// This node.
+    pub node: NodeId,
+    /// Under which it acts.
+    pub incarnation: Incarnation,
+    /// Whether it may act.
+    pub standing: Standing,
+    /// How long its lease still holds.
+    pub lease_remaining: Duration,
+    /// The groups: routes, store.
+    pub groups: Vec<GroupView>,
+    /// All members, by name.
+    pub members: Vec<MemberView>,
+    /// Sessions of all nodes.
+    pub sessions: usize,
+    /// What the node waits for before it takes part; `None` when it does.
+    pub waiting_for: Option<String>,
+}
+
+fn group<C: Group, M: RaftStateMachine<C>>(handle: &GroupHandle<C, M>, own: NodeId) -> GroupView {
+    let metrics: RaftMetrics<C> = handle.metrics();
+    GroupView {
+        name: C::NAME,
+        leader: metrics.current_leader,
+        term: metrics.current_term,
+        last_log: metrics.last_log_index.unwrap_or(0),
+        applied: *handle.applied.borrow(),
+        voters: metrics.membership_config.voter_ids().collect(),
+        learners: metrics.membership_config.membership().learner_ids().collect(),
+        is_leader: metrics.current_leader == Some(own),
+        leader_changes: handle.leader_changes(),
+    }
+}
+
+impl Cluster {
+    /// The groups as this node sees them now; cheap.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupView> {
+        let own = self.parts.links.node();
+        vec![group(&self.parts.route_group, own), group(&self.parts.store_group, own)]
+    }
+
+    /// The members with the state of the links to them; cheap, but without their sessions.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberView> {
+        let metrics = self.parts.route_group.metrics();
+        let members = metrics.membership_config.nodes().map(|(node, member)| MemberView {
+            id: *node,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            state: self.parts.table.node(*node),
+            lanes: self.parts.links.status(*node),
+            sessions: 0,
+        });
+        let mut members: Vec<_> = members.collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        members
+    }
+
+    /// Everything, as this node sees it now. Looks at the whole route table.
+    #[must_use]
+    pub fn view(&self) -> ClusterView {
+        let table = self.parts.table.table();
+        let mut sessions: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (_, route) in table.routes() {
+            *sessions.entry(route.node).or_default() += 1;
+        }
+        let mut members = self.members();
+        for member in &mut members {
+            member.sessions = sessions.get(&member.id).copied().unwrap_or(0);
+        }
+        ClusterView {
+            node: self.parts.links.node(),
+            incarnation: self.parts.links.incarnation(),
+            standing: self.parts.lease.standing(),
+            lease_remaining: self.parts.lease.remaining(),
+            groups: self.groups(),
+            members,
+            sessions: table.sessions(),
+            waiting_for: self.waiting_for(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What a node asks the leader of the group of routes for, and gets.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::node_id::Incarnation;
+
+/// Asks for a lease. The layout never changes; what must change becomes another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// Which start of the node asks.
+    pub incarnation: Incarnation,
+    /// The index up to which it has applied the route log.
+    pub applied: u64,
+}
+
+/// A lease that was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReply {
+    /// For how many milliseconds, counted from when the request was sent.
+    pub granted_ms: u64,
+    /// The index up to which the leader knows the log to be committed. The node serves only once it has applied
+    /// that, or nearly.
+    pub commit: u64,
+}
+
+impl LeaseReply {
+    /// For how long, counted from when the request was sent.
+    #[must_use]
+    pub const fn granted(&self) -> Duration {
+        Duration::from_millis(self.granted_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn golden_bytes() {
+        let request = LeaseRequest { incarnation: Incarnation(2), applied: 7 };
+        assert_eq!(wire::encode(&request).unwrap(), [2, 7]);
+        assert_eq!(wire::decode(&[2, 7]), Ok(request));
+        let reply = LeaseReply { granted_ms: 100, commit: 9 };
+        assert_eq!(wire::encode(&reply).unwrap(), [100, 9]);
+        assert_eq!(wire::decode(&[100, 9]), Ok(reply));
+    }
+}

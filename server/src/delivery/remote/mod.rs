@@ -1,0 +1,384 @@
+//! Stanzas for sessions on other nodes: as tasks over the links, in order for each receiver.
+//!
+//! In the good case a stanza costs one encoding and one entry in [`pending`], and nothing of the runtime. When a
+//! session was not where the table had it, its target is held, and [`settle`] looks up once more for each stanza.
+
+pub mod overflow;
+pub mod pending;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use althing_cluster::executor::TaskRefusal;
+use althing_cluster::link::LinkError;
+use althing_cluster::routes::{BindIndex, NodeState, Route};
+use althing_cluster::task::{DeliverStanza, SessionFound, TaskReply};
+use althing_proto::jid::FullJid;
+use althing_proto::stanza::Stanza;
+
+use super::{bounce, drive, local};
+use crate::metrics::Dropped;
+use crate::node::NodeContext;
+use crate::router::steps;
+use crate::session::pressure::BRAKE;
+use overflow::Overflow;
+use pending::{Behind, Brake, Outcome, Pending};
+
+/// How long a stanza waits for this node's table to have what the other node's had.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// How long a stanza of which nobody knows whether it was delivered waits until its route changes or its node is
+/// declared down: longer than that takes.
+const UNSURE: Duration = Duration::from_secs(20);
+
+/// How long the second attempt waits for its answer.
+const SECOND: Duration = Duration::from_secs(30);
+
+/// After so many failed attempts a stanza goes back to its sender.
+const MAX_TRIES: u8 = 3;
+
+/// A stanza under way, and how often it has been tried.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// The stanza as it was routed.
+    pub stanza: Stanza,
+    /// Attempts that have failed.
+    pub tries: u8,
+    /// Where it goes to other sessions of the account as well: until all of them have failed, this one is tried for
+    /// its own target only.
+    pub copies: Option<Arc<Copies>>,
+}
+
+/// Why a stanza was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The node had no such session when it had applied that index.
+    NoSession(u64),
+    /// Nobody knows whether it was delivered there.
+    Unsure(Route),
+    /// The session takes no more now.
+    Congested,
+    /// It cannot be delivered there, now or later.
+    Never,
+}
+
+/// The copies of one stanza for several sessions of an account: it is delivered when one of them is.
+#[derive(Debug)]
+pub struct Copies {
+    left: AtomicUsize,
+    delivered: AtomicBool,
+}
+
+impl Copies {
+    /// For so many sessions.
+    #[must_use]
+    pub fn new(count: usize) -> Arc<Self> {
+        Arc::new(Copies { left: AtomicUsize::new(count), delivered: AtomicBool::new(false) })
+    }
+
+    /// One copy is delivered.
+    pub fn delivered(&self) {
+        self.delivered.store(true, Ordering::SeqCst);
+        self.left.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// One copy is not delivered: `true` where it was the last and no other was.
+    pub fn failed(&self) -> bool {
+        self.left.fetch_sub(1, Ordering::SeqCst) == 1 && !self.delivered.load(Ordering::SeqCst)
+    }
+}
+
+/// What became of a stanza that was to be sent to another node.
+pub enum Posted {
+    /// It is on its way, or waits for its turn.
+    Taken,
+    /// As `Taken`; a client that sent it goes on when that is done.
+    Braked(BoxFuture<'static, ()>),
+    /// Too much waits for the session or its node.
+    Congested,
+    /// It cannot be sent there.
+    Impossible,
+}
+
+/// The stanzas of this node for sessions of others.
+pub struct Remote {
+    pending: Mutex<Pending<Parcel, Failure>>,
+    /// How many targets are pending: without any, nobody takes the lock.
+    targets: AtomicUsize,
+    relieved: Notify,
+    overflow: Overflow,
+    runtime: Handle,
+}
+
+impl Remote {
+    /// Nothing is on its way. What has to wait does so on `runtime`: that of the links.
+    #[must_use]
+    pub fn new(runtime: Handle) -> Self {
+        Remote {
+            pending: Mutex::default(),
+            targets: AtomicUsize::new(0),
+            relieved: Notify::new(),
+            overflow: Overflow::default(),
+            runtime,
+        }
+    }
+
+    /// The runtime for what belongs to no session.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// The queues for presence and roster events that a full link did not take.
+    #[must_use]
+    pub fn overflow(&self) -> &Overflow {
+        &self.overflow
+    }
+
+    /// Queues a stanza if earlier ones for `to` are still under way to another owner than `owner`, or held.
+    pub fn wait_behind(&self, to: &FullJid, owner: Option<BindIndex>, stanza: &Stanza) -> Behind {
+        if self.targets.load(Ordering::Acquire) == 0 {
+            return Behind::Nothing;
+        }
+        let parcel = || Parcel { stanza: stanza.clone(), tries: 0, copies: None };
+        self.pending.lock().wait_behind(to, owner, stanza.to_bytes().len(), parcel)
+    }
+
+    fn note(&self, pending: &Pending<Parcel, Failure>) {
+        self.targets.store(pending.len(), Ordering::Release);
+    }
+
+    /// Waits until fewer stanzas are out to `to`, [`BRAKE`] at most.
+    async fn relief(&self, to: &FullJid) {
+        let relieved = async {
+            loop {
+                let notified = self.relieved.notified();
+                tokio::pin!(notified);
+                // Enabled before the look: it does not miss what comes in between.
+                notified.as_mut().enable();
+                if !self.pending.lock().is_crowded(to) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        // Time is up: the sender goes on all the same.
+        let _ = timeout(BRAKE, relieved).await;
+    }
+}
+
+/// Sends a stanza to the session of `route`, whose address is `to`.
+pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel) -> Posted {
+    debug!(stop = "delivery.remote", %to, member = %route.node);
+    if node.remote.overflow.holds(route.node) {
+        return Posted::Congested;
+    }
+    let task = task(to, route, &parcel.stanza).into();
+    let copies = parcel.copies.clone();
+    let number = {
+        let mut pending = node.remote.pending.lock();
+        let bytes = parcel.stanza.to_bytes().len();
+        match pending.wait_behind(to, Some(route.index), bytes, || parcel.clone()) {
+            Behind::Nothing => {}
+            Behind::Queued => return Posted::Taken,
+            Behind::Full => return Posted::Congested,
+        }
+        let number = pending.sent(to, route.index, parcel);
+        node.remote.note(&pending);
+        number
+    };
+    let answered = {
+        // Weak, for the links hold it and the node holds the links.
+        let (node, to, route, copies) = (Arc::downgrade(node), to.clone(), *route, copies.clone());
+        move |reply| {
+            let Some(node) = node.upgrade() else { return };
+            let outcome = match (outcome(reply, route), copies) {
+                (outcome, None) => outcome,
+                (Outcome::Failed(why), Some(copies)) if copies.failed() => Outcome::Failed(why),
+                (Outcome::Failed(_), Some(_)) => Outcome::Done,
+                (outcome, Some(copies)) => {
+                    copies.delivered();
+                    outcome
+                }
+            };
+            finish(&node, &to, number, outcome);
+        }
+    };
+    match node.links.ask_then(route.node, &task, answered) {
+        Ok(()) => match node.remote.pending.lock().brake(to, BRAKE) {
+            Brake::None => Posted::Taken,
+            Brake::For(pause) => Posted::Braked(Box::pin(tokio::time::sleep(pause))),
+            Brake::UntilRelieved => {
+                let (node, to) = (Arc::clone(node), to.clone());
+                Posted::Braked(Box::pin(async move { node.remote.relief(&to).await }))
+            }
+        },
+        Err(LinkError::NotMember(_) | LinkError::PeerDown) => {
+            let last = copies.is_none_or(|copies| copies.failed());
+            let failed = Outcome::Failed(Failure::Unsure(*route));
+            finish(node, to, number, if last { failed } else { Outcome::Done });
+            Posted::Taken
+        }
+        Err(problem) => {
+            finish(node, to, number, Outcome::Done);
+            if problem == LinkError::Full { Posted::Congested } else { Posted::Impossible }
+        }
+    }
+}
+
+fn task(to: &FullJid, route: &Route, stanza: &Stanza) -> DeliverStanza {
+    DeliverStanza { to: to.clone(), owner: route.index, xml: Bytes::from(stanza.to_standalone()) }
+}
+
+/// What a reply to [`DeliverStanza`] says of the stanza.
+fn outcome(reply: Result<TaskReply, LinkError>, route: Route) -> Outcome<Failure> {
+    match reply {
+        Ok(TaskReply::DeliverStanza(SessionFound::Done)) => Outcome::Done,
+        Ok(TaskReply::DeliverStanza(SessionFound::Slowly)) => Outcome::Slowly,
+        Ok(TaskReply::DeliverStanza(SessionFound::NoSession { applied })) => {
+            Outcome::Failed(Failure::NoSession(applied))
+        }
+        Ok(TaskReply::DeliverStanza(SessionFound::Congested)) => Outcome::Failed(Failure::Congested),
+        Ok(_)
+        | Err(
+            LinkError::TooLarge(_)
+            | LinkError::TooOld { .. }
+            | LinkError::Wire(_)
+            | LinkError::Refused(TaskRefusal::Unknown(_) | TaskRefusal::Malformed(_)),
+        ) => Outcome::Failed(Failure::Never),
+        Err(_) => Outcome::Failed(Failure::Unsure(route)),
+    }
+}
+
+fn finish(node: &Arc<NodeContext>, to: &FullJid, number: u64, outcome: Outcome<Failure>) {
+    let next = {
+        let mut pending = node.remote.pending.lock();
+        let next = pending.answered(to, number, outcome);
+        node.remote.note(&pending);
+        next
+    };
+    if next.relieved {
+        node.remote.relieved.notify_waiters();
+    }
+    if next.go_on {
+        node.remote.runtime.spawn(go_on(Arc::clone(node), to.clone()));
+    }
+}
+
+/// Brings what a held target has left to its end, one by one.
+async fn go_on(node: Arc<NodeContext>, to: FullJid) {
+    loop {
+        let next = {
+            let mut pending = node.remote.pending.lock();
+            let next = pending.next(&to);
+            node.remote.note(&pending);
+            next
+        };
+        let Some((parcel, failure)) = next else { return };
+        // A panic must not hold the target for ever.
+        let settled = AssertUnwindSafe(settle(&node, &to, parcel, failure)).catch_unwind().await;
+        if settled.is_err() {
+            error!(%to, "a stanza could not be routed anew: it is dropped");
+            node.metrics.dropped(Dropped::Undeliverable);
+        }
+    }
+}
+
+/// Looks up once more for a stanza, and waits for its answer, so that the next does not overtake it.
+async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failure: Option<Failure>) {
+    let Parcel { stanza, mut tries, copies } = parcel;
+    if let (Some(copies), None) = (copies, failure) {
+        return settle_copy(node, to, stanza, &copies).await;
+    }
+    if failure.is_none() && tries + 1 >= MAX_TRIES {
+        // The rule for an absent resource has led here. Another walk would lead back to this very queue.
+        if !deliver_once(node, to, &stanza).await {
+            drive(node, bounce::unavailable(node, &stanza)).await;
+        }
+        return;
+    }
+    loop {
+        if let Some(why) = failure.take() {
+            tries += 1;
+            debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
+            until_known(node, to, why).await;
+            if why == Failure::Congested {
+                return drive(node, bounce::congested(node, &stanza)).await;
+            }
+            if why == Failure::Never || tries >= MAX_TRIES {
+                return drive(node, bounce::unavailable(node, &stanza)).await;
+            }
+        }
+        let Some((jid, route)) = (tries < 2).then(|| steps::only_remote(node, &stanza)).flatten() else {
+            let effects = steps::once_more(node, stanza, tries);
+            return drive(node, effects.await).await;
+        };
+        let task = task(&jid, &route, &stanza).into();
+        match outcome(node.links.ask(route.node, task, SECOND).await, route) {
+            Outcome::Done | Outcome::Slowly => return,
+            Outcome::Failed(why) => failure = Some(why),
+        }
+    }
+}
+
+/// One of several copies, which had to wait: for its own session, wherever that is now.
+async fn settle_copy(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza, copies: &Copies) {
+    if deliver_once(node, to, &stanza).await {
+        copies.delivered();
+    } else if copies.failed() {
+        let effects = steps::once_more(node, stanza, MAX_TRIES - 1);
+        drive(node, effects.await).await;
+    }
+}
+
+/// One attempt for one session, wherever it is now.
+async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza) -> bool {
+    match node.routes.locate(to) {
+        Some(route) if route.node == node.node_id => {
+            let session = node.sessions.get(route.index);
+            session.is_some_and(|session| local::deliver_to(node, &session, stanza.clone(), false).is_ok())
+        }
+        Some(route) => {
+            let reply = node.links.ask(route.node, task(to, &route, stanza).into(), SECOND).await;
+            !matches!(outcome(reply, route), Outcome::Failed(_))
+        }
+        None => false,
+    }
+}
+
+/// Waits until this node's table can say more of `to` than when the stanza was sent.
+async fn until_known(node: &NodeContext, to: &FullJid, why: Failure) {
+    match why {
+        Failure::Never | Failure::Congested => {}
+        Failure::NoSession(applied) => {
+            if !matches!(timeout(CATCH_UP, node.routes.wait_for(applied)).await, Ok(true)) {
+                debug!(%to, applied, "the route table does not catch up");
+            }
+        }
+        Failure::Unsure(route) => {
+            let known = async {
+                loop {
+                    let applied = node.routes.applied();
+                    let up = node.routes.node_state(route.node) == Some(NodeState::Up(route.incarnation));
+                    let there = node.routes.locate(to).is_some_and(|now| now.index == route.index);
+                    if !up || !there || !node.routes.wait_for(applied + 1).await {
+                        return;
+                    }
+                }
+            };
+            // Time is up: it is tried once more all the same.
+            let _ = timeout(UNSURE, known).await;
+        }
+    }
+}

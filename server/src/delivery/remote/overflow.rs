@@ -1,0 +1,133 @@
+//! Presence and roster events for a node whose link is full: they wait here, in order.
+//!
+//! They cannot go back to a sender, and a session that missed one would show a wrong state for ever. So when the
+//! link takes no more they wait in a queue of their own, one a node, and go on as soon as the link has room; until
+//! then messages to the node are refused as by the full link, so that none overtakes a presence. The queue is
+//! dropped when the node is declared down: its sessions are gone. Policy when this queue is full too
+//! ([`MAX_TASKS`] or [`MAX_BYTES`]): the event is dropped, counted as `link_full` and logged with the node. The
+//! node has then taken nothing for long, and is about to be declared down or to lose its lease.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tracing::{error, warn};
+
+use althing_cluster::link::LinkError;
+use althing_cluster::node_id::NodeId;
+use althing_cluster::task::ClusterTask;
+
+use crate::metrics::Dropped;
+use crate::node::NodeContext;
+
+/// Most tasks that wait for one node.
+pub const MAX_TASKS: usize = 4_096;
+
+/// Most bytes of them, estimated by `weight`.
+pub const MAX_BYTES: usize = 32 << 20;
+
+/// How often a full link is tried again. It says nothing by itself when it has room.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The queues, one for each node whose link is full.
+#[derive(Debug, Default)]
+pub struct Overflow {
+    queues: Mutex<HashMap<NodeId, Queue>>,
+    /// How many there are: without any, nobody takes the lock.
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    tasks: VecDeque<ClusterTask>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, task: ClusterTask) -> bool {
+        let bytes = weight(&task);
+        if self.tasks.len() >= MAX_TASKS || self.bytes + bytes > MAX_BYTES {
+            return false;
+        }
+        self.bytes += bytes;
+        self.tasks.push_back(task);
+        true
+    }
+}
+
+/// About how many bytes a task takes.
+fn weight(task: &ClusterTask) -> usize {
+    match task {
+        ClusterTask::FanOutPresence(task) => task.xml.len() + 64 * task.recipients.len(),
+        ClusterTask::PushRosterItem(task) => task.item.len(),
+        ClusterTask::DeliverToAccount(task) => task.xml.len(),
+        _ => 256,
+    }
+}
+
+impl Overflow {
+    /// Whether something waits for `node`.
+    #[must_use]
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.queues.lock().contains_key(&node)
+    }
+
+    /// Sends a task that wants no reply to `target`, behind all that wait for it.
+    pub fn tell(&self, node: &Arc<NodeContext>, target: NodeId, task: ClusterTask) {
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get_mut(&target) {
+            if !queue.push(task) {
+                node.metrics.dropped(Dropped::LinkFull);
+                warn!(member = %target, "presence dropped: the node takes nothing, and too much waits for it");
+            }
+            return;
+        }
+        match node.links.post(target, &task) {
+            Ok(()) => {}
+            Err(LinkError::Full) => {
+                let mut queue = Queue::default();
+                queue.push(task);
+                queues.insert(target, queue);
+                self.count.store(queues.len(), Ordering::Release);
+                node.remote.runtime().spawn(drain(Arc::clone(node), target));
+            }
+            // It is down, and its sessions with it.
+            Err(LinkError::NotMember(_) | LinkError::PeerDown) => node.metrics.dropped(Dropped::SessionGone),
+            Err(problem) => {
+                node.metrics.dropped(Dropped::Undeliverable);
+                error!(member = %target, task = task.kind().label(), error = %problem, "task not sent");
+            }
+        }
+    }
+
+    /// Sends what waits as far as the link takes it; `false` when nothing is left.
+    fn go_on(&self, node: &NodeContext, target: NodeId) -> bool {
+        let mut queues = self.queues.lock();
+        let Some(queue) = queues.get_mut(&target) else { return false };
+        while let Some(task) = queue.tasks.front() {
+            match node.links.post(target, task) {
+                Err(LinkError::Full) => return true,
+                Err(LinkError::NotMember(_) | LinkError::PeerDown) => {
+                    queue.tasks.clear();
+                    break;
+                }
+                Ok(()) => {}
+                Err(problem) => error!(member = %target, error = %problem, "task not sent"),
+            }
+            if let Some(task) = queue.tasks.pop_front() {
+                queue.bytes = queue.bytes.saturating_sub(weight(&task));
+            }
+        }
+        queues.remove(&target);
+        self.count.store(queues.len(), Ordering::Release);
+        false
+    }
+}
+
+async fn drain(node: Arc<NodeContext>, target: NodeId) {
+    while node.remote.overflow().go_on(&node, target) {
+        tokio::time::sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,100 @@
+//! Sessions that were lost with their node: each session of this node that has seen one available is told once.
+//!
+//! Every node does this for its own sessions, when it applies the end of the node: nobody coordinates.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::info;
+
+use althing_cluster::routes::Ended;
+use althing_proto::jid::{FullJid, Jid};
+use althing_proto::ns;
+use althing_proto::stanza::{Kind, PresenceType, Stanza};
+use althing_proto::xml::build::BuilderExt;
+use althing_proto::xml::{Element, name};
+
+use super::registry::Refused;
+use super::seen::Seen;
+use crate::delivery::local;
+use crate::node::NodeContext;
+
+/// Sessions lost together, found by the hash of their address.
+#[derive(Debug)]
+pub struct Lost {
+    sessions: HashMap<u64, FullJid>,
+}
+
+impl Lost {
+    /// Those sessions, hashed as the sessions of the node do it.
+    #[must_use]
+    pub fn new(sessions: impl IntoIterator<Item = FullJid>, keys: &RandomState) -> Self {
+        let hashed = sessions.into_iter().map(|jid| (keys.hash_one(jid.as_str()), jid));
+        Lost { sessions: hashed.collect() }
+    }
+
+    /// Those of them that were seen. Looks at whichever of the two is shorter.
+    #[must_use]
+    pub fn seen_by<'a>(&'a self, seen: &Seen) -> Vec<&'a FullJid> {
+        if seen.len() < self.sessions.len() {
+            return seen.iter().filter_map(|hash| self.sessions.get(&hash)).collect();
+        }
+        let sessions = self.sessions.iter().filter(|(hash, _)| seen.contains(**hash));
+        sessions.map(|(_, jid)| jid).collect()
+    }
+}
+
+/// The unavailable presence of a session that can no longer say it itself (RFC 6121 §4.5.2).
+#[must_use]
+pub fn unavailable(from: &FullJid, to: impl Into<Jid>) -> Stanza {
+    let kind = PresenceType::Unavailable;
+    let element = Element::builder("presence", ns::CLIENT).set(name!("type"), kind.name()).build();
+    Stanza::from_parts(Kind::Presence(kind), Some(from.clone().into()), Some(to.into()), element)
+}
+
+/// Tells this node's sessions of each loss, in the order of the log, until nobody can send any more.
+pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) {
+    while let Some(Ended { index, node: lost, sessions }) = ended.recv().await {
+        if sessions.is_empty() {
+            continue;
+        }
+        info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");
+        tell(&node, Lost::new(sessions.into_iter().map(|(jid, _)| jid), &node.seen_keys));
+    }
+}
+
+/// Tells all sessions of this node. One whose mailbox is full is closed: it would show somebody for ever.
+pub fn tell(node: &NodeContext, lost: Lost) {
+    let lost = Arc::new(lost);
+    for session in node.sessions.all() {
+        if session.tell_lost(Arc::clone(&lost)) == Err(Refused::Full) {
+            node.metrics.mailbox_full();
+            local::close_congested(&session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seen_ones_are_found_from_either_side() {
+        let keys = RandomState::new();
+        let jid = |n: u64| FullJid::new(&format!("u{n}@b/r")).unwrap();
+        let seen = |range: std::ops::Range<u64>| {
+            let mut seen = Seen::default();
+            range.for_each(|n| assert!(seen.available(keys.hash_one(jid(n).as_str()))));
+            seen
+        };
+        let lost = Lost::new((0..10).map(jid), &keys);
+        for range in [8..12, 8..40] {
+            let mut found: Vec<_> = lost.seen_by(&seen(range)).into_iter().cloned().collect();
+            found.sort();
+            assert_eq!(found, [jid(8), jid(9)]);
+        }
+        assert!(lost.seen_by(&Seen::default()).is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! Everything that can be read from the embedded store, and what is answered, as values with a form on the wire
+//! that lasts (`tagged.rs`): what a node without a replica asks one that has it.
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::RosterItem;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Account, Roster};
+use super::fault::Fault;
+use super::rows::Rows;
+use super::tagged::tagged;
+
+/// Most users of one [`Answer::Users`].
+const USERS_PER_PAGE: usize = 10_000;
+
+/// Most rows of one [`Answer::PrivateRows`]: with the largest keys and values they stay far below what one
+/// frame between nodes carries.
+const ROWS_PER_PAGE: usize = 64;
+
+/// [`Query::GetAccount`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetAccount {
+    /// Whose account.
+    pub user: BareJid,
+}
+
+/// [`Query::ListAccounts`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListAccounts {
+    /// Of which domain.
+    pub domain: String,
+    /// The user before the first one that is wanted.
+    pub after: Option<BareJid>,
+    /// Most users wanted.
+    pub limit: u64,
+}
+
+/// [`Query::LoadRoster`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRoster {
+    /// Whose roster.
+    pub owner: BareJid,
+}
+
+/// [`Query::GetRosterItem`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetRosterItem {
+    /// Whose roster.
+    pub owner: BareJid,
+    /// Which item.
+    pub contact: BareJid,
+}
+
+/// [`Query::GetPrivate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetPrivate {
+    /// Whose row.
+    pub user: BareJid,
+    /// The module's namespace.
+    pub namespace: String,
+    /// The row's key.
+    pub key: String,
+}
+
+/// [`Query::ListPrivate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPrivate {
+    /// Whose rows.
+    pub user: BareJid,
+    /// The module's namespace.
+    pub namespace: String,
+    /// The key before the first one that is wanted.
+    pub after: Option<String>,
+    /// Most rows wanted.
+    pub limit: u64,
+}
+
+/// Rows in order, perhaps fewer than were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether the page is full before the asker's limit is: the rest is to be asked for after its last row.
+    pub more: bool,
+}
+
+tagged! {
+    /// A read of the store.
+    enum Query {
+        /// One account. Answer: [`Answer::Account`].
+        1 GetAccount(GetAccount), since 1;
+        /// Users of a domain. Answer: [`Answer::Users`].
+        2 ListAccounts(ListAccounts), since 1;
+        /// A whole roster. Answer: [`Answer::Roster`].
+        3 LoadRoster(LoadRoster), since 1;
+        /// One item of a roster. Answer: [`Answer::RosterItem`].
+        4 GetRosterItem(GetRosterItem), since 1;
+        /// One row of a module. Answer: [`Answer::PrivateRow`].
+        5 GetPrivate(GetPrivate), since 1;
+        /// Rows of a module. Answer: [`Answer::PrivateRows`].
+        6 ListPrivate(ListPrivate), since 1;
+    }
+}
+
+tagged! {
+    /// What a read found. Its numbers are those of the queries.
+    enum Answer {
+        /// The account, if there is one.
+        1 Account(Option<Account>), since 1;
+        /// Users.
+        2 Users(Page<BareJid>), since 1;
+        /// The roster.
+        3 Roster(Roster), since 1;
+        /// The item, if there is one.
+        4 RosterItem(Option<RosterItem>), since 1;
+        /// The value, if there is one.
+        5 PrivateRow(Option<Vec<u8>>), since 1;
+        /// Keys and values.
+        6 PrivateRows(Page<(String, Vec<u8>)>), since 1;
+    }
+}
+
+/// Answers `query` from `rows`.
+pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
+    Ok(match query {
+        Query::GetAccount(get) => Answer::Account(rows.account(&get.user)?),
+        Query::ListAccounts(list) => Answer::Users(page(list.limit, USERS_PER_PAGE, |limit| {
+            rows.accounts(&list.domain, list.after.as_ref(), limit)
+        })?),
+        Query::LoadRoster(load) => Answer::Roster(rows.roster(&load.owner)?),
+        Query::GetRosterItem(get) => Answer::RosterItem(rows.roster_item(&get.owner, &get.contact)?),
+        Query::GetPrivate(get) => Answer::PrivateRow(rows.private(&get.user, &get.namespace, &get.key)?),
+        Query::ListPrivate(list) => Answer::PrivateRows(page(list.limit, ROWS_PER_PAGE, |limit| {
+            rows.private_rows(&list.user, &list.namespace, list.after.as_deref(), limit)
+        })?),
+    })
+}
+
+/// Reads at most `most` rows of the `wanted` ones.
+fn page<T>(
+    wanted: u64,
+    most: usize,
+    read: impl FnOnce(usize) -> Result<Vec<T>, Fault>,
+) -> Result<Page<T>, Fault> {
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    let rows = read(wanted.min(most))?;
+    Ok(Page { more: rows.len() == most && wanted > most, rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_proto::sasl::{Credentials, ScramKeys};
+    use althing_proto::time::Timestamp;
+
+    use super::super::tagged::assert_golden;
+    use super::*;
+
+    fn jid() -> BareJid {
+        BareJid::new("j@d").unwrap()
+    }
+
+    #[test]
+    fn golden_bytes_of_queries() {
+        let (namespace, key) = (|| "n".to_owned(), || "k".to_owned());
+        let list = ListAccounts { domain: "d".to_owned(), after: Some(jid()), limit: 3 };
+        let rows = ListPrivate { user: jid(), namespace: namespace(), after: Some(key()), limit: 300 };
+        let row = GetPrivate { user: jid(), namespace: namespace(), key: key() };
+        let samples = [
+            ("0001036a4064", Query::GetAccount(GetAccount { user: jid() })),
+            ("0002016401036a406403", Query::ListAccounts(list)),
+            ("0003036a4064", Query::LoadRoster(LoadRoster { owner: jid() })),
+            ("0004036a4064036a4064", Query::GetRosterItem(GetRosterItem { owner: jid(), contact: jid() })),
+            ("0005036a4064016e016b", Query::GetPrivate(row)),
+            ("0006036a4064016e01016bfb2c01", Query::ListPrivate(rows)),
+        ];
+        assert_golden!(Query, samples);
+    }
+
+    #[test]
+    fn golden_bytes_of_answers() {
+        let keys =
+            |byte| ScramKeys { iterations: 1, salt: vec![byte], stored_key: vec![2], server_key: vec![3] };
+        let credentials = Credentials { sha1: keys(1), sha256: keys(4), sha512: keys(7) };
+        let account = Account { credentials, created: Timestamp::from_millis(5) };
+        let item = RosterItem::new(jid());
+        let roster = Roster { version: 9, items: vec![item.clone()] };
+        let samples = [
+            ("000100", Answer::Account(None)),
+            ("00010101010101020103010104010201030101070102010305", Answer::Account(Some(account))),
+            ("000201036a406401", Answer::Users(Page { rows: vec![jid()], more: true })),
+            ("00030901036a406400000000000001", Answer::Roster(roster)),
+            ("000401036a406400000000000001", Answer::RosterItem(Some(item))),
+            ("0005010176", Answer::PrivateRow(Some(b"v".to_vec()))),
+            ("000601016b017600", {
+                Answer::PrivateRows(Page { rows: vec![("k".to_owned(), b"v".to_vec())], more: false })
+            }),
+        ];
+        assert_golden!(Answer, samples);
+    }
+
+    #[test]
+    fn a_page_says_whether_the_rest_is_to_be_asked_for() {
+        let read = |wanted, stored: usize| page(wanted, 3, |limit| Ok(vec![(); stored.min(limit)])).unwrap();
+        assert_eq!((read(2, 9).rows.len(), read(2, 9).more), (2, false));
+        assert_eq!((read(3, 9).rows.len(), read(3, 9).more), (3, false));
+        assert_eq!((read(u64::MAX, 9).rows.len(), read(u64::MAX, 9).more), (3, true));
+        assert_eq!((read(9, 2).rows.len(), read(9, 2).more), (2, false));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a command came to, as values with a form on the wire that lasts (`tagged.rs`).
+
+use althing_proto::jid::BareJid;
+use althing_proto::roster::RosterError;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Changed, StorageError};
+use super::tagged::tagged;
+
+/// [`Reply::TooLarge`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TooLarge {
+    /// What is too large: `namespace`, `key`, `value`.
+    pub what: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The most that is taken, in bytes.
+    pub limit: u64,
+}
+
+tagged! {
+    /// What a command came to.
+    enum Reply {
+        /// Whether the command found what it was for.
+        1 Done(bool), since 1;
+        /// The outcome of a roster change, or why it is not allowed.
+        2 Roster(Result<Box<Changed>, RosterError>), since 1;
+        /// The user has no account. Nothing was done.
+        3 UnknownUser(BareJid), since 1;
+        /// A name or value is larger than the store takes. Nothing was done.
+        4 TooLarge(TooLarge), since 1;
+        /// The bytes are no command of this release: why. Nothing was done.
+        5 Unreadable(String), since 1;
+        /// What the command came to is not known here, or no longer.
+        6 Lost(()), since 1;
+    }
+}
+
+impl Reply {
+    /// Whether the command found what it was for.
+    ///
+    /// # Errors
+    /// What the reply says instead.
+    pub(in super::super) fn done(self) -> Result<bool, StorageError> {
+        match self {
+            Reply::Done(found) => Ok(found),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// The outcome of a roster change.
+    ///
+    /// # Errors
+    /// What the reply says instead.
+    pub(in super::super) fn roster(self) -> Result<Result<Changed, RosterError>, StorageError> {
+        match self {
+            Reply::Roster(outcome) => Ok(outcome.map(|changed| *changed)),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// The reply that stands for an error which is the asker's; `None` for the store's own failures.
+    pub(in super::super) fn of(error: &StorageError) -> Option<Reply> {
+        let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        match error {
+            StorageError::UnknownUser { user } => Some(Reply::UnknownUser(user.clone())),
+            StorageError::TooLarge { what, size, limit } => Some(Reply::TooLarge(TooLarge {
+                what: (*what).to_owned(),
+                size: bytes(*size),
+                limit: bytes(*limit),
+            })),
+            StorageError::Unknown => Some(Reply::Lost(())),
+            _ => None,
+        }
+    }
+
+    fn refusal(self) -> StorageError {
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        match self {
+            Reply::UnknownUser(user) => StorageError::UnknownUser { user },
+            Reply::TooLarge(TooLarge { what, size, limit }) => {
+                let known = ["namespace", "key", "value"].into_iter().find(|known| *known == what);
+                let what = known.unwrap_or("part");
+                StorageError::TooLarge { what, size: bytes(size), limit: bytes(limit) }
+            }
+            Reply::Unreadable(why) => StorageError::Unavailable {
+                why: format!(
+                    "a replica does not understand the change ({why}): bring all nodes to one release"
+                ),
+            },
+            // A reply of another command's kind says nothing about this one.
+            Reply::Lost(()) | Reply::Done(_) | Reply::Roster(_) => StorageError::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_proto::roster::{PresenceChange, RosterOutcome, SubscriptionKind};
+
+    use super::super::tagged::assert_golden;
+    use super::*;
+
+    fn samples() -> Vec<(&'static str, Reply)> {
+        let outcome = RosterOutcome {
+            item: None,
+            push: true,
+            route: false,
+            reply: Some(SubscriptionKind::Subscribed),
+            cancel: vec![SubscriptionKind::Unsubscribe],
+            presence: PresenceChange { contact_lost: true, ..PresenceChange::default() },
+        };
+        let changed = Changed { version: 9, outcome };
+        let too_large = TooLarge { what: "key".to_owned(), size: 300, limit: 7 };
+        vec![
+            ("000101", Reply::Done(true)),
+            ("000200090001000101010200010000", Reply::Roster(Ok(Box::new(changed)))),
+            ("00020106", Reply::Roster(Err(RosterError::RosterFull))),
+            ("0003036a4064", Reply::UnknownUser(BareJid::new("j@d").unwrap())),
+            ("0004036b6579fb2c0107", Reply::TooLarge(too_large)),
+            ("00050178", Reply::Unreadable("x".to_owned())),
+            ("0006", Reply::Lost(())),
+        ]
+    }
+
+    #[test]
+    fn golden_bytes() {
+        assert_golden!(Reply, samples());
+    }
+
+    #[test]
+    fn what_was_asked_wrongly_crosses_the_wire_as_it_was() {
+        let user = BareJid::new("j@d").unwrap();
+        for error in [
+            StorageError::UnknownUser { user },
+            StorageError::TooLarge { what: "value", size: 70_000, limit: 65_536 },
+            StorageError::Unknown,
+        ] {
+            assert_eq!(Reply::of(&error).unwrap().done(), Err(error));
+        }
+        assert_eq!(Reply::of(&StorageError::Busy), None);
+    }
+}

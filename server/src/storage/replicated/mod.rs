@@ -1,0 +1,233 @@
+//! The store of a clustered node: every change goes through the log of the store group, every read is
+//! linearizable, whether the node holds a replica or asks one that does.
+//!
+//! | file     | what                                                     |
+//! |----------|----------------------------------------------------------|
+//! | `remote` | how a node without a replica reaches one that has it      |
+//! | `serve`  | what a replica answers to other nodes                     |
+//! | `traits` | the storage traits                                        |
+//!
+//! **Reads** wait until the replica has everything that was committed anywhere when they began, so a node reads
+//! its own writes and everybody else's, through whichever replica. They are repeated, at the next replica too,
+//! until [`DEADLINE`].
+//!
+//! **Writes** are repeated only when it is certain that nothing was written. One whose fate is unknown ends in
+//! [`StorageError::Unknown`] and is never repeated here, not even where a repetition looks harmless: the first
+//! one may still be under way, and arrive after a later change by somebody else. What it means, if whoever asked
+//! repeats it after a look:
+//!
+//! | command        | if it was written after all, the repetition                                        |
+//! |----------------|-------------------------------------------------------------------------------------|
+//! | CreateAccount  | finds the account: `false`. The user logs in with the password just chosen           |
+//! | SetCredentials | sets the same again                                                                  |
+//! | DeleteAccount  | finds none: `false`. Repeated blindly it would delete an account made since          |
+//! | ChangeRoster   | a set: the same item, one more push. A removal: [`RosterError::UnknownItem`]. A subscription stanza: the same state, routed again where the RFC says so; its first effects were lost |
+//! | PutPrivate     | writes the same value again                                                          |
+//! | DeletePrivate  | finds none: `false`                                                                  |
+//!
+//! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem
+
+mod remote;
+mod serve;
+mod traits;
+
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use althing_cluster::store_log::{StoreLog, StoreLogError};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::StorageError;
+use super::embedded::Embedded;
+use super::embedded::command::Command;
+use super::embedded::query::{Answer, Query};
+use super::embedded::reply::Reply;
+
+pub use remote::{RemoteError, RemoteStore};
+
+/// Longest time from a request to its answer, repetitions included.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest time that a replica works on a request of another node: less than [`DEADLINE`], so that the other
+/// node learns how it ended, and can still ask the next replica.
+pub const SERVING_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Longest wait for one replica's answer to a read, before the next one is asked.
+const READ_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pause before the first repetition. It doubles up to [`MAX_PAUSE`]; each is lengthened at random by up to its
+/// own length, so that nodes that lost the same leader do not come back together.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const MAX_PAUSE: Duration = Duration::from_millis(400);
+
+/// The store of a clustered node.
+pub struct Replicated {
+    log: Arc<dyn StoreLog>,
+    /// The rows of this node, if it may hold a replica. Only the store group writes them.
+    local: Option<Arc<Embedded>>,
+    remote: Arc<dyn RemoteStore>,
+    /// [`DEADLINE`], but in tests.
+    deadline: Duration,
+    closed: AtomicBool,
+}
+
+impl Replicated {
+    /// The store behind `log`. `local` are the rows that the store group keeps on this node, if it does;
+    /// `remote` reaches the replicas of other nodes.
+    #[must_use]
+    pub fn new(log: Arc<dyn StoreLog>, local: Option<Arc<Embedded>>, remote: Arc<dyn RemoteStore>) -> Self {
+        Replicated { log, local, remote, deadline: DEADLINE, closed: AtomicBool::new(false) }
+    }
+
+    /// The rows of this node, while they are a replica.
+    fn replica(&self) -> Option<&Arc<Embedded>> {
+        self.local.as_ref().filter(|_| self.log.is_replica())
+    }
+
+    fn check_open(&self) -> Result<(), StorageError> {
+        if self.closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
+    }
+
+    /// Reads, here or elsewhere.
+    async fn read(&self, query: Query) -> Result<Answer, StorageError> {
+        self.check_open()?;
+        let mut attempts = Attempts::until(Instant::now() + self.deadline);
+        loop {
+            let why = match self.replica() {
+                Some(rows) => match timeout_at(attempts.deadline, self.read_here(rows, &query)).await {
+                    Ok(Err(StorageError::Unavailable { why })) => why,
+                    Ok(other) => return other,
+                    Err(_) => "this node's replica did not catch up in time".to_owned(),
+                },
+                None => match self.read_there(&query, attempts.deadline).await? {
+                    Ok(answer) => return Ok(answer),
+                    Err(why) => why,
+                },
+            };
+            attempts.pause(why).await?;
+            self.check_open()?;
+        }
+    }
+
+    /// Reads this node's own rows once.
+    async fn read_here(&self, rows: &Embedded, query: &Query) -> Result<Answer, StorageError> {
+        // A read that has no answer has done nothing, whatever kept it.
+        self.log.barrier().await.map_err(|error| StorageError::Unavailable { why: error.to_string() })?;
+        rows.read(query.clone()).await
+    }
+
+    /// Asks each replica once, until one answers. The inner error says why none did.
+    async fn read_there(
+        &self,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Result<Answer, String>, StorageError> {
+        let query = query.encode().map_err(|error| unsendable(&error))?;
+        let mut why = "no node is known to hold a replica".to_owned();
+        for node in self.log.replicas() {
+            let patience = deadline.min(Instant::now() + READ_PATIENCE);
+            why = match timeout_at(patience, self.remote.read(node, query.clone())).await {
+                Ok(Ok(bytes)) => match Answer::decode(&bytes) {
+                    Ok(answer) => return Ok(Ok(answer)),
+                    Err(error) => format!("the answer of node {node} cannot be read: {error}"),
+                },
+                Ok(Err(error)) => format!("node {node}: {error}"),
+                Err(_) => format!("node {node} did not answer in time"),
+            };
+        }
+        Ok(Err(why))
+    }
+
+    /// Writes, here or elsewhere.
+    async fn write(&self, command: Command) -> Result<Reply, StorageError> {
+        self.check_open()?;
+        command.check()?;
+        self.write_until(command, Instant::now() + self.deadline, true).await
+    }
+
+    /// Writes until `deadline`; elsewhere only if that is wanted.
+    async fn write_until(
+        &self,
+        command: Command,
+        deadline: Instant,
+        elsewhere: bool,
+    ) -> Result<Reply, StorageError> {
+        let bytes = command.encode().map_err(|error| unsendable(&error))?;
+        let mut attempts = Attempts::until(deadline);
+        loop {
+            let why = if self.replica().is_some() {
+                match timeout_at(deadline, self.log.write(bytes.clone())).await {
+                    Ok(Ok(reply)) => return Reply::decode(&reply).map_err(|_| StorageError::Unknown),
+                    Ok(Err(StoreLogError::Unavailable(why))) => why,
+                    Ok(Err(StoreLogError::Unknown)) | Err(_) => return Err(StorageError::Unknown),
+                }
+            } else if elsewhere {
+                match self.write_there(&bytes, deadline).await? {
+                    Ok(reply) => return Ok(reply),
+                    Err(why) => why,
+                }
+            } else {
+                return Err(StorageError::Unavailable { why: "this node holds no replica".to_owned() });
+            };
+            attempts.pause(why).await?;
+            self.check_open()?;
+        }
+    }
+
+    /// Asks each replica once, until one has written or may have. The inner error: nothing was written, and why.
+    async fn write_there(
+        &self,
+        command: &bytes::Bytes,
+        deadline: Instant,
+    ) -> Result<Result<Reply, String>, StorageError> {
+        let mut why = "no node is known to hold a replica".to_owned();
+        for node in self.log.replicas() {
+            why = match timeout_at(deadline, self.remote.write(node, command.clone())).await {
+                Ok(Ok(reply)) => return Reply::decode(&reply).map(Ok).map_err(|_| StorageError::Unknown),
+                Ok(Err(RemoteError::Refused(why))) => format!("node {node}: {why}"),
+                Ok(Err(RemoteError::Unknown(why))) => {
+                    tracing::warn!(%node, error = %why, "a replica did not say what became of a change");
+                    return Err(StorageError::Unknown);
+                }
+                Err(_) => return Err(StorageError::Unknown),
+            };
+        }
+        Ok(Err(why))
+    }
+}
+
+fn unsendable(error: &althing_cluster::wire::WireError) -> StorageError {
+    StorageError::Unavailable { why: format!("the request cannot be sent: {error}") }
+}
+
+/// Repetitions of one request.
+struct Attempts {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    fn until(deadline: Instant) -> Self {
+        Attempts { deadline, pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next attempt; the error when there is no time for one.
+    async fn pause(&mut self, why: String) -> Result<(), StorageError> {
+        // std seeds each state at random: no crate is needed for a jitter.
+        let random = RandomState::new().hash_one(0_u8) % 1_000;
+        let pause = self.pause + self.pause.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1_000.0);
+        if Instant::now() + pause >= self.deadline {
+            return Err(StorageError::Unavailable { why });
+        }
+        sleep(pause).await;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        Ok(())
+    }
+}

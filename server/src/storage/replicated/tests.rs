@@ -1,0 +1,165 @@
+//! What only a store group can get wrong: stale reads, lost leaders, answers that do not come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use althing_cluster::store_log::StoreLogError;
+use bytes::Bytes;
+
+use super::super::conformance::{account, jid};
+use super::super::embedded::command::{Command, DeleteAccount, PutPrivate};
+use super::super::embedded::query::{GetAccount, Query};
+use super::super::{Accounts, Engine as _, MAX_VALUE_BYTES, PrivateData, StorageError};
+use super::fake::{Cluster, Links, Outside};
+use super::{RemoteError, Replicated, Reply};
+
+fn unavailable() -> StoreLogError {
+    StoreLogError::Unavailable("an election is going on".to_owned())
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_answers_when_it_has_caught_up() {
+    let cluster = Cluster::start(3);
+    let juliet = jid("juliet@example.com");
+    cluster.members[1].runs.send_replace(false);
+    cluster.nodes[0].create(&juliet, account(1)).await.unwrap();
+    let read = tokio::spawn({
+        let (node, juliet) = (cluster.nodes[1].clone(), juliet.clone());
+        async move { Accounts::get(&*node, &juliet).await }
+    });
+    assert_eq!(Accounts::get(&*cluster.nodes[2], &juliet).await, Ok(Some(account(1))));
+    assert!(!read.is_finished(), "it does not have the account yet");
+    cluster.members[1].runs.send_replace(true);
+    assert_eq!(read.await.unwrap(), Ok(Some(account(1))));
+}
+
+#[tokio::test]
+async fn a_write_that_was_not_made_is_repeated() {
+    let cluster = Cluster::start(1);
+    cluster.members[0].faults.lock().extend([unavailable(), unavailable()]);
+    assert_eq!(cluster.nodes[0].create(&jid("juliet@example.com"), account(1)).await, Ok(true));
+    assert_eq!(cluster.members[0].tried.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_fate_is_not_repeated() {
+    let cluster = Cluster::start(3);
+    let juliet = jid("juliet@example.com");
+    cluster.members[0].faults.lock().push_back(StoreLogError::Unknown);
+    assert_eq!(cluster.nodes[0].create(&juliet, account(1)).await, Err(StorageError::Unknown));
+    assert_eq!(cluster.members[0].tried.load(Ordering::SeqCst), 1);
+
+    // Whoever asks by another node learns it too.
+    cluster.members[0].faults.lock().push_back(StoreLogError::Unknown);
+    assert_eq!(cluster.outsider.create(&juliet, account(1)).await, Err(StorageError::Unknown));
+    cluster.links.faults.lock().push_back(RemoteError::Unknown("the link broke".to_owned()));
+    assert_eq!(cluster.outsider.create(&juliet, account(1)).await, Err(StorageError::Unknown));
+    assert_eq!(cluster.links.tried.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn the_next_replica_is_asked_when_one_refuses() {
+    let cluster = Cluster::start(3);
+    let juliet = jid("juliet@example.com");
+    let refused = || RemoteError::Refused("the node is suspended".to_owned());
+    cluster.links.faults.lock().extend([refused(), refused()]);
+    assert_eq!(cluster.outsider.create(&juliet, account(1)).await, Ok(true));
+    cluster.links.faults.lock().extend([refused(), RemoteError::Unknown("the link broke".to_owned())]);
+    assert_eq!(Accounts::get(&*cluster.outsider, &juliet).await, Ok(Some(account(1))));
+    assert_eq!(cluster.links.tried.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn without_a_group_requests_end_at_the_deadline() {
+    let outside = Outside { replicas: 0, turn: AtomicUsize::new(0) };
+    let store = Replicated::new(Arc::new(outside), None, Arc::new(Links::default()));
+    let store = Replicated { deadline: Duration::from_millis(150), ..store };
+    let juliet = jid("juliet@example.com");
+    for error in [
+        Accounts::get(&store, &juliet).await.unwrap_err(),
+        store.create(&juliet, account(1)).await.unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(matches!(error, StorageError::Unavailable { .. }), "{text}");
+        assert!(text.contains("no node is known to hold a replica"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_never_catches_up_ends_at_the_deadline() {
+    let cluster = Cluster::start(1);
+    let juliet = jid("juliet@example.com");
+    cluster.nodes[0].create(&juliet, account(1)).await.unwrap();
+    cluster.members[0].runs.send_replace(false);
+    let slow = Replicated::new(
+        cluster.members[0].clone(),
+        Some(cluster.members[0].rows.clone()),
+        Arc::new(Links::default()),
+    );
+    let slow = Replicated { deadline: Duration::from_millis(150), ..slow };
+    assert_eq!(Accounts::delete(&slow, &juliet).await, Err(StorageError::Unknown), "it is in the log by now");
+    let error = Accounts::get(&slow, &juliet).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_without_a_replica_passes_nothing_on() {
+    let cluster = Cluster::start(1);
+    let user = jid("juliet@example.com");
+    let query = Query::GetAccount(GetAccount { user: user.clone() }).encode().unwrap();
+    let command = Command::DeleteAccount(DeleteAccount { user }).encode().unwrap();
+    for refused in
+        [cluster.outsider.answer_read(query).await, cluster.outsider.answer_write(command.clone()).await]
+    {
+        assert!(refused.unwrap_err().contains("no replica"));
+    }
+    assert_eq!(cluster.links.tried.load(Ordering::SeqCst), 0);
+    let damaged = command.slice(..command.len() - 1);
+    assert!(cluster.nodes[0].answer_write(damaged.clone()).await.is_err());
+    assert!(cluster.nodes[0].answer_read(damaged).await.is_err());
+    assert_eq!(cluster.members[0].tried.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_is_too_large_never_gets_into_the_log() {
+    let cluster = Cluster::start(1);
+    let put = PutPrivate {
+        user: jid("juliet@example.com"),
+        namespace: "urn:a".to_owned(),
+        key: "k".to_owned(),
+        value: vec![0; MAX_VALUE_BYTES + 1],
+    };
+    let bytes = Command::PutPrivate(put).encode().unwrap();
+    let reply = cluster.nodes[0].answer_write(bytes).await.unwrap();
+    let refused = Reply::decode(&reply).unwrap().done();
+    assert!(matches!(refused, Err(StorageError::TooLarge { what: "value", .. })), "{refused:?}");
+    assert_eq!(cluster.members[0].tried.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages_that_nobody_sees() {
+    let cluster = Cluster::start(3);
+    let juliet = jid("juliet@example.com");
+    cluster.outsider.create(&juliet, account(1)).await.unwrap();
+    let expected: Vec<_> = (0..200_u8).map(|number| (format!("k{number:03}"), vec![number])).collect();
+    for (key, value) in &expected {
+        cluster.outsider.put(&juliet, "urn:a", key, value.clone()).await.unwrap();
+    }
+    for node in [&cluster.outsider, &cluster.nodes[2]] {
+        let list = |after, limit| PrivateData::list(&**node, &juliet, "urn:a", after, limit);
+        assert_eq!(list(None, usize::MAX).await.unwrap(), expected);
+        assert_eq!(list(Some("k009"), 150).await.unwrap(), expected[10..160]);
+        assert_eq!(list(None, 0).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_command_of_a_later_release_is_answered_and_changes_nothing() {
+    let cluster = Cluster::start(1);
+    let log = &cluster.members[0];
+    let reply = althing_cluster::store_log::StoreLog::write(&**log, Bytes::from_static(b"\xff\xff")).await;
+    assert!(matches!(Reply::decode(&reply.unwrap()), Ok(Reply::Unreadable(_))));
+    assert_eq!(cluster.nodes[0].failure(), None);
+    assert_eq!(cluster.nodes[0].create(&jid("juliet@example.com"), account(1)).await, Ok(true));
+}

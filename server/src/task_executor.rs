@@ -1,0 +1,250 @@
+//! Runs what other nodes ask of this one: one `match` over the kinds of tasks.
+//!
+//! Before each task: the lease must hold, this node's table must have what the sender's had, and the sender must not
+//! be declared down. A task acts on this node's sessions only; it never routes.
+//!
+//! It runs on the links' runtime, where no arbiter is: sessions get messages, and what must wait is spawned.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::timeout;
+use tracing::debug;
+
+use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use althing_cluster::routes::{BindIndex, NodeState};
+use althing_cluster::task::{
+    BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, FanOutPresence,
+    NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo, TaskAudience,
+    TaskReply,
+};
+use althing_proto::jid::FullJid;
+use althing_proto::stanza::Stanza;
+use althing_proto::stream::error::StreamCondition;
+
+use crate::delivery::{account, fan_out, local};
+use crate::node::NodeContext;
+use crate::session::SessionHandle;
+use crate::session::effect::{Audience, UserEvent};
+use crate::session::losses::{self, Lost};
+use crate::session::messages::EndReason;
+use crate::session::registry::Refused;
+
+/// How long a task waits for the node to serve again. Longer than from T1 to T2: by then the lease is there or
+/// lost, and presence that nobody repeats has met the sessions or their end. With [`CATCH_UP`] less than the time
+/// that links give a task.
+const LEASE: Duration = Duration::from_secs(20);
+
+/// How long a task waits for this node's table to have what the sender's had.
+const CATCH_UP: Duration = Duration::from_secs(8);
+
+/// The store of this node, for nodes that hold none.
+#[async_trait]
+pub trait StoreServer: Send + Sync {
+    /// Answers a query; query and answer are the store's own bytes.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    async fn read(&self, query: Bytes) -> Result<Bytes, String>;
+
+    /// Does a command; command and answer are the store's own bytes.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    async fn write(&self, command: Bytes) -> Result<Bytes, String>;
+}
+
+/// The executor of one node. It is made before the node, for the links need it and the node needs the links.
+pub struct NodeExecutor {
+    node: OnceLock<Weak<NodeContext>>,
+    store: Option<Arc<dyn StoreServer>>,
+}
+
+impl NodeExecutor {
+    /// An executor whose node is not there yet: it refuses all tasks.
+    #[must_use]
+    pub fn new(store: Option<Arc<dyn StoreServer>>) -> Arc<Self> {
+        Arc::new(NodeExecutor { node: OnceLock::new(), store })
+    }
+
+    /// From now on tasks are run for `node`.
+    pub fn set_node(&self, node: &Arc<NodeContext>) {
+        // A second one would be another node: the first stays.
+        let _ = self.node.set(Arc::downgrade(node));
+    }
+
+    /// Whether the task may run now.
+    async fn admit(
+        &self,
+        node: &NodeContext,
+        source: TaskSource,
+        bind: BindIndex,
+    ) -> Result<(), TaskRefusal> {
+        if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+            return Err(TaskRefusal::Suspended);
+        }
+        if source.node == node.node_id {
+            return Ok(());
+        }
+        let index = source.applied.max(bind.log_index());
+        if node.routes.applied() < index
+            && !matches!(timeout(CATCH_UP, node.routes.wait_for(index)).await, Ok(true))
+        {
+            let applied = node.routes.applied();
+            return Err(TaskRefusal::Failed(format!("the route table is at {applied}, not at {index}")));
+        }
+        if node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation)) {
+            return Err(TaskRefusal::StaleSender);
+        }
+        // It may have gone while the table caught up.
+        if node.lease.holds() { Ok(()) } else { Err(TaskRefusal::Suspended) }
+    }
+
+    fn store(&self) -> Result<&Arc<dyn StoreServer>, TaskRefusal> {
+        self.store.as_ref().ok_or_else(|| TaskRefusal::Failed("this node holds no store".to_owned()))
+    }
+}
+
+#[async_trait]
+impl TaskExecutor for NodeExecutor {
+    async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
+        let node = self.node.get().and_then(Weak::upgrade).ok_or(TaskRefusal::Suspended)?;
+        debug!(stop = "task_executor", task = task.kind().label(), member = %source.node);
+        self.admit(&node, source, bind_of(&task)).await?;
+        let presence = presence_of(&task);
+        let reply = self.run(&node, task).await?;
+        if let Some(presence) = presence
+            && source.node != node.node_id
+            && node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation))
+        {
+            // Its node was declared down in between: the word of its loss may have come first.
+            let from = stanza(&presence)?.from().and_then(|from| from.try_as_full().ok().cloned());
+            losses::tell(&node, Lost::new(from, &node.seen_keys));
+        }
+        Ok(reply)
+    }
+}
+
+impl NodeExecutor {
+    /// The one `match` over the kinds.
+    async fn run(&self, node: &Arc<NodeContext>, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
+        Ok(match task {
+            ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(node, &task)?),
+            ClusterTask::FanOutPresence(FanOutPresence { recipients, xml }) => {
+                TaskReply::FanOutPresence(fan_out::to_sessions(node, stanza(&xml)?, &recipients))
+            }
+            ClusterTask::BroadcastLocal(task) => TaskReply::BroadcastLocal(broadcast(node, &task)?),
+            ClusterTask::ReplaceSession(task) => TaskReply::ReplaceSession(replace(node, &task).await),
+            ClusterTask::DescribeSession(task) => TaskReply::DescribeSession(describe(node, &task)),
+            ClusterTask::PushRosterItem(PushRosterItem { account: owner, item }) => {
+                let malformed = |error| TaskRefusal::Malformed(format!("roster item: {error}"));
+                let event = UserEvent::Roster(account::decode(&item).map_err(malformed)?);
+                TaskReply::PushRosterItem(local::notify_account(node, &owner, &event))
+            }
+            ClusterTask::NodeStats(_) => TaskReply::NodeStats(NodeNumbers {
+                started: node.started,
+                sessions: node.sessions.len() as u64,
+                applied: node.routes.applied(),
+            }),
+            ClusterTask::ReadStore(task) => {
+                let answer = self.store()?.read(task.query).await;
+                TaskReply::ReadStore(answer.map_err(TaskRefusal::Failed)?)
+            }
+            ClusterTask::WriteStore(task) => {
+                let answer = self.store()?.write(task.command).await;
+                TaskReply::WriteStore(answer.map_err(TaskRefusal::Failed)?)
+            }
+            ClusterTask::ProbeAccount(ProbeAccount { account, from }) => {
+                let event = UserEvent::Probe { from };
+                TaskReply::ProbeAccount(local::notify_account(node, &account, &event))
+            }
+            ClusterTask::DeliverToAccount(DeliverToAccount { account, audience, xml }) => {
+                let audience = match audience {
+                    TaskAudience::Available => Audience::Available,
+                    TaskAudience::Interested => Audience::Interested,
+                };
+                let event = UserEvent::Stanza { stanza: stanza(&xml)?, audience };
+                TaskReply::DeliverToAccount(local::notify_account(node, &account, &event))
+            }
+        })
+    }
+}
+
+/// The latest bind that a task names: this node's table must have it before the task runs.
+fn bind_of(task: &ClusterTask) -> BindIndex {
+    match task {
+        ClusterTask::DeliverStanza(task) => task.owner,
+        ClusterTask::ReplaceSession(task) => task.by,
+        _ => BindIndex(0),
+    }
+}
+
+/// What a task carries that may be presence: a stanza for one session or for many.
+fn presence_of(task: &ClusterTask) -> Option<Bytes> {
+    match task {
+        ClusterTask::DeliverStanza(task) => Some(task.xml.clone()),
+        ClusterTask::FanOutPresence(task) => Some(task.xml.clone()),
+        _ => None,
+    }
+}
+
+/// The stanza that another node has written.
+fn stanza(xml: &[u8]) -> Result<Stanza, TaskRefusal> {
+    Stanza::from_standalone(xml).ok_or_else(|| TaskRefusal::Malformed("no stanza".to_owned()))
+}
+
+/// The session of this node with that address that `owner` began.
+fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<SessionHandle>> {
+    node.sessions.get(owner).filter(|session| session.jid == *jid)
+}
+
+fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
+    let stanza = stanza(&task.xml)?;
+    // One that is ending would route anew what is in its mailbox: the sender looks up better, and in order.
+    let found = session(node, &task.to, task.owner).filter(|session| !session.pressure().is_ending());
+    let Some(session) = found else { return Ok(no_session(node)) };
+    match local::deliver_to(node, &session, stanza, true) {
+        Ok(()) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
+        Ok(()) => Ok(SessionFound::Done),
+        Err(Refused::Gone) => Ok(no_session(node)),
+        Err(Refused::Full) => Ok(SessionFound::Congested),
+    }
+}
+
+fn no_session(node: &NodeContext) -> SessionFound {
+    SessionFound::NoSession { applied: node.routes.applied() }
+}
+
+fn broadcast(node: &Arc<NodeContext>, task: &BroadcastLocal) -> Result<u64, TaskRefusal> {
+    let stanza = stanza(&task.xml)?;
+    let sessions = node.sessions.all();
+    let met = sessions.iter().filter(|session| {
+        let copy = stanza.with_to(session.jid.clone());
+        local::deliver_to(node, session, copy, false).is_ok()
+    });
+    Ok(met.count() as u64)
+}
+
+/// Ends the session, and answers when it has ended: not even its farewell comes after the new bind's first presence.
+async fn replace(node: &NodeContext, task: &ReplaceSession) -> SessionFound {
+    let Some(session) = session(node, &task.jid, task.owner) else { return no_session(node) };
+    session.end(EndReason::Error(StreamCondition::Conflict.into())).await;
+    SessionFound::Done
+}
+
+fn describe(node: &NodeContext, task: &DescribeSession) -> Option<SessionInfo> {
+    let route = node.routes.locate(&task.jid)?;
+    let session = session(node, &task.jid, route.index)?;
+    Some(SessionInfo {
+        owner: session.index,
+        since: session.since,
+        priority: route.priority,
+        address: session.peer.map(|peer| peer.to_string()),
+        waiting: session.pressure().waiting() as u64,
+    })
+}
+
+#[cfg(test)]
+mod tests;

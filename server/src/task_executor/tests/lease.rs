@@ -1,0 +1,118 @@
+//! What a node does without a lease: nothing, and then it goes on; or its sessions are closed.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, duplex};
+
+use althing_cluster::executor::TaskRefusal;
+use althing_cluster::lease::{Lease, LeaseTimes, Standing, boot_time};
+use althing_cluster::link::LinkError;
+use althing_cluster::task::{NodeStats, TaskKind};
+
+use super::support::{Node, cluster_with, message};
+use crate::node::NodeContext;
+use crate::session::lost_lease;
+use crate::session::outbox::Outbox;
+use crate::session::pressure::Pressure;
+use crate::stream::writer;
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// A lease that is granted for so long, from now on.
+fn granted(close: Duration, time: Duration) -> Lease {
+    let lease = Lease::new(LeaseTimes { suspend: LONG, close, down: LONG * 3 });
+    lease.begin_anew();
+    lease.grant(boot_time(), time);
+    lease
+}
+
+async fn until(lease: &Lease, standing: Standing) {
+    while lease.standing() != standing {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Two nodes, the second with that lease.
+async fn two(lease: &Lease) -> (Node, Node) {
+    let (_log, mut nodes) =
+        cluster_with(2, |number| if number == 2 { lease.clone() } else { Lease::always() }).await;
+    let second = nodes.pop().unwrap();
+    (nodes.pop().unwrap(), second)
+}
+
+#[actix_rt::test]
+async fn while_a_node_is_suspended_nothing_moves_and_then_it_goes_on() {
+    let lease = granted(LONG * 2, Duration::from_secs(1));
+    let (first, second) = two(&lease).await;
+    let (mut a, mut b) = (first.bind("a", "r").await, second.bind("b", "r").await);
+    until(&lease, Standing::Suspended).await;
+
+    a.send(&message("b@localhost/r", "normal", 1)).await;
+    let from_b = message("a@localhost/r", "normal", 2);
+    let mut sending = Box::pin(b.send(&from_b));
+    let bind = second.bind("c", "r");
+    tokio::pin!(bind);
+    // The task has come, and is not run; what the client sends is not looked at; nobody is bound.
+    while second.tasks.count(TaskKind::DeliverStanza) == 0 {
+        assert!(tokio::time::timeout(Duration::from_millis(5), &mut sending).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(5), &mut bind).await.is_err());
+    }
+    assert_eq!(first.tasks.count(TaskKind::DeliverStanza), 0);
+    assert_eq!((second.context.sessions.len(), second.context.routes.sessions()), (1, 2));
+
+    lease.grant(boot_time(), LONG);
+    sending.as_mut().await;
+    drop(sending);
+    assert!(bind.await.outbox.is_open());
+    a.until("id='n2'", 1).await;
+    b.until("id='n1'", 1).await;
+}
+
+/// A node that has lost its lease closes its streams; it says no farewell and gives no route up.
+#[actix_rt::test]
+async fn a_lost_lease_closes_the_sessions_and_nothing_else() {
+    let times =
+        LeaseTimes { suspend: Duration::from_secs(1), close: Duration::from_millis(1_500), down: LONG };
+    let lease = Lease::new(times);
+    lease.begin_anew();
+    lease.grant(boot_time(), LONG);
+    let (first, second) = two(&lease).await;
+    actix_rt::spawn(lost_lease::watch(Arc::clone(&second.context)));
+    let (mut here, mut there) = (first.bind("b", "here").await, second.bind("b", "there").await);
+    here.send("<presence />").await;
+    there.send("<presence />").await;
+    here.until("from='b@localhost/there'", 1).await;
+    until(&lease, Standing::Lost).await;
+    there.until("</stream:stream>", 1).await;
+    assert!(there.read.contains("<system-shutdown "), "{}", there.read);
+    assert_eq!((second.context.sessions.len(), second.context.routes.sessions()), (0, 2));
+    here.send(&message("b@localhost/here", "normal", 1)).await;
+    here.until("id='n1'", 1).await;
+    assert!(!here.read.contains("unavailable"), "{}", here.read);
+
+    let ask = first.context.links.ask(second.context.node_id, NodeStats {}.into(), LONG).await;
+    assert_eq!(ask, Err(LinkError::Refused(TaskRefusal::Suspended)));
+}
+
+#[actix_rt::test]
+async fn a_suspended_node_writes_nothing() {
+    let lease = granted(LONG * 2, Duration::ZERO);
+    let mut node = NodeContext::for_tests();
+    node.lease = lease.clone();
+    let outbox = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000))));
+    let (near, mut far) = duplex(1_000);
+    outbox.push(Bytes::from_static(b"word")).unwrap();
+    let writing = writer::run(&node, near, Rc::clone(&outbox));
+    let reading = async {
+        let mut word = [0; 4];
+        let early = tokio::time::timeout(Duration::from_millis(50), far.read_exact(&mut word)).await;
+        assert!(early.is_err(), "written without a lease");
+        lease.grant(boot_time(), LONG);
+        far.read_exact(&mut word).await.unwrap();
+        outbox.close(Bytes::new());
+    };
+    tokio::join!(writing, reading);
+}

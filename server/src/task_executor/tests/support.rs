@@ -1,0 +1,358 @@
+//! Nodes in one process that share one log of routes and talk over real links; clients without sockets.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::sync::{mpsc, watch};
+
+use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use althing_cluster::lease::Lease;
+use althing_cluster::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
+use althing_cluster::link::{LinkLimits, LinkTimes, LinkTls, Links, Peer};
+use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_cluster::routes::command::{Bind, NodeUp, Priority, Unbind};
+use althing_cluster::routes::{
+    BindIndex, Bound, Ended, NodeState, Route, RouteCommand, RouteError, RouteReply, RouteTable, Routes,
+};
+use althing_cluster::task::{ClusterTask, TaskKind, TaskReply};
+use althing_proto::jid::{BareJid, FullJid, ResourcePart};
+
+use crate::delivery::remote::Remote;
+use crate::node::NodeContext;
+use crate::session::effect::Effect;
+use crate::session::messages::{Progress, Work};
+use crate::session::outbox::Outbox;
+use crate::session::pressure::Pressure;
+use crate::session::{SessionHandle, losses};
+use crate::stream::login;
+use crate::task_executor::NodeExecutor;
+
+/// Longest wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The log that all nodes apply.
+#[derive(Default)]
+pub(super) struct Log {
+    entries: Mutex<Vec<RouteCommand>>,
+    views: Mutex<Vec<Arc<View>>>,
+}
+
+impl Log {
+    /// Appends a command; every node applies it at once unless it lags. The reply as `at` has it.
+    pub(super) fn append(&self, at: Option<&View>, command: impl Into<RouteCommand>) -> RouteReply {
+        let mut entries = self.entries.lock();
+        entries.push(command.into());
+        let mut reply = RouteReply::Stale;
+        for view in self.views.lock().iter() {
+            if !*view.lags.lock() {
+                let last = view.catch_up(&entries);
+                if at.is_none_or(|at| at.node == view.node) {
+                    reply = last.unwrap_or(reply);
+                }
+            }
+        }
+        reply
+    }
+}
+
+/// The log as one node has applied it.
+pub(super) struct View {
+    node: NodeId,
+    log: Arc<Log>,
+    table: Mutex<RouteTable>,
+    applied: watch::Sender<u64>,
+    lags: Mutex<bool>,
+    links: OnceLock<Arc<Links>>,
+    ended: mpsc::Sender<Ended>,
+}
+
+impl View {
+    fn catch_up(&self, entries: &[RouteCommand]) -> Option<RouteReply> {
+        let mut last = None;
+        let from = *self.applied.borrow();
+        for (index, command) in (1..).zip(entries).skip(usize::try_from(from).unwrap()) {
+            let node = match command {
+                RouteCommand::NodeDown(down) => down.node,
+                _ => self.node,
+            };
+            let reply = self.table.lock().apply(BindIndex::at(index, 0), command.clone());
+            if let Some(links) = self.links.get() {
+                links.set_applied(index);
+            }
+            self.applied.send_replace(index);
+            if let RouteReply::Ended(sessions) = &reply {
+                self.ended.try_send(Ended { index, node, sessions: sessions.clone() }).unwrap();
+            }
+            last = Some(reply);
+        }
+        last
+    }
+
+    /// From now on this node applies nothing, or all that it has missed and what follows.
+    pub(super) fn lag(&self, lags: bool) {
+        let entries = self.log.entries.lock();
+        *self.lags.lock() = lags;
+        if !lags {
+            self.catch_up(&entries);
+        }
+    }
+
+    fn changed(&self, index: BindIndex, command: impl Into<RouteCommand>) -> Result<(), RouteError> {
+        match self.log.append(Some(self), command) {
+            RouteReply::Changed => Ok(()),
+            _ => Err(RouteError::Stale(index)),
+        }
+    }
+}
+
+#[async_trait]
+impl Routes for View {
+    async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
+        let bind = Bind { jid: jid.clone(), node: self.node, incarnation: Incarnation(1) };
+        match self.log.append(Some(self), bind) {
+            RouteReply::Bound { index, displaced } => Ok(Bound { index, displaced }),
+            other => Err(RouteError::Unavailable(format!("{other:?}"))),
+        }
+    }
+
+    async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
+        self.changed(index, Unbind { jid: jid.clone(), index })
+    }
+
+    async fn set_priority(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        priority: Option<i8>,
+    ) -> Result<(), RouteError> {
+        self.changed(index, Priority { jid: jid.clone(), index, priority })
+    }
+
+    fn locate(&self, jid: &FullJid) -> Option<Route> {
+        self.table.lock().locate(jid)
+    }
+
+    fn locate_account(&self, jid: &BareJid) -> Vec<Route> {
+        self.table.lock().locate_account(jid).iter().map(|(_, route)| *route).collect()
+    }
+
+    fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
+        self.table.lock().locate_account(jid).iter().for_each(|(full, route)| see(full, route));
+    }
+
+    fn sessions(&self) -> usize {
+        self.table.lock().sessions()
+    }
+
+    fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    async fn wait_for(&self, index: u64) -> bool {
+        self.applied.subscribe().wait_for(|applied| *applied >= index).await.is_ok()
+    }
+
+    fn node_state(&self, node: NodeId) -> Option<NodeState> {
+        self.table.lock().node(node)
+    }
+}
+
+/// Counts what it runs.
+pub(super) struct Counting {
+    inner: Arc<NodeExecutor>,
+    ran: Mutex<Vec<TaskKind>>,
+}
+
+impl Counting {
+    pub(super) fn count(&self, kind: TaskKind) -> usize {
+        self.ran.lock().iter().filter(|ran| **ran == kind).count()
+    }
+}
+
+#[async_trait]
+impl TaskExecutor for Counting {
+    async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
+        self.ran.lock().push(task.kind());
+        self.inner.execute(source, task).await
+    }
+}
+
+/// One node. Its links have a runtime of their own, as in a real one.
+pub(super) struct Node {
+    pub(super) context: Arc<NodeContext>,
+    pub(super) view: Arc<View>,
+    pub(super) tasks: Arc<Counting>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Node {
+    /// Its process is gone, for the others.
+    pub(super) fn stop(&mut self) {
+        *self.view.lags.lock() = true;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Binds a resource of `user@localhost`.
+    pub(super) async fn bind(&self, user: &str, resource: &str) -> Client {
+        let limits = &self.context.config.limits;
+        let outbox = Rc::new(Outbox::new(limits.outbox_bytes, Arc::new(Pressure::new(limits.mailbox_bytes))));
+        let account = BareJid::new(&format!("{user}@localhost")).unwrap();
+        let resource = ResourcePart::new(resource).unwrap().into_owned();
+        let session = login::bind(&self.context, &account, &resource, &outbox, None).await.unwrap();
+        Client { session, outbox, read: String::new() }
+    }
+}
+
+/// Nodes 1 to `count`, each a peer of each.
+pub(super) async fn cluster(count: u64) -> (Arc<Log>, Vec<Node>) {
+    cluster_with(count, |_| Lease::always()).await
+}
+
+/// The same, each node with the lease of its number.
+pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (Arc<Log>, Vec<Node>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca_pem = params.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+
+    let log = Arc::new(Log::default());
+    let (mut nodes, mut peers) = (Vec::new(), Vec::new());
+    for number in 1..=count {
+        let (id, name) = (NodeId::new(number), format!("node-{number}"));
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.clone()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let tls = LinkTls::from_pem(
+            ca_pem.as_bytes(),
+            certificate.pem().as_bytes(),
+            key.serialize_pem().as_bytes(),
+        );
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (ended, ends) = mpsc::channel(64);
+        let view = Arc::new(View {
+            node: id,
+            log: Arc::clone(&log),
+            table: Mutex::default(),
+            applied: watch::Sender::new(0),
+            lags: Mutex::new(false),
+            links: OnceLock::new(),
+            ended,
+        });
+        let inner = NodeExecutor::new(None);
+        let tasks = Arc::new(Counting { inner: Arc::clone(&inner), ran: Mutex::default() });
+        let listening = runtime.spawn(Links::listen(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let listener = listening.await.unwrap().unwrap();
+        peers.push(Peer {
+            node: id,
+            name: name.clone(),
+            address: listener.local_addr().unwrap().to_string(),
+        });
+        let hello = Hello {
+            cluster: ClusterId(1),
+            node: id,
+            name,
+            incarnation: Incarnation(1),
+            min: VERSION_MIN,
+            max: VERSION_MAX,
+        };
+        let mut context = NodeContext::for_tests();
+        {
+            let _on = runtime.enter();
+            let set = (LinkTimes::default(), LinkLimits::default());
+            let executor = Arc::clone(&tasks) as Arc<dyn TaskExecutor>;
+            context.links = Arc::new(Links::start(hello, tls.unwrap(), set, listener, executor, None));
+        }
+        context.node_id = id;
+        context.lease = lease(number);
+        context.routes = Arc::clone(&view) as Arc<dyn Routes>;
+        context.remote = Remote::new(runtime.handle().clone());
+        let context = Arc::new(context);
+        inner.set_node(&context);
+        view.links.get_or_init(|| Arc::clone(&context.links));
+        runtime.spawn(losses::announce(Arc::clone(&context), ends));
+        log.views.lock().push(Arc::clone(&view));
+        nodes.push(Node { context, view, tasks, runtime: Some(runtime) });
+    }
+    for node in &nodes {
+        log.append(None, NodeUp { node: node.context.node_id, incarnation: Incarnation(1) });
+        let _on = node.runtime.as_ref().unwrap().enter();
+        for peer in &peers {
+            node.context.links.add_peer(peer);
+        }
+    }
+    (log, nodes)
+}
+
+/// A client that is bound.
+pub(super) struct Client {
+    pub(super) session: Arc<SessionHandle>,
+    pub(super) outbox: Rc<Outbox>,
+    /// What it has read.
+    pub(super) read: String,
+}
+
+impl Client {
+    /// Sends a stanza, and waits until the server has done with it.
+    pub(super) async fn send(&self, xml: &str) {
+        let elements = [xml.replacen(' ', " xmlns='jabber:client' ", 1).parse().unwrap()].into();
+        self.work(Work { elements, ..Work::default() }).await;
+    }
+
+    /// Lets the session perform an effect.
+    pub(super) async fn perform(&self, effect: Effect) {
+        self.work(Work { effects: [effect].into(), ..Work::default() }).await;
+    }
+
+    async fn work(&self, mut work: Work) {
+        loop {
+            match self.session.advance(work).await.unwrap() {
+                Progress::Waiting(future, mut rest) => {
+                    for effect in future.await.into_iter().rev() {
+                        rest.effects.push_front(effect);
+                    }
+                    work = rest;
+                }
+                Progress::Done | Progress::Ended => return,
+            }
+        }
+    }
+
+    /// Reads until it has read `text` so many times.
+    pub(super) async fn until(&mut self, text: &str, times: usize) {
+        let reading = async {
+            while self.read.matches(text).count() < times {
+                let mut bytes = Vec::new();
+                assert!(self.outbox.take(&mut bytes).await, "{} ended before {text}", self.read);
+                self.outbox.written(bytes.len());
+                self.read.push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        assert!(read.is_ok(), "{text} did not come: {}", self.read);
+    }
+
+    /// What was read of messages: their ids.
+    pub(super) fn ids(&self) -> Vec<usize> {
+        let ids = self.read.split("id='n").skip(1);
+        ids.map(|rest| rest.split('\'').next().unwrap().parse().unwrap()).collect()
+    }
+}
+
+/// A message with the id `n<number>`.
+pub(super) fn message(to: &str, kind: &str, number: usize) -> String {
+    format!("<message to='{to}' type='{kind}' id='n{number}'><body>{number}</body></message>")
+}

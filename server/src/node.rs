@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use althing_cluster::cluster::Cluster;
+use althing_cluster::durable::create_private;
 use althing_cluster::lease::Lease;
 use althing_cluster::link::Links;
 use althing_cluster::link::hello::ClusterId;
@@ -194,6 +195,11 @@ impl Node {
         let mut tasks = Vec::new();
 
         let tls = load_tls(&config, &metrics, &health)?;
+        if config.storage.backend == Backend::Embedded {
+            let dir = &config.node.data_dir;
+            create_private(dir)
+                .with_context(|| format!("node.data_dir: {} cannot be made", dir.display()))?;
+        }
         let identity = Identity::load_or_create(&config)?;
         let node_id = NodeId::new(identity.node_id);
         let Foundation { storage, executor, routes, lease, links, runtime, part } =

@@ -132,10 +132,13 @@ struct Worker<C: Group, M: RaftStateMachine<C>> {
     on_batch: OnBatch,
 }
 
+/// What is kept of a command under way, and who waits for its reply.
+type Waiting<C> = (<C as Group>::Trace, Option<oneshot::Sender<<C as Group>::Reply>>);
+
 /// A batch and who waits for its replies.
 struct Gathered<C: Group> {
     commands: Vec<C::Command>,
-    waiting: Vec<(C::Trace, Option<oneshot::Sender<C::Reply>>)>,
+    waiting: Vec<Waiting<C>>,
 }
 
 impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {

@@ -18,7 +18,7 @@ use crate::session::messages::EndReason;
 const LOSSES: usize = 64;
 
 /// Follows the log until the cluster ends.
-pub async fn follow(node: Arc<NodeContext>, cluster: Arc<Cluster>) {
+pub(crate) async fn follow(node: Arc<NodeContext>, cluster: Arc<Cluster>) {
     let Some(mut events) = cluster.events() else { return };
     let (sender, ended) = mpsc::channel::<Ended>(LOSSES);
     actix_rt::spawn(losses::announce(Arc::clone(&node), ended));
@@ -47,7 +47,7 @@ pub async fn follow(node: Arc<NodeContext>, cluster: Arc<Cluster>) {
 }
 
 /// Counts how often the lease runs out.
-pub async fn count_suspensions(cluster: Arc<Cluster>, metrics: ClusterMetrics) {
+pub(crate) async fn count_suspensions(cluster: Arc<Cluster>, metrics: ClusterMetrics) {
     let mut changes = cluster.lease().changes();
     let mut before = *changes.borrow_and_update();
     while changes.changed().await.is_ok() {

@@ -25,19 +25,19 @@ use crate::storage::replicated::Replicated;
 use crate::storage::{EmbeddedOptions, Storage};
 use crate::task_executor::NodeExecutor;
 
-pub use events::{count_suspensions, follow};
-pub use status::source;
+pub(crate) use events::{count_suspensions, follow};
+pub(crate) use status::source;
 
 /// What a node of a cluster has beside what every node has.
-pub struct ClusterPart {
+pub(crate) struct ClusterPart {
     /// Its part in the cluster.
-    pub cluster: Arc<Cluster>,
+    pub(crate) cluster: Arc<Cluster>,
     /// The replicated store.
-    pub storage: Storage,
+    pub(crate) storage: Storage,
     /// Runs tasks of other nodes; still without its node.
-    pub executor: Arc<NodeExecutor>,
+    pub(crate) executor: Arc<NodeExecutor>,
     /// What is counted.
-    pub metrics: ClusterMetrics,
+    pub(crate) metrics: ClusterMetrics,
 }
 
 impl ClusterPart {
@@ -46,7 +46,7 @@ impl ClusterPart {
     ///
     /// # Errors
     /// What could not be read, opened or listened on, in words for the operator.
-    pub async fn start(
+    pub(crate) async fn start(
         config: &Config,
         node: NodeId,
         fresh: ClusterId,

@@ -10,7 +10,7 @@ use crate::admin::status::{ClusterStatus, GroupStatus, MemberState, MemberStatus
 
 /// Looks at the cluster at each request.
 #[must_use]
-pub fn source(cluster: &Arc<Cluster>, name: &str) -> StatusSource {
+pub(crate) fn source(cluster: &Arc<Cluster>, name: &str) -> StatusSource {
     let (cluster, name) = (Arc::clone(cluster), name.to_owned());
     Arc::new(move || show(&cluster.view(), &name))
 }

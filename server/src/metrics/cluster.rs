@@ -8,7 +8,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
-use althing_cluster::cluster::Cluster;
+use althing_cluster::cluster::{Cluster, GroupView};
+use althing_cluster::link::LaneStatus;
 
 use super::table::{CLUSTER_METRICS, Metric, MetricKind};
 
@@ -103,14 +104,17 @@ pub struct ClusterCollector {
     series: Series,
 }
 
+/// Reads one number.
+type Read<T> = fn(&T) -> u64;
+
 struct Series {
-    by_group: [(IntGaugeVec, fn(&althing_cluster::cluster::GroupView) -> u64); 7],
+    by_group: [(IntGaugeVec, Read<GroupView>); 7],
     leader_changes: IntCounterVec,
     serving: IntGauge,
     remaining: prometheus::Gauge,
     members: IntGauge,
-    link_gauges: [(IntGaugeVec, fn(&althing_cluster::link::LaneStatus) -> u64); 3],
-    link_counters: [(IntCounterVec, fn(&althing_cluster::link::LaneStatus) -> u64); 2],
+    link_gauges: [(IntGaugeVec, Read<LaneStatus>); 3],
+    link_counters: [(IntCounterVec, Read<LaneStatus>); 2],
     sent: IntCounterVec,
     ran: IntCounterVec,
     routes: IntGauge,

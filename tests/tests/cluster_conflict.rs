@@ -98,6 +98,19 @@ async fn write(carol: &mut Client, to: &str, course: &Course) -> Result<()> {
     carol.send(&format!("<message to='{to}' id='{LAST}'/>")).await
 }
 
+/// What came back to her so far.
+async fn bounces(carol: &mut Client) -> Result<Vec<String>> {
+    carol.send("<iq type='get' id='so far'><ping xmlns='urn:xmpp:ping'/></iq>").await?;
+    let mut found = Vec::new();
+    loop {
+        let stanza = carol.recv().await?;
+        if stanza.attr("id") == Some("so far") {
+            return Ok(found);
+        }
+        found.push(format!("{} {}", stanza.attr("id").unwrap_or_default(), stanza_error(&stanza)?));
+    }
+}
+
 /// One race; `heads` are the head starts of the two.
 async fn race(
     cluster: &TestCluster,
@@ -124,6 +137,7 @@ async fn race(
         Ok([left?, right?])
     });
     let seen = Box::pin(racing).await?;
+    let bounced = bounces(carol).await?;
     let (owner, other) = match (&seen[0], &seen[1]) {
         (owner, other) | (other, owner) if owner.stays && !other.stays => (owner, other),
         _ => bail!("not exactly one stays: {seen:?}"),
@@ -135,9 +149,11 @@ async fn race(
     let after: Vec<usize> = owner.numbers.iter().copied().filter(|number| *number >= from).collect();
     let sent: Vec<usize> = (from..course.next.load(Ordering::SeqCst)).collect();
     if after != sent {
-        bail!("who stays did not get all that was sent after its answer, in order: {seen:?}, not {sent:?}");
+        bail!(
+            "who stays did not get all that was sent after its answer, in order: {seen:?}, not {sent:?}; bounced: {bounced:?}"
+        );
     }
-    carol.ping().await
+    Ok(())
 }
 
 /// `ALTHING_TEST_RACES` for more of them.

@@ -89,6 +89,14 @@ impl Client {
         }
     }
 
+    /// The next event, if it is there already.
+    ///
+    /// # Errors
+    /// XML that no server may send.
+    pub fn event_now(&mut self) -> Result<Option<Event>> {
+        self.events.try_recv().ok().transpose()
+    }
+
     /// The next stanza.
     ///
     /// # Errors

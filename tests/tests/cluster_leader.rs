@@ -55,10 +55,12 @@ async fn when_a_leader_dies_nobody_else_loses_a_stream_and_new_clients_wait_for_
 
         // A stream that had ended would say so before the answer.
         let jids: Vec<String> = held.iter().map(|client| client.jid().to_owned()).collect();
-        for index in 0..held.len() {
-            held[index].ping().await.unwrap();
+        for client in &mut held {
+            client.ping().await.unwrap();
+        }
+        for (index, client) in held.iter_mut().enumerate() {
             let to = &jids[(index + 1) % jids.len()];
-            held[index].send(&format!("<message to='{to}' id='still here'/>")).await.unwrap();
+            client.send(&format!("<message to='{to}' id='still here'/>")).await.unwrap();
         }
         for client in &mut held {
             client.recv_until(|stanza| stanza.attr("id") == Some("still here")).await.unwrap();

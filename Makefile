@@ -73,7 +73,7 @@ fuzz: ## fuzz each target for SECONDS (default 60); needs the nightly toolchain
 	done
 
 bench: ## run the benchmarks
-	$(CARGO) bench -p althing-server
+	$(CARGO) bench -p althing-server -p althing-cluster
 
 clients: $(ALTHING) ## drive profanity and xmpp.js against a fresh node; installs them when missing
 	tests/clients/run

@@ -194,7 +194,7 @@ impl Cluster {
         if let (Some(runtime), Some(peer)) = (runtime, links.peer(node)) {
             runtime.spawn(async move {
                 let left = links.add_peer(&peer);
-                tracing::debug!(member = %node, tasks = left.len(), "dialed anew");
+                tracing::debug!(member = %node, left = left.len(), "dialed anew: tasks for what has ended are dropped");
             });
         }
     }
@@ -263,7 +263,7 @@ impl Parts {
         let (node, incarnation) = (self.links.node(), self.links.incarnation());
         let bounded = async |what: &str, step: std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>| {
             if tokio::time::timeout(FAREWELL, step).await.is_err() {
-                tracing::warn!(what, "took too long: the others will find out");
+                tracing::warn!(reason = what, "a step of the end took too long: the others will find out");
             }
         };
         bounded("handing on the store's leadership", Box::pin(self.store_group.hand_on())).await;
@@ -315,8 +315,7 @@ async fn assemble(
     let own = identity.clone();
     let incarnation = open(move || own.next_incarnation()).await?;
 
-    listener.set_nonblocking(true).map_err(ClusterError::of)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(ClusterError::of)?;
+    let listener = Links::adopt(listener).map_err(ClusterError::of)?;
     let hello = Hello {
         // Known once the node has settled.
         cluster: ClusterId(0),

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use althing_cluster::raft::QUIET_LOG;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -25,8 +26,8 @@ pub enum TelemetryError {
 ///
 /// A filter that cannot be read; a second call.
 pub fn init(log: &Log) -> Result<(), TelemetryError> {
-    // openraft tells every vote at info level: too much for anybody but its authors, unless asked for.
-    let filter = EnvFilter::try_new(format!("openraft=warn,{}", log.filter))?;
+    // First, so that the operator's filter has the last word.
+    let filter = EnvFilter::try_new(format!("{QUIET_LOG},{}", log.filter))?;
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Human => base.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
@@ -58,6 +59,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("jid", "JID", "The full JID of the session at work, or the bare JID of the account."),
     ("kind", "text", "message, presence or iq."),
     ("lane", "text", "What a connection between nodes is for: routes, store, snapshot, tasks or discovery."),
+    ("incarnation", "number", "Which start of this node: it grows when a lease was lost, too."),
     ("left", "number", "Effects that were not performed any more."),
     ("listener", "text", "c2s or c2s_tls."),
     ("mechanism", "text", "SASL mechanism."),

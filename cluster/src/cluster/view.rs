@@ -3,14 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use openraft::metrics::RaftMetrics;
-use openraft::storage::RaftStateMachine;
-
 use super::Cluster;
 use crate::lease::Standing;
 use crate::link::LaneStatus;
 use crate::node_id::{Incarnation, NodeId};
-use crate::raft::{Group, GroupHandle};
+use crate::raft::GroupNumbers;
 use crate::routes::NodeState;
 
 /// One Raft group as this node sees it.
@@ -74,19 +71,10 @@ pub struct ClusterView {
     pub waiting_for: Option<String>,
 }
 
-fn group<C: Group, M: RaftStateMachine<C>>(handle: &GroupHandle<C, M>, own: NodeId) -> GroupView {
-    let metrics: RaftMetrics<C> = handle.metrics();
-    GroupView {
-        name: C::NAME,
-        leader: metrics.current_leader,
-        term: metrics.current_term,
-        last_log: metrics.last_log_index.unwrap_or(0),
-        applied: *handle.applied.borrow(),
-        voters: metrics.membership_config.voter_ids().collect(),
-        learners: metrics.membership_config.membership().learner_ids().collect(),
-        is_leader: metrics.current_leader == Some(own),
-        leader_changes: handle.leader_changes(),
-    }
+fn group(numbers: GroupNumbers, own: NodeId) -> GroupView {
+    let GroupNumbers { name, leader, term, last_log, applied, voters, learners, leader_changes } = numbers;
+    let is_leader = leader == Some(own);
+    GroupView { name, leader, term, last_log, applied, voters, learners, is_leader, leader_changes }
 }
 
 impl Cluster {
@@ -94,7 +82,7 @@ impl Cluster {
     #[must_use]
     pub fn groups(&self) -> Vec<GroupView> {
         let own = self.parts.links.node();
-        vec![group(&self.parts.route_group, own), group(&self.parts.store_group, own)]
+        vec![group(self.parts.route_group.numbers(), own), group(self.parts.store_group.numbers(), own)]
     }
 
     /// The members with the state of the links to them; cheap, but without their sessions.

@@ -120,6 +120,15 @@ impl Links {
         TcpListener::bind(address).await
     }
 
+    /// Takes over a listener that was bound before there was a runtime, for [`Links::start`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn adopt(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    }
+
     /// From now on this node belongs to that cluster: it dials and lets in whoever does too. For a node that was
     /// started with [`ClusterId::NONE`]; call it once the id is on the disk. Links that hold stay as they are.
     pub fn set_cluster(&self, cluster: ClusterId) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use openraft::storage::RaftStateMachine;
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::{Config, Instant as _, Raft, ReadPolicy, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -93,6 +93,36 @@ impl<C: Group, M: RaftStateMachine<C>> Clone for GroupHandle<C, M> {
     }
 }
 
+/// That this node leads a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// In which term.
+    pub term: u64,
+    /// How long ago a quorum acknowledged it last; `None` before the first time.
+    pub acked: Option<Duration>,
+}
+
+/// A group in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupNumbers {
+    /// `routes` or `store`.
+    pub name: &'static str,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// The index of the last entry in this node's log.
+    pub last_log: u64,
+    /// The index of the last entry that this node has applied.
+    pub applied: u64,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who only follows.
+    pub learners: Vec<NodeId>,
+    /// How often this node has seen another leader than before.
+    pub leader_changes: u64,
+}
+
 /// Why a group cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[error("the {group} group cannot be started: {why}")]
@@ -160,6 +190,50 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
     #[must_use]
     pub fn leader_changes(&self) -> u64 {
         self.leader_changes.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node leads, and since when nobody has said so.
+    #[must_use]
+    pub fn leadership(&self) -> Option<Leadership> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state.is_leader() && metrics.current_leader == Some(metrics.id);
+        let acked = metrics.last_quorum_acked.as_ref().map(|instant| instant.elapsed());
+        leads.then_some(Leadership { term: metrics.current_term, acked })
+    }
+
+    /// The index that a linearizable read must have applied; only on the leader, while its lease holds. All entries
+    /// of earlier leaders are at or below it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn read_index(&self) -> Result<u64, String> {
+        let index = self.raft.get_read_log_id(ReadPolicy::LeaseRead).await;
+        index.map(|(index, _)| index.log_id().index).map_err(|error| error.to_string())
+    }
+
+    /// Writes an entry as the leader that this node is now, or not at all; it is not tried again.
+    ///
+    /// # Errors
+    /// Why it may not have been written.
+    pub async fn write_once(&self, batch: C::D) -> Result<(), String> {
+        self.raft.client_write(batch).await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// The numbers that operators see.
+    #[must_use]
+    pub fn numbers(&self) -> GroupNumbers {
+        let metrics = self.metrics();
+        GroupNumbers {
+            name: C::NAME,
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            applied: *self.applied.borrow(),
+            voters: metrics.membership_config.voter_ids().collect(),
+            learners: metrics.membership_config.membership().learner_ids().collect(),
+            leader_changes: self.leader_changes(),
+        }
     }
 
     /// What openraft says of the group now.

@@ -57,7 +57,7 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
                         Ok(Reply::Proposed(index, replies)) => Some((index, replies)),
                         Ok(_) => None,
                         Err(error) => {
-                            tracing::debug!(group = C::NAME, leader = %leader, %error, "proposal not taken");
+                            tracing::debug!(group = C::NAME, member = %leader, %error, "proposal not taken");
                             None
                         }
                     }

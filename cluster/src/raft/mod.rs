@@ -16,8 +16,11 @@ pub mod state_machine;
 pub mod store_machine;
 pub mod types;
 
+/// What keeps openraft's own words out of a log: it tells every vote at info level.
+pub const QUIET_LOG: &str = "openraft=warn";
+
 pub use barrier::Barrier;
-pub use group::{GroupError, GroupHandle, GroupTimes};
+pub use group::{GroupError, GroupHandle, GroupNumbers, GroupTimes};
 pub use log_store::{LogOptions, LogReader, LogStore};
 pub use membership::RaftGroup;
 pub(crate) use network::ask_member;

@@ -50,7 +50,7 @@ pub(crate) fn dial(links: &Links, node: NodeId, member: &Member) {
     if links.peer(node).as_ref() != Some(&peer) {
         let left = links.add_peer(&peer);
         if !left.is_empty() {
-            tracing::warn!(member = %node, tasks = left.len(), "the member has moved: its tasks are dropped");
+            tracing::warn!(member = %node, left = left.len(), "the member has moved: its tasks are dropped");
         }
     }
 }

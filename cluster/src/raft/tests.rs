@@ -12,7 +12,6 @@ use openraft::metrics::RaftMetrics;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 
 use super::group::{GroupHandle, GroupParts, GroupTimes};
 use super::service::{Groups, Late};
@@ -149,7 +148,7 @@ impl Ca {
 
 async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node {
     let (id, name) = (NodeId::new(number), format!("node-{number}"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = Links::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let member = Member { name: name.clone(), address: listener.local_addr().unwrap().to_string() };
     let hello = Hello {
         cluster: ClusterId(1),

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant as _, ReadPolicy};
 use parking_lot::Mutex;
 
 use super::clock::AckClock;
@@ -57,19 +55,16 @@ impl Granting {
 
     /// Looks at the group: when a quorum acknowledged this node as its leader last. `None` while it does not lead.
     fn look(&self, state: &mut State) -> Option<Duration> {
-        let metrics = self.routes.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leads = metrics.state.is_leader() && metrics.current_leader == Some(self.links.node());
         let (boot, now) = (boot_time(), Instant::now());
-        let acked = metrics.last_quorum_acked.and_then(|instant| now.checked_sub(instant.elapsed()));
+        let leads = self.routes.leadership();
+        let acked = leads.and_then(|leads| now.checked_sub(leads.acked?));
         let acked = state.acks.look(acked, boot, now);
-        let term = metrics.current_term;
         match (&state.leading, leads) {
-            (Some((known, _)), true) if *known == term => {}
-            (_, true) => state.leading = Some((term, Granter::new(self.times, boot))),
-            (_, false) => state.leading = None,
+            (Some((known, _)), Some(leads)) if *known == leads.term => {}
+            (_, Some(leads)) => state.leading = Some((leads.term, Granter::new(self.times, boot))),
+            (_, None) => state.leading = None,
         }
-        acked.filter(|_| leads)
+        acked.filter(|_| leads.is_some())
     }
 
     /// Grants a lease to a node, if this one leads and may.
@@ -77,9 +72,7 @@ impl Granting {
         let refused = |why: &str| TaskRefusal::Failed(why.to_owned());
         // An entry of an earlier leader that declares the node down may still be on its way into the table: nobody
         // is granted anything before the table has all of them.
-        let index = self.routes.raft.get_read_log_id(ReadPolicy::LeaseRead).await;
-        let (index, _) = index.map_err(|error| TaskRefusal::Failed(error.to_string()))?;
-        let commit = index.log_id().index;
+        let commit = self.routes.read_index().await.map_err(TaskRefusal::Failed)?;
         if self.table.index() < commit {
             return Err(refused("the leader has not applied its log yet"));
         }
@@ -123,9 +116,9 @@ impl Granting {
                 }
             };
             for (node, incarnation) in candidates {
-                let why =
+                let reason =
                     if dead.contains(&(node, incarnation)) { "its process is gone" } else { "it is silent" };
-                tracing::warn!(member = %node, why, "member is declared down");
+                tracing::warn!(member = %node, reason, "member is declared down");
                 self.declare_down(node, incarnation).await;
             }
         }
@@ -146,8 +139,8 @@ impl Granting {
     async fn declare_down(&self, node: NodeId, incarnation: Incarnation) {
         let command = RouteCommand::from(NodeDown { node, incarnation });
         let Ok(batch) = RouteBatch::new(vec![command]) else { return };
-        match self.routes.raft.client_write(batch).await {
-            Ok(_) => (self.on_down)(node),
+        match self.routes.write_once(batch).await {
+            Ok(()) => (self.on_down)(node),
             Err(error) => tracing::warn!(member = %node, %error, "the entry was not written"),
         }
     }

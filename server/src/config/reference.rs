@@ -57,12 +57,12 @@ pub fn example() -> String {
 /// The text of `deploy/config/cluster.toml`: what the first of three nodes says beyond the defaults.
 #[must_use]
 pub fn cluster_example() -> String {
-    "# Althing as a cluster: the file of node-0. Made by `althing reference cluster`.\n\
+    "# Althing as a cluster: the file of althing-0. Made by `althing reference cluster`.\n\
      # The others differ in node.name and in cluster.certificate and cluster.key. Every other key is in single.toml.\n\
-     # `althing cert cluster --dir DIR --name node-0 node-1 node-2` makes the files of [cluster].\n\
+     # `althing cert cluster --dir DIR --name althing-0 althing-1 althing-2` makes the files of [cluster].\n\
      \n\
      [node]\n\
-     name = \"node-0\"\n\
+     name = \"althing-0\"\n\
      \n\
      [xmpp]\n\
      domains = [\"example.org\"]\n\
@@ -75,13 +75,13 @@ pub fn cluster_example() -> String {
      enabled = true\n\
      # The same on all nodes, for ever. A node that is added later stands not here; it sets `advertise`.\n\
      initial = [\n    \
-         \"node-0=node-0.althing.internal:5275\",\n    \
-         \"node-1=node-1.althing.internal:5275\",\n    \
-         \"node-2=node-2.althing.internal:5275\",\n\
+         \"althing-0=althing-0.althing.internal:5275\",\n    \
+         \"althing-1=althing-1.althing.internal:5275\",\n    \
+         \"althing-2=althing-2.althing.internal:5275\",\n\
      ]\n\
      ca = \"/etc/althing/cluster/ca.pem\"\n\
-     certificate = \"/etc/althing/cluster/node-0.pem\"\n\
-     key = \"/etc/althing/cluster/node-0.key\"\n"
+     certificate = \"/etc/althing/cluster/althing-0.pem\"\n\
+     key = \"/etc/althing/cluster/althing-0.key\"\n"
         .to_owned()
 }
 
@@ -126,7 +126,7 @@ mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/cluster.toml");
         let config = Config::load_with(&file, []).unwrap();
         assert_eq!(config.cluster.initial_set().len(), 3);
-        assert_eq!(config.cluster.advertised("node-0").unwrap(), "node-0.althing.internal:5275");
+        assert_eq!(config.cluster.advertised("althing-0").unwrap(), "althing-0.althing.internal:5275");
     }
 
     #[test]

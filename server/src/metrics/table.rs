@@ -192,6 +192,16 @@ pub const PROCESS_METRICS: &[(&str, &str)] = &[
     ("process_virtual_memory_bytes", "Memory that is mapped."),
 ];
 
+fn push_row(out: &mut String, metric: &Metric) {
+    let kind = match metric.kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram(_) => "histogram",
+    };
+    let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
+    out.push_str(&format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help));
+}
+
 /// The text of `deploy/reference/metrics.md`.
 #[must_use]
 pub fn markdown() -> String {
@@ -200,15 +210,11 @@ pub fn markdown() -> String {
          `GET /metrics` on `listen.http`, in Prometheus' text form. Times are seconds, sizes bytes.\n\n\
          | name | kind | labels | meaning |\n|---|---|---|---|\n"
         .to_owned();
-    for metric in METRICS.iter().chain(CLUSTER_METRICS) {
-        let kind = match metric.kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-            MetricKind::Histogram(_) => "histogram",
-        };
-        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
-        out.push_str(&format!("| `{}` | {kind} | {labels} | {} |\n", metric.name, metric.help));
-    }
+    METRICS.iter().for_each(|metric| push_row(&mut out, metric));
+    out.push_str(
+        "\nOf a node in a cluster, beside these:\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    CLUSTER_METRICS.iter().for_each(|metric| push_row(&mut out, metric));
     out.push_str(
         "\nValues of labels. Conditions and mechanisms have the names of their RFCs; a mechanism that is none of ours\n\
          is `other`.\n\n| metric | label | value | meaning |\n|---|---|---|---|\n",

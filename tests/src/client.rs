@@ -1,5 +1,7 @@
 //! A logged-in client: sends whenever it likes, while a task of its own reads.
 
+use std::time::Duration;
+
 use althing_proto::ns;
 use anyhow::{Context, Result, bail, ensure};
 use minidom::Element;
@@ -19,6 +21,7 @@ pub struct Client {
     events: mpsc::UnboundedReceiver<Result<Event>>,
     reader: JoinHandle<()>,
     sequence: u64,
+    patience: Duration,
 }
 
 impl Client {
@@ -29,7 +32,7 @@ impl Client {
         let (read, writer) = tokio::io::split(socket);
         let (sender, events) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read_all(read, parser, inbox, sender));
-        Client { jid, writer, events, reader, sequence: 0 }
+        Client { jid, writer, events, reader, sequence: 0, patience: step() }
     }
 
     /// The full JID that was bound.
@@ -69,16 +72,29 @@ impl Client {
         .await
     }
 
-    /// The next event, within one step.
+    /// From now on it waits so long for an event, and not one step.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The next event, within one step, or its patience.
     ///
     /// # Errors
     /// Silence for too long, or XML that no server may send.
     pub async fn event(&mut self) -> Result<Event> {
-        match tokio::time::timeout(step(), self.events.recv()).await {
+        match tokio::time::timeout(self.patience, self.events.recv()).await {
             Ok(Some(event)) => event,
             Ok(None) => Ok(Event::Eof),
-            Err(_) => bail!("nothing more came to {} within {:?}", self.jid, step()),
+            Err(_) => bail!("nothing more came to {} within {:?}", self.jid, self.patience),
         }
+    }
+
+    /// The next event, if it is there already.
+    ///
+    /// # Errors
+    /// XML that no server may send.
+    pub fn event_now(&mut self) -> Result<Option<Event>> {
+        self.events.try_recv().ok().transpose()
     }
 
     /// The next stanza.

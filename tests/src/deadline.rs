@@ -33,3 +33,9 @@ pub async fn within_time<T>(
 ) -> Result<T> {
     tokio::time::timeout(limit, future).await.with_context(|| format!("{what}: not within {limit:?}"))?
 }
+
+/// A number that an environment variable may change, for runs by hand that are longer than those of every day.
+#[must_use]
+pub fn number(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}

@@ -160,8 +160,7 @@ async fn sasl_answer(stream: &mut Stream) -> Result<Answer> {
 /// # Errors
 /// Refusal, or an answer that holds no JID.
 pub async fn bind(stream: &mut Stream, resource: Option<&str>) -> Result<String> {
-    let wish = resource.map(|name| format!("<resource>{}</resource>", escape_xml(name))).unwrap_or_default();
-    stream.send(&format!("<iq type='set' id='bind'><bind xmlns='{}'>{wish}</bind></iq>", ns::BIND)).await?;
+    stream.send(&bind_request(resource)).await?;
     let answer = stream.element().await?;
     ensure!(answer.attr("id") == Some("bind"), "expected the answer to bind, got {answer:?}");
     if answer.attr("type") != Some("result") {
@@ -169,6 +168,13 @@ pub async fn bind(stream: &mut Stream, resource: Option<&str>) -> Result<String>
     }
     let jid = answer.get_child("bind", ns::BIND).and_then(|bind| bind.get_child("jid", ns::BIND));
     Ok(jid.context("the answer to bind holds no JID")?.text())
+}
+
+/// The request of [`bind`]; its id is `bind`.
+#[must_use]
+pub fn bind_request(resource: Option<&str>) -> String {
+    let wish = resource.map(|name| format!("<resource>{}</resource>", escape_xml(name))).unwrap_or_default();
+    format!("<iq type='set' id='bind'><bind xmlns='{}'>{wish}</bind></iq>", ns::BIND)
 }
 
 /// Registers an account (XEP-0077 §3.1) on a stream that is not logged in.
@@ -199,6 +205,19 @@ pub async fn register_at(endpoint: &Endpoint, account: &Account) -> Result<()> {
     register(&mut stream, account).await
 }
 
+/// A stream that is logged in, with nothing but the bind to do.
+///
+/// # Errors
+/// Any step that fails.
+pub async fn authenticated(endpoint: &Endpoint, account: &Account, security: Security) -> Result<Stream> {
+    let (mut stream, features) = Stream::open(endpoint, security, Versions::Any).await?;
+    let mechanism = choose(&features)?;
+    let verdict = authenticate(&mut stream, account, mechanism, Binding::Unsupported).await?;
+    ensure!(verdict == Verdict::Accepted, "{} cannot log in: {verdict:?}", account.user);
+    stream.header().await?;
+    Ok(stream)
+}
+
 /// A stream that is logged in and bound, but not yet read in the background.
 ///
 /// # Errors
@@ -209,11 +228,7 @@ pub async fn logged_in(
     resource: Option<&str>,
     security: Security,
 ) -> Result<(Stream, String)> {
-    let (mut stream, features) = Stream::open(endpoint, security, Versions::Any).await?;
-    let mechanism = choose(&features)?;
-    let verdict = authenticate(&mut stream, account, mechanism, Binding::Unsupported).await?;
-    ensure!(verdict == Verdict::Accepted, "{} cannot log in: {verdict:?}", account.user);
-    stream.header().await?;
+    let mut stream = authenticated(endpoint, account, security).await?;
     let jid = bind(&mut stream, resource).await?;
     Ok((stream, jid))
 }

@@ -2,33 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
 
-use althing_proto::ns;
-use althing_tests::client::Client;
+use althing_tests::friends::{add_contact, roster};
 use althing_tests::login::{Account, connect, register_at};
 use althing_tests::node::TestNode;
-
-/// The roster as sorted lines `jid subscription name groups`.
-async fn roster(client: &mut Client) -> Vec<String> {
-    let answer = client.iq("get", None, &format!("<query xmlns='{}'/>", ns::ROSTER)).await.unwrap();
-    let query = answer.get_child("query", ns::ROSTER).expect("a roster");
-    let mut items: Vec<String> = query
-        .children()
-        .map(|item| {
-            let attr = |name: &str| item.attr(name).unwrap_or("-").to_owned();
-            let mut groups: Vec<String> = item.children().map(minidom::Element::text).collect();
-            groups.sort();
-            format!("{} {} {} {}", attr("jid"), attr("subscription"), attr("name"), groups.join(","))
-        })
-        .collect();
-    items.sort();
-    items
-}
-
-async fn add(client: &mut Client, jid: &str, inner: &str) {
-    let query = format!("<query xmlns='{}'><item jid='{jid}' {inner}</query>", ns::ROSTER);
-    let answer = client.iq("set", None, &query).await.unwrap();
-    assert_eq!(answer.attr("type"), Some("result"), "the roster refused {jid}");
-}
 
 #[tokio::test]
 async fn accounts_and_rosters_survive_a_kill() {
@@ -40,12 +16,14 @@ async fn accounts_and_rosters_survive_a_kill() {
     let mut client = connect(&endpoint, &alice, "phone").await.unwrap();
     let mut friend = connect(&endpoint, &bob, "desk").await.unwrap();
 
-    add(&mut client, "romeo@example.net", "name='Romeo'><group>A</group><group>B</group></item>").await;
-    add(&mut client, "gone@example.net", "/>").await;
-    add(&mut client, "gone@example.net", "subscription='remove'/>").await;
+    add_contact(&mut client, "romeo@example.net", "name='Romeo'><group>A</group><group>B</group></item>")
+        .await
+        .unwrap();
+    add_contact(&mut client, "gone@example.net", "/>").await.unwrap();
+    add_contact(&mut client, "gone@example.net", "subscription='remove'/>").await.unwrap();
     // Who has asked for the roster is told of subscriptions.
-    roster(&mut client).await;
-    roster(&mut friend).await;
+    roster(&mut client).await.unwrap();
+    roster(&mut friend).await.unwrap();
     friend.come_online().await.unwrap();
     client.send(&format!("<presence to='{}' type='subscribe'/>", friend.bare())).await.unwrap();
     friend.recv_until(|stanza| stanza.attr("type") == Some("subscribe")).await.unwrap();
@@ -53,7 +31,7 @@ async fn accounts_and_rosters_survive_a_kill() {
     client.recv_until(|stanza| stanza.attr("type") == Some("subscribed")).await.unwrap();
     friend.ping().await.unwrap();
     client.ping().await.unwrap();
-    let (mine, theirs) = (roster(&mut client).await, roster(&mut friend).await);
+    let (mine, theirs) = (roster(&mut client).await.unwrap(), roster(&mut friend).await.unwrap());
     assert_eq!(mine.len(), 2, "{mine:?}");
     assert!(mine.iter().any(|line| line == "romeo@example.net none Romeo A,B"), "{mine:?}");
     assert!(mine.iter().any(|line| line.starts_with(&format!("{} to", friend.bare()))), "{mine:?}");
@@ -65,8 +43,8 @@ async fn accounts_and_rosters_survive_a_kill() {
 
     let mut client = connect(&endpoint, &alice, "phone").await.unwrap();
     let mut friend = connect(&endpoint, &bob, "desk").await.unwrap();
-    assert_eq!(roster(&mut client).await, mine);
-    assert_eq!(roster(&mut friend).await, theirs);
+    assert_eq!(roster(&mut client).await.unwrap(), mine);
+    assert_eq!(roster(&mut friend).await.unwrap(), theirs);
     connect(&endpoint, &late, "new").await.unwrap();
     let wrong = Account { password: "wrong".to_owned(), ..alice };
     assert!(connect(&endpoint, &wrong, "phone").await.is_err(), "a wrong password is right after a restart");

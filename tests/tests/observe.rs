@@ -11,6 +11,7 @@ use althing_proto::sasl::{ChannelBinding, Mechanism};
 use althing_tests::client::{Client, stanza_error};
 use althing_tests::deadline::within;
 use althing_tests::endpoint::Endpoint;
+use althing_tests::friends::subscribe;
 use althing_tests::login::{
     Account, Binding, Verdict, authenticate, bind, connect, logged_in, newcomer, register_at,
 };
@@ -29,11 +30,7 @@ use tokio::net::TcpStream;
 type Scrape = BTreeMap<String, f64>;
 
 async fn scrape(node: &TestNode) -> Scrape {
-    let (status, body) = node.http("/metrics").await.unwrap();
-    assert_eq!(status, 200);
-    let lines = body.lines().filter(|line| !line.starts_with('#'));
-    let series = lines.filter_map(|line| line.rsplit_once(' '));
-    series.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+    node.metrics().await.unwrap()
 }
 
 /// Waits until `series` is at least `value`: what ends a connection is counted a moment after its client
@@ -63,16 +60,6 @@ async fn login(endpoint: &Endpoint, account: &Account, mechanism: Mechanism) -> 
         bind(&mut stream, None).await.unwrap();
     }
     verdict
-}
-
-/// `watcher` gets the presence of `watched` from now on (RFC 6121 §3.1).
-async fn subscribe(watcher: &mut Client, watched: &mut Client) {
-    let (from, to) = (watcher.bare().to_owned(), watched.bare().to_owned());
-    watcher.send(&format!("<presence type='subscribe' to='{to}'/>")).await.unwrap();
-    watched.recv_until(|stanza| stanza.attr("type") == Some("subscribe")).await.unwrap();
-    watched.send(&format!("<presence type='subscribed' to='{from}'/>")).await.unwrap();
-    let from = watched.jid().to_owned();
-    watcher.recv_until(|stanza| stanza.attr("from") == Some(&from)).await.unwrap();
 }
 
 #[tokio::test]
@@ -269,7 +256,7 @@ async fn p1_one_presence_leaves_every_stop_of_its_way_in_order() {
     let mut bob = newcomer(&endpoint, "bob").await.unwrap();
     alice.come_online().await.unwrap();
     bob.come_online().await.unwrap();
-    subscribe(&mut bob, &mut alice).await;
+    subscribe(&mut bob, &mut alice).await.unwrap();
     alice.send("<presence id='the-way'><status>here</status></presence>").await.unwrap();
     bob.recv_until(|stanza| stanza.attr("id") == Some("the-way")).await.unwrap();
     alice.recv_until(|stanza| stanza.attr("id") == Some("the-way")).await.unwrap();

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use althing_tests::metrics_used::{missing, used};
-use althing_tests::node::{TestNode, binary};
+use althing_tests::node::TestNode;
+use althing_tests::setup::binary;
 
 /// Metrics that only nodes of a cluster have.
 const OF_THE_CLUSTER: &[&str] =

@@ -1,4 +1,5 @@
-//! Every script of `tests/wire` against a node, one case each: `cargo test -p althing-tests --test wire -- NAME`.
+//! Every script of `tests/wire` on one node and on three, where each client of a script is on another node:
+//! `cargo test -p althing-tests --test wire -- NAME`. The cases are `one::NAME` and `three::NAME`.
 //!
 //! `ALTHING_WIRE_ENDPOINT=C2S,C2S_TLS,CA.pem` plays them against a server that already runs, for comparison.
 
@@ -7,22 +8,26 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use althing_tests::cluster::TestCluster;
 use althing_tests::endpoint::Endpoint;
 use althing_tests::node::TestNode;
 use althing_tests::script::{parser, runner};
 
+/// Names a server that runs already.
+const GIVEN: &str = "ALTHING_WIRE_ENDPOINT";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let scripts = match scripts(&arguments) {
-        Ok(scripts) => scripts,
+    let cases = match cases(&arguments) {
+        Ok(cases) => cases,
         Err(error) => {
             println!("tests/wire cannot be read: {error}");
             return ExitCode::FAILURE;
         }
     };
-    println!("\nrunning {} tests", scripts.len());
+    println!("\nrunning {} tests", cases.len());
     if arguments.iter().any(|word| word == "--list") {
-        scripts.iter().for_each(|path| println!("{}: test", name(path)));
+        cases.iter().for_each(|case| println!("{}: test", case.name));
         return ExitCode::SUCCESS;
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -32,68 +37,132 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(play_all(&scripts))
+    runtime.block_on(play_all(&cases))
 }
 
-/// The scripts whose names contain one of the words of the command line, or all.
-fn scripts(arguments: &[String]) -> std::io::Result<Vec<PathBuf>> {
+/// Where a script is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On a server by itself.
+    One,
+    /// On a cluster of three nodes.
+    Three,
+    /// On a server that runs already.
+    Given,
+}
+
+struct Case {
+    name: String,
+    script: PathBuf,
+    place: Place,
+}
+
+/// The cases whose names contain one of the words of the command line, or all; those of one place together.
+fn cases(arguments: &[String]) -> std::io::Result<Vec<Case>> {
     let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("wire");
-    let mut found = Vec::new();
+    let mut scripts = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let asked_for = words.is_empty() || words.iter().any(|word| name(&path).contains(word.as_str()));
-        if path.extension().is_some_and(|ending| ending == "wire") && asked_for {
-            found.push(path);
+        if path.extension().is_some_and(|ending| ending == "wire") {
+            scripts.push(path);
         }
     }
-    found.sort();
-    Ok(found)
-}
-
-fn name(path: &Path) -> String {
-    format!("wire::{}", path.file_stem().unwrap_or_default().to_string_lossy())
-}
-
-async fn play_all(scripts: &[PathBuf]) -> ExitCode {
-    let mut node = None;
-    let endpoint = match std::env::var("ALTHING_WIRE_ENDPOINT") {
-        Ok(text) => Endpoint::parse(&text),
-        Err(_) => TestNode::start("").await.map(|started| node.insert(started).endpoint()),
+    scripts.sort();
+    let places: &[(Place, &str)] = match std::env::var_os(GIVEN) {
+        Some(_) => &[(Place::Given, "given")],
+        None => &[(Place::One, "one"), (Place::Three, "three")],
     };
-    let endpoints = match endpoint {
-        Ok(endpoint) => [endpoint],
-        Err(error) => {
-            println!("no node: {error:#}\n\ntest result: FAILED. 0 passed; {} failed", scripts.len());
-            return ExitCode::FAILURE;
+    let all = places.iter().flat_map(|(place, word)| {
+        scripts.iter().map(move |script| {
+            let stem = script.file_stem().unwrap_or_default().to_string_lossy();
+            Case { name: format!("wire::{word}::{stem}"), script: script.clone(), place: *place }
+        })
+    });
+    Ok(all.filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(*word))).collect())
+}
+
+/// What plays the scripts of one place.
+enum Stage {
+    Node(TestNode),
+    Cluster(TestCluster),
+    Given(Endpoint),
+}
+
+impl Stage {
+    async fn open(place: Place) -> anyhow::Result<Stage> {
+        Ok(match place {
+            Place::One => Stage::Node(TestNode::start("").await?),
+            Place::Three => Stage::Cluster(TestCluster::start(3, "").await?),
+            Place::Given => Stage::Given(Endpoint::parse(&std::env::var(GIVEN)?)?),
+        })
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        match self {
+            Stage::Node(node) => vec![node.endpoint()],
+            Stage::Cluster(cluster) => cluster.endpoints(),
+            Stage::Given(endpoint) => vec![endpoint.clone()],
         }
-    };
-    let mut failures = Vec::new();
-    for path in scripts {
-        match play(path, &endpoints).await {
-            Ok(()) => println!("test {} ... ok", name(path)),
+    }
+
+    fn show_logs(&self) {
+        let show = |node: &TestNode| {
+            println!("\nthe end of the log of {}:\n{}", node.setup().name, node.log_end());
+        };
+        match self {
+            Stage::Node(node) => show(node),
+            Stage::Cluster(cluster) => (0..3).for_each(|index| show(cluster.node(index))),
+            Stage::Given(_) => {}
+        }
+    }
+}
+
+async fn play_all(cases: &[Case]) -> ExitCode {
+    let (mut passed, mut failures) = (0, Vec::new());
+    for place in [Place::One, Place::Three, Place::Given] {
+        let here: Vec<&Case> = cases.iter().filter(|case| case.place == place).collect();
+        if here.is_empty() {
+            continue;
+        }
+        let stage = match Stage::open(place).await {
+            Ok(stage) => stage,
             Err(error) => {
-                println!("test {} ... FAILED", name(path));
-                let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-                failures.push(format!("---- {} ----\n{}", name(path), causes.join("\n")));
+                failures
+                    .extend(here.iter().map(|case| format!("---- {} ----\nno node: {error:#}", case.name)));
+                continue;
+            }
+        };
+        let before = failures.len();
+        let endpoints = stage.endpoints();
+        for case in here {
+            match play(case, &endpoints).await {
+                Ok(()) => {
+                    println!("test {} ... ok", case.name);
+                    passed += 1;
+                }
+                Err(error) => {
+                    println!("test {} ... FAILED", case.name);
+                    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+                    failures.push(format!("---- {} ----\n{}", case.name, causes.join("\n")));
+                }
             }
         }
+        if failures.len() > before {
+            stage.show_logs();
+        }
     }
-    let passed = scripts.len() - failures.len();
     if failures.is_empty() {
         println!("\ntest result: ok. {passed} passed; 0 failed\n");
         return ExitCode::SUCCESS;
     }
     println!("\n{}", failures.join("\n\n"));
-    if let Some(node) = &node {
-        println!("\nthe end of the node's log:\n{}", node.log_end());
-    }
     println!("\ntest result: FAILED. {passed} passed; {} failed\n", failures.len());
     ExitCode::FAILURE
 }
 
-async fn play(path: &Path, endpoints: &[Endpoint]) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path)?;
-    let script = parser::parse(&name(path), &text)?;
+async fn play(case: &Case, endpoints: &[Endpoint]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(&case.script)?;
+    let script = parser::parse(&case.name, &text)?;
     runner::run(&script, endpoints).await
 }

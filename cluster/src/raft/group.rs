@@ -275,8 +275,10 @@ fn config<C: Group>(times: GroupTimes) -> Config {
     Config {
         cluster_name: C::NAME.to_owned(),
         heartbeat_interval: millis(times.heartbeat),
-        election_timeout_min: millis(times.election),
-        election_timeout_max: millis(times.election * 2),
+        // A follower first waits until its leader's lease is over, which is the longest timeout, and then for a
+        // timeout: 1.5 to 2 elections in all.
+        election_timeout_min: millis(times.election / 2),
+        election_timeout_max: millis(times.election),
         install_snapshot_timeout: SNAPSHOT_MS,
         max_payload_entries: MAX_PAYLOAD,
         replication_lag_threshold: SNAPSHOT_AFTER + KEPT,

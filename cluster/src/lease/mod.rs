@@ -62,6 +62,8 @@ struct Shared {
     /// In nanoseconds of [`boot_time`]: until when the node serves. Copied from the rule, so that to ask takes
     /// no lock.
     suspend_at: AtomicU64,
+    /// How often it was lost.
+    losses: AtomicU64,
     standing: watch::Sender<Standing>,
 }
 
@@ -87,7 +89,7 @@ impl Lease {
 
     fn with(rule: Option<Mutex<Rule>>, suspend_at: u64, standing: Standing) -> Self {
         let (suspend_at, standing) = (AtomicU64::new(suspend_at), watch::Sender::new(standing));
-        Lease { shared: Arc::new(Shared { rule, suspend_at, standing }) }
+        Lease { shared: Arc::new(Shared { rule, suspend_at, losses: AtomicU64::new(0), standing }) }
     }
 
     /// Whether the node may act at this moment. Reads the clock: call it before each batch of reads, writes and
@@ -104,6 +106,13 @@ impl Lease {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.standing() == Standing::Serving
+    }
+
+    /// How often the lease was lost. Whoever began under a smaller number is over, also when the lease holds again:
+    /// it may have been lost for so short a time that nobody saw it.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.shared.losses.load(Ordering::SeqCst)
     }
 
     /// Changes of the standing, seen within the time of one tick of whoever keeps the lease.
@@ -162,8 +171,15 @@ impl Lease {
         let mut rule = rule.lock();
         // Under the lock: of two that decide, the later one knows the later time.
         let now = boot_time();
+        let before = *self.shared.standing.borrow();
+        // Time first: a loss that nobody has looked at must count, also where the step begins anew.
+        let mut lost = rule.tick(now) == Standing::Lost;
         step(&mut rule, now);
         let standing = rule.tick(now);
+        lost |= standing == Standing::Lost;
+        if lost && before != Standing::Lost {
+            self.shared.losses.fetch_add(1, Ordering::SeqCst);
+        }
         self.shared.suspend_at.store(nanos(rule.serves_until()), Ordering::SeqCst);
         if *self.shared.standing.borrow() != standing {
             self.shared.standing.send_replace(standing);
@@ -214,6 +230,26 @@ mod tests {
         assert_eq!(tokio::join!(told, keeper), (true, ()));
         lease.grant(boot_time(), Duration::from_secs(1));
         assert_eq!(lease.standing(), Standing::Lost, "lost is sticky");
+        assert_eq!(lease.losses(), 1);
+    }
+
+    #[test]
+    fn a_loss_counts_once_also_when_nobody_has_seen_it() {
+        let lease = short();
+        assert_eq!(lease.losses(), 0, "it was never there");
+        lease.begin_anew();
+        lease.grant(boot_time(), Duration::from_secs(1));
+        lease.lose();
+        lease.lose();
+        assert_eq!(lease.losses(), 1);
+        let mut changes = lease.changes();
+        lease.begin_anew();
+        lease.grant(boot_time(), Duration::from_secs(1));
+        assert!(lease.holds() && lease.losses() == 1);
+        lease.lose();
+        lease.begin_anew();
+        lease.grant(boot_time(), Duration::from_secs(1));
+        assert_eq!((*changes.borrow_and_update(), lease.losses()), (Standing::Serving, 2));
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 //! Each node dials each other: what it sends goes over connections that it has opened, one a lane; what comes back
 //! on them are answers. Tasks are sent in order, acknowledged when they have been run, sent again on a new
 //! connection and dropped by the receiver when they have been there: while both processes live each task is run
-//! once, in order. When the receiver's process dies, its successor may get tasks that were run before.
+//! once, in order. When the receiver's process dies, its successor may get tasks that were run before, but no request
+//! that was sent: who waits gets `ReplyLost`, for nobody knows whether it was run.
 //!
 //! | queue                         | bound                 | when full                              |
 //! |-------------------------------|-----------------------|----------------------------------------|

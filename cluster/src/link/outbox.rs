@@ -128,6 +128,13 @@ impl<W> Outbox<W> {
         self.sent = self.lowest() - 1;
     }
 
+    /// Takes out the requests that were written to any connection, in order: their replies may come no more.
+    pub(crate) fn take_asked(&mut self) -> Vec<Entry<W>> {
+        let asked = self.entries.range(..=self.sent_ever).filter(|(_, entry)| entry.waiter.is_some());
+        let asked: Vec<u64> = asked.map(|(number, _)| *number).collect();
+        asked.into_iter().filter_map(|number| self.remove(number)).collect()
+    }
+
     /// Takes everything out, in order.
     pub(crate) fn drain(&mut self) -> Vec<Entry<W>> {
         self.bytes = 0;
@@ -200,6 +207,17 @@ mod tests {
         assert!(outbox.remove(2).is_none());
         outbox.acknowledged(3);
         assert_eq!((outbox.len(), outbox.bytes(), outbox.lowest()), (0, 0, 4));
+    }
+
+    #[test]
+    fn requests_that_were_sent_can_be_taken_back_and_nothing_else() {
+        let mut outbox = outbox(&[("a", None), ("b", Some(1)), ("c", Some(2))]);
+        assert!(outbox.take_asked().is_empty(), "none was sent");
+        assert_eq!(written(&mut outbox, 20).len(), 2);
+        outbox.reconnected();
+        let asked: Vec<_> = outbox.take_asked().into_iter().map(|entry| entry.waiter).collect();
+        assert_eq!(asked, [Some(1)]);
+        assert_eq!(written(&mut outbox, 1000), [(1, FrameKind::Task), (3, FrameKind::Request)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
+use crate::executor::TaskRefusal;
 use crate::link::dial::{Dialed, Stream, dial};
 use crate::link::envelope::read_reply;
 use crate::link::error::{ConnectError, LinkError};
@@ -18,6 +19,7 @@ use crate::link::hello::{ClusterId, Refusal};
 use crate::link::io::{BATCH, FrameSource, send, write_bare};
 use crate::link::outbox::{Entry, Outbox, OutboxLimits};
 use crate::link::{Context, LinkTimes, Peer, wake};
+use crate::node_id::Incarnation;
 
 /// Who gets the reply to a request.
 #[derive(Debug)]
@@ -87,6 +89,8 @@ struct State {
     outbox: Outbox<Waiter>,
     /// The version agreed on, while connected.
     up: Option<u16>,
+    /// Which start of the peer was connected last.
+    theirs: Option<Incarnation>,
     closed: bool,
     connects: u64,
     error: Option<ConnectError>,
@@ -115,7 +119,7 @@ impl Line {
     /// A lane that is not connected yet. Its first sequence number is `first`.
     pub(crate) fn new(lane: Lane, peer: Peer, first: u64, limits: OutboxLimits) -> Self {
         let outbox = Outbox::new(lane, first, limits);
-        let state = State { outbox, up: None, closed: false, connects: 0, error: None };
+        let state = State { outbox, up: None, theirs: None, closed: false, connects: 0, error: None };
         Line { lane, peer, state: Mutex::new(state), wake: Notify::new() }
     }
 
@@ -239,7 +243,7 @@ impl Line {
         loop {
             let before = self.state.lock().connects;
             let error = match Box::pin(self.connect(&context)).await {
-                Ok((stream, source, version)) => self.talk(&context.times, stream, source, version).await,
+                Ok((stream, source, agreed)) => self.talk(&context.times, stream, source, agreed).await,
                 Err(error) => error,
             };
             tracing::debug!(member = %self.peer.node, lane = self.lane.label(), %error, "link is down");
@@ -268,7 +272,7 @@ impl Line {
             return Err(ConnectError::NotAccepted(Refusal::WrongNode));
         }
         source.allow(self.lane);
-        Ok((writer, source, version))
+        Ok((writer, source, (version, theirs.incarnation)))
     }
 
     async fn talk<R, W>(
@@ -276,18 +280,28 @@ impl Line {
         times: &LinkTimes,
         mut writer: W,
         mut source: FrameSource<R>,
-        version: u16,
+        (version, theirs): (u16, Incarnation),
     ) -> ConnectError
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        {
+        let asked = {
             let mut state = self.state.lock();
+            let before = state.theirs.replace(theirs);
+            // The process that was asked is gone, with what it remembered: its successor would do it once more.
+            let asked = match before.is_some_and(|before| before != theirs) {
+                true => state.outbox.take_asked(),
+                false => Vec::new(),
+            };
             state.outbox.reconnected();
             state.up = Some(version);
             state.connects += 1;
             state.error = None;
+            asked
+        };
+        for waiter in asked.into_iter().filter_map(|entry| entry.waiter) {
+            waiter.send(Err(LinkError::Refused(TaskRefusal::ReplyLost)));
         }
         let ended = tokio::select! {
             ended = self.read(times, &mut source, version) => ended,
@@ -370,7 +384,7 @@ impl Line {
     }
 }
 
-type Connection = (WriteHalf<Stream>, FrameSource<ReadHalf<Stream>>, u16);
+type Connection = (WriteHalf<Stream>, FrameSource<ReadHalf<Stream>>, (u16, Incarnation));
 
 /// Takes a request out of the outbox when nobody waits for it any more.
 struct Forget<'a> {

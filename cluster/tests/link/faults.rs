@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use althing_cluster::executor::TaskRefusal;
 use althing_cluster::link::frame::Lane;
 use althing_cluster::link::{ConnectError, LinkError, OutboxLimits};
+use althing_cluster::node_id::Incarnation;
 
 use crate::support::{Ca, Node, Proxy, Setup, note};
 
@@ -97,4 +99,23 @@ async fn a_peer_that_restarts_gets_what_its_last_process_did_not_run() {
     b.recorder.open_gate();
     b.recorder.count(2).await;
     assert_eq!(b.recorder.texts(), ["wait", "later"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_asked_a_process_that_is_gone_is_told_and_its_successor_is_not_asked() {
+    let ca = Ca::new();
+    let (a, b) = (Node::start(1, &ca).await, Node::start(2, &ca).await);
+    a.links.add_peer(&b.at(b.address));
+    let (id, address) = (b.id, b.address);
+    let restarted = async {
+        b.recorder.count(1).await;
+        drop(b);
+        let mut setup = Setup::new(2, &ca);
+        setup.hello.incarnation = Incarnation(2);
+        setup.start_at(address).await
+    };
+    let (asked, b) = tokio::join!(a.links.ask(id, note("wait"), LONG), restarted);
+    assert_eq!(asked, Err(LinkError::Refused(TaskRefusal::ReplyLost)));
+    assert!(a.links.ask(id, note("next"), LONG).await.is_ok());
+    assert_eq!(b.recorder.texts(), ["next"]);
 }

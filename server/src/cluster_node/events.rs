@@ -27,6 +27,7 @@ pub(crate) async fn follow(node: Arc<NodeContext>, cluster: Arc<Cluster>) {
             RouteEvent::Ended(ended) => {
                 if matches!(node.routes.node_state(ended.node), Some(NodeState::Down(_))) {
                     // Who waits for a reply of it waits no more; it is dialed anew, for it may come back.
+                    node.remote.overflow().forget(ended.node);
                     cluster.redial(ended.node);
                 }
                 if sender.send(ended).await.is_err() {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
 };
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
 use tracing::{debug, warn};
@@ -18,26 +17,24 @@ use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::{Kind, ParseError, PresenceType, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
-use althing_proto::xml::writer;
 
 use super::core::SessionState;
 use super::effect::{Effect, SessionChange, left_behind, stanza_span};
 use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Work};
-use super::outbox::{Full, Outbox};
+use super::outbox::{Full, Outbox, last_words};
 use super::registry::SessionHandle;
 use crate::delivery;
 use crate::metrics::{Delivery, Direction, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
 
-/// The last words of a stream (RFC 6120 §4.4).
-const STREAM_END: &[u8] = b"</stream:stream>";
-
 /// One bound resource.
 pub struct Session {
     node: Arc<NodeContext>,
     state: SessionState,
     outbox: Rc<Outbox>,
+    /// How often the node had lost its lease when the session began.
+    losses: u64,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
 }
@@ -47,7 +44,8 @@ type Farewell = Shared<BoxFuture<'static, ()>>;
 impl Session {
     fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
         node.metrics.session_started();
-        Session { node, state, outbox, farewell: None }
+        let losses = node.lease.losses();
+        Session { node, state, outbox, losses, farewell: None }
     }
 
     /// Starts the session of a fresh bind on this arbiter. It loads its roster before it looks into its
@@ -61,15 +59,17 @@ impl Session {
         peer: Option<IpAddr>,
     ) -> Arc<SessionHandle> {
         let state = SessionState::new(jid.clone(), index, 0, Vec::new());
-        let address = Session::new(Arc::clone(node), state, Rc::clone(outbox)).start();
+        let session = Session::new(Arc::clone(node), state, Rc::clone(outbox));
+        let losses = session.losses;
+        let address = session.start();
         let pressure = Arc::clone(outbox.pressure());
-        Arc::new(SessionHandle::new((jid, index), (node.now(), peer), address, pressure))
+        Arc::new(SessionHandle::new((jid, index, losses), (node.now(), peer), address, pressure))
     }
 
     /// Goes on with work until it is done or has to wait.
     fn advance(&mut self, mut work: Work) -> Progress {
         loop {
-            if self.has_ended() {
+            if self.over().is_some() {
                 let left = left_behind(work.effects, self.state.jid());
                 delivery::drive_aside(&self.node, Some(Box::pin(std::future::ready(left))));
                 return Progress::Ended;
@@ -303,8 +303,13 @@ impl Session {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.farewell.is_some()
+    /// The end of the session, if it has ended, or ends here and now: where the node has lost its lease since it
+    /// began, it owns nothing any more, even if the node serves again.
+    fn over(&mut self) -> Option<Farewell> {
+        if self.farewell.is_none() && self.node.lease.losses() != self.losses {
+            drop(self.end(&EndReason::LeaseLost));
+        }
+        self.farewell.clone()
     }
 
     /// Ends the session: closes the stream, gives the route up, tells its contacts. Idempotent.
@@ -314,6 +319,7 @@ impl Session {
         }
         self.outbox.pressure().set_ending();
         let error = match reason {
+            _ if self.node.lease.losses() != self.losses => return self.cut_off(),
             EndReason::ClientGone => None,
             EndReason::Error(error) => {
                 self.node.metrics.stream_error(error.condition);
@@ -368,7 +374,11 @@ impl Session {
         }
         let lease = self.node.lease.clone();
         let serving = async move { lease.serving().await };
-        ctx.wait(serving.into_actor(self).map(|_, session, ctx| then(session, ctx)));
+        ctx.wait(serving.into_actor(self).map(|_, session, ctx| {
+            if session.over().is_none() {
+                then(session, ctx);
+            }
+        }));
     }
 
     /// Loads the roster before the mailbox is looked into: changes of it that come meanwhile wait there, and
@@ -393,16 +403,6 @@ impl Session {
     }
 }
 
-/// The stream error, if there is one, and the end of the stream.
-fn last_words(error: Option<&StreamError>) -> Bytes {
-    let mut out = Vec::new();
-    if let Some(error) = error {
-        writer::write_element(&error.to_element(), althing_proto::ns::CLIENT, &mut out);
-    }
-    out.extend_from_slice(STREAM_END);
-    Bytes::from(out)
-}
-
 impl Actor for Session {
     type Context = Context<Self>;
 
@@ -415,9 +415,7 @@ impl Actor for Session {
 impl Drop for Session {
     /// A panic in a handler skips `End`: the route must go all the same.
     fn drop(&mut self) {
-        if !self.has_ended() {
-            drop(self.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
-        }
+        drop(self.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
         self.node.metrics.session_ended();
     }
 }
@@ -435,7 +433,7 @@ impl Handler<Deliver> for Session {
 
     fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         self.outbox.pressure().leave(stanza.to_bytes().len());
-        if let Some(farewell) = self.farewell.clone() {
+        if let Some(farewell) = self.over() {
             if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
                 // The other sessions have it; again would be twice, and presence might come after its end.
                 self.node.metrics.dropped(Dropped::SessionGone);
@@ -460,7 +458,7 @@ impl Handler<Notify> for Session {
     type Result = ();
 
     fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
-        if !self.has_ended() {
+        if self.over().is_none() {
             self.when_serving(ctx, |session, ctx| {
                 let effects = session.state.on_event(event);
                 let waiting = session.perform_all(effects);
@@ -474,7 +472,7 @@ impl Handler<LostSessions> for Session {
     type Result = ();
 
     fn handle(&mut self, LostSessions(lost): LostSessions, ctx: &mut Self::Context) {
-        if !self.has_ended() {
+        if self.over().is_none() {
             self.when_serving(ctx, move |session, ctx| {
                 let routes = Arc::clone(&session.node.routes);
                 let is_back =

@@ -8,25 +8,31 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tracing::warn;
 
-use althing_cluster::lease::Standing;
-
 use super::messages::EndReason;
 use crate::node::NodeContext;
 
 /// Closes all sessions each time the lease is lost, for as long as there is a lease.
 pub async fn watch(node: Arc<NodeContext>) {
     let mut changes = node.lease.changes();
-    while changes.wait_for(|standing| *standing == Standing::Lost).await.is_ok() {
-        close_all(&node).await;
-        if changes.wait_for(|standing| *standing != Standing::Lost).await.is_err() {
+    let mut closed = 0;
+    loop {
+        // Counted, not seen: the node may serve again before anybody gets to look here.
+        let losses = node.lease.losses();
+        if losses > closed {
+            closed = losses;
+            // Aside: a session that is slow to end must not hide the next loss.
+            actix_rt::spawn(close(Arc::clone(&node), losses));
+        }
+        if changes.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Closes all sessions of a node that has lost its lease.
-pub async fn close_all(node: &NodeContext) {
-    let sessions = node.sessions.all();
+/// Closes all sessions that began before so many losses.
+async fn close(node: Arc<NodeContext>, losses: u64) {
+    let mut sessions = node.sessions.all();
+    sessions.retain(|session| session.losses < losses);
     if !sessions.is_empty() {
         warn!(sessions = sessions.len(), "the lease is lost: all sessions are closed");
     }

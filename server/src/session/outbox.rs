@@ -11,6 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use althing_proto::stream::error::StreamError;
+use althing_proto::xml::writer;
+
 use super::pressure::Pressure;
 
 /// Whether the box still takes bytes.
@@ -159,6 +162,19 @@ impl Outbox {
     pub fn is_open(&self) -> bool {
         self.state.get() == State::Open
     }
+}
+
+/// The last words of a stream (RFC 6120 §4.4).
+const STREAM_END: &[u8] = b"</stream:stream>";
+
+/// The stream error, if there is one, and the end of the stream.
+pub(super) fn last_words(error: Option<&StreamError>) -> Bytes {
+    let mut out = Vec::new();
+    if let Some(error) = error {
+        writer::write_element(&error.to_element(), althing_proto::ns::CLIENT, &mut out);
+    }
+    out.extend_from_slice(STREAM_END);
+    Bytes::from(out)
 }
 
 #[cfg(test)]

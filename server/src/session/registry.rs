@@ -44,6 +44,8 @@ pub struct SessionHandle {
     pub jid: FullJid,
     /// The bind that began the session.
     pub index: BindIndex,
+    /// How often the node had lost its lease when the session began: after another loss it is over.
+    pub losses: u64,
     /// When it began.
     pub since: Timestamp,
     /// Where its client connects from.
@@ -56,12 +58,12 @@ impl SessionHandle {
     /// A handle on a running session.
     #[must_use]
     pub fn new(
-        (jid, index): (FullJid, BindIndex),
+        (jid, index, losses): (FullJid, BindIndex, u64),
         (since, peer): (Timestamp, Option<IpAddr>),
         address: Addr<Session>,
         pressure: Arc<Pressure>,
     ) -> Self {
-        SessionHandle { jid, index, since, peer, address, pressure }
+        SessionHandle { jid, index, losses, since, peer, address, pressure }
     }
 
     /// What waits for the session.

@@ -20,6 +20,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::Stanza;
 
+use crate::delivery::remote::{self, Parcel, Posted};
 use crate::delivery::{account, fan_out};
 use crate::session::effect::{Effect, RosterChanged, SessionChange, UserEvent};
 use crate::session::losses::Lost;
@@ -267,6 +268,23 @@ async fn tasks_of_a_node_that_is_declared_down_are_refused() {
     nodes[0].view.lag(true);
     log.append(None, NodeDown { node: nodes[0].context.node_id, incarnation: Incarnation(1) });
     assert_eq!(ask().await, Err(LinkError::Refused(TaskRefusal::StaleSender)));
+}
+
+/// The route was read before its node was declared down, and the stanza goes to the link that was dialed after it.
+#[actix_rt::test]
+async fn a_stanza_for_a_node_that_was_just_declared_down_comes_back() {
+    let (log, mut nodes) = cluster(2).await;
+    let mut a = nodes[0].bind("a", "r").await;
+    let b = nodes[1].bind("b", "r").await.session.jid.clone();
+    let context = Arc::clone(&nodes[0].context);
+    let route = context.routes.locate(&b).unwrap();
+    nodes[1].stop();
+    log.append(None, NodeDown { node: route.node, incarnation: Incarnation(1) });
+    let xml = message("b@localhost/r", "normal", 1).replacen(' ', " xmlns='jabber:client' ", 1);
+    let stanza = Stanza::received(xml.parse().unwrap(), &a.session.jid).unwrap();
+    let parcel = Parcel { stanza, tries: 0, copies: None };
+    assert!(matches!(remote::post(&context, &b, &route, parcel), Posted::Taken));
+    a.until("<service-unavailable ", 1).await;
 }
 
 /// Presence that a full link does not take waits in order; messages to that node are refused meanwhile.

@@ -203,35 +203,32 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
         let (node, to, route, copies) = (Arc::downgrade(node), to.clone(), *route, copies.clone());
         move |reply| {
             let Some(node) = node.upgrade() else { return };
-            let outcome = match (outcome(reply, route), copies) {
-                (outcome, None) => outcome,
-                (Outcome::Failed(why), Some(copies)) if copies.failed() => Outcome::Failed(why),
-                (Outcome::Failed(_), Some(_)) => Outcome::Done,
-                (outcome, Some(copies)) => {
-                    copies.delivered();
-                    outcome
-                }
-            };
-            finish(&node, &to, number, outcome);
+            finish(&node, &to, number, outcome(reply, route), copies.as_deref());
         }
     };
     match node.links.ask_then(route.node, &task, answered) {
-        Ok(()) => match node.remote.pending.lock().brake(to, BRAKE) {
-            Brake::None => Posted::Taken,
-            Brake::For(pause) => Posted::Braked(Box::pin(tokio::time::sleep(pause))),
-            Brake::UntilRelieved => {
-                let (node, to) = (Arc::clone(node), to.clone());
-                Posted::Braked(Box::pin(async move { node.remote.relief(&to).await }))
+        Ok(()) => {
+            if node.routes.node_state(route.node) != Some(NodeState::Up(route.incarnation)) {
+                // Declared down since the route was read: the link may be one that was dialed after that, and the
+                // answer would come when the node is back, if ever.
+                finish(node, to, number, Outcome::Failed(Failure::Unsure(*route)), copies.as_deref());
+                return Posted::Taken;
             }
-        },
+            match node.remote.pending.lock().brake(to, BRAKE) {
+                Brake::None => Posted::Taken,
+                Brake::For(pause) => Posted::Braked(Box::pin(tokio::time::sleep(pause))),
+                Brake::UntilRelieved => {
+                    let (node, to) = (Arc::clone(node), to.clone());
+                    Posted::Braked(Box::pin(async move { node.remote.relief(&to).await }))
+                }
+            }
+        }
         Err(LinkError::NotMember(_) | LinkError::PeerDown) => {
-            let last = copies.is_none_or(|copies| copies.failed());
-            let failed = Outcome::Failed(Failure::Unsure(*route));
-            finish(node, to, number, if last { failed } else { Outcome::Done });
+            finish(node, to, number, Outcome::Failed(Failure::Unsure(*route)), copies.as_deref());
             Posted::Taken
         }
         Err(problem) => {
-            finish(node, to, number, Outcome::Done);
+            finish(node, to, number, Outcome::Done, None);
             if problem == LinkError::Full { Posted::Congested } else { Posted::Impossible }
         }
     }
@@ -261,9 +258,28 @@ fn outcome(reply: Result<TaskReply, LinkError>, route: Route) -> Outcome<Failure
     }
 }
 
-fn finish(node: &Arc<NodeContext>, to: &FullJid, number: u64, outcome: Outcome<Failure>) {
+/// Notes what became of a stanza that was sent; of two that know, the first is believed.
+fn finish(
+    node: &Arc<NodeContext>,
+    to: &FullJid,
+    number: u64,
+    outcome: Outcome<Failure>,
+    copies: Option<&Copies>,
+) {
     let next = {
         let mut pending = node.remote.pending.lock();
+        if !pending.is_out(to, number) {
+            return;
+        }
+        let outcome = match (outcome, copies) {
+            (outcome, None) => outcome,
+            (Outcome::Failed(why), Some(copies)) if copies.failed() => Outcome::Failed(why),
+            (Outcome::Failed(_), Some(_)) => Outcome::Done,
+            (outcome, Some(copies)) => {
+                copies.delivered();
+                outcome
+            }
+        };
         let next = pending.answered(to, number, outcome);
         node.remote.note(&pending);
         next

@@ -102,6 +102,19 @@ impl Overflow {
         }
     }
 
+    /// Drops what waits for `target`, which was declared down: at its return it would be told of old.
+    pub fn forget(&self, target: NodeId) {
+        let mut queues = self.queues.lock();
+        queues.remove(&target);
+        self.count.store(queues.len(), Ordering::Release);
+    }
+
+    /// Whether nothing waits for any node.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
     /// Sends what waits as far as the link takes it; `false` when nothing is left.
     fn go_on(&self, node: &NodeContext, target: NodeId) -> bool {
         let mut queues = self.queues.lock();

@@ -169,6 +169,13 @@ impl<S, F> Pending<S, F> {
         number
     }
 
+    /// Whether the answer to a stanza that was sent is still to come.
+    #[must_use]
+    pub fn is_out(&self, to: &FullJid, number: u64) -> bool {
+        let target = self.targets.get(to);
+        target.is_some_and(|target| target.out.binary_search_by_key(&number, |(number, _)| *number).is_ok())
+    }
+
     /// A stanza that was sent is answered.
     pub fn answered(&mut self, to: &FullJid, number: u64, outcome: Outcome<F>) -> Next {
         match outcome {

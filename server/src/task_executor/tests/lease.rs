@@ -97,6 +97,28 @@ async fn a_lost_lease_closes_the_sessions_and_nothing_else() {
     assert_eq!(ask, Err(LinkError::Refused(TaskRefusal::Suspended)));
 }
 
+/// The lease comes back before anybody has looked: what was before the loss is over all the same.
+#[actix_rt::test]
+async fn a_loss_that_nobody_saw_ends_the_sessions_of_before_and_no_other() {
+    let lease = granted(LONG * 2, LONG);
+    let (first, second) = two(&lease).await;
+    let (a, mut b) = (first.bind("a", "r").await, second.bind("b", "r").await);
+    let mut idle = second.bind("b", "idle").await;
+    lease.lose();
+    lease.begin_anew();
+    lease.grant(boot_time(), LONG);
+    let mut later = second.bind("c", "r").await;
+    // By the first thing that comes, and by whoever watches.
+    a.send(&message("b@localhost/r", "normal", 1)).await;
+    b.until("</stream:stream>", 1).await;
+    assert!(!b.read.contains("id='n1'"), "{}", b.read);
+    actix_rt::spawn(lost_lease::watch(Arc::clone(&second.context)));
+    idle.until("</stream:stream>", 1).await;
+    assert!(later.outbox.is_open());
+    a.send(&message("c@localhost/r", "normal", 2)).await;
+    later.until("id='n2'", 1).await;
+}
+
 #[actix_rt::test]
 async fn a_suspended_node_writes_nothing() {
     let lease = granted(LONG * 2, Duration::ZERO);

@@ -39,13 +39,13 @@ const SNAPSHOT_MS: u64 = 600_000;
 pub struct GroupTimes {
     /// The leader says that it is there this often.
     pub heartbeat: Duration,
-    /// An election begins after one to two times this without a leader.
+    /// An election begins 1.5 to 2 times this after the leader was heard last.
     pub election: Duration,
 }
 
 impl Default for GroupTimes {
     fn default() -> Self {
-        GroupTimes { heartbeat: Duration::from_millis(250), election: Duration::from_secs(1) }
+        GroupTimes { heartbeat: Duration::from_millis(200), election: Duration::from_millis(700) }
     }
 }
 

@@ -35,7 +35,7 @@ use crate::raft::{
     RouteStateMachine, StoreGroup, StoreMachine, StoreSpool,
 };
 use crate::routes::command::NodeDown;
-use crate::routes::{RouteEvent, Routes};
+use crate::routes::{NodeState, RouteEvent, Routes};
 use crate::store_log::{Replica, StoreLog};
 use crate::upkeep::granting::Granting;
 use crate::upkeep::holder::Holder;
@@ -192,10 +192,14 @@ impl Cluster {
     /// Ends what waits for a peer that was declared down, and dials it anew. What it had not taken is dropped: the
     /// sessions that it was for are gone.
     pub fn redial(&self, node: NodeId) {
-        let links = self.parts.links.clone();
+        let (links, table) = (self.parts.links.clone(), self.parts.table.clone());
         let runtime = self.runtime.lock().as_ref().map(|runtime| runtime.handle().clone());
         if let (Some(runtime), Some(peer)) = (runtime, links.peer(node)) {
             runtime.spawn(async move {
+                // What it was sent since it is back is for sessions that it has.
+                if !matches!(table.node(node), Some(NodeState::Down(_))) {
+                    return;
+                }
                 let left = links.add_peer(&peer);
                 tracing::debug!(member = %node, left = left.len(), "dialed anew: tasks for what has ended are dropped");
             });

@@ -67,8 +67,7 @@ async fn metrics_of_a_cluster_are_those_of_the_reference_and_move() {
     }
     for node in 0..2 {
         until(&cluster, node, "althing_tasks_sent_total{kind=\"DeliverStanza\"}", 50.0).await;
-        until(&cluster, node, "althing_tasks_run_total{kind=\"DeliverStanza\",outcome=\"done\"}", 50.0)
-            .await;
+        until(&cluster, node, "althing_tasks_run_total{kind=\"DeliverStanza\",outcome=\"done\"}", 50.0).await;
         until(&cluster, node, "althing_raft_commands_total{group=\"routes\"}", 1.0).await;
     }
     let leader = cluster.leader().await.unwrap();

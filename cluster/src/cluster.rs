@@ -26,6 +26,7 @@ use crate::members::group::{Group as MemberGroup, GroupName};
 use crate::members::voters::Rules;
 use crate::members::{Discovery, IdentityFile, Place, Seed, Settle, Settled, keeper};
 use crate::node_id::{Incarnation, NodeId};
+use crate::raft::fatal;
 use crate::raft::group::GroupParts;
 use crate::raft::service::{Groups, Late};
 use crate::raft::state_machine::RouteSpool;
@@ -34,7 +35,7 @@ use crate::raft::{
     RouteStateMachine, StoreGroup, StoreMachine, StoreSpool,
 };
 use crate::routes::command::NodeDown;
-use crate::routes::{RouteEvent, Routes};
+use crate::routes::{NodeState, RouteEvent, Routes};
 use crate::store_log::{Replica, StoreLog};
 use crate::upkeep::granting::Granting;
 use crate::upkeep::holder::Holder;
@@ -107,6 +108,8 @@ struct Parts {
     route_group: GroupHandle<RouteGroup, RouteStateMachine>,
     store_group: GroupHandle<StoreGroup, StoreMachine>,
     lease: Lease,
+    /// Set when the node leaves: from then on it does not come up again.
+    leaving: watch::Sender<bool>,
 }
 
 /// Answers where only the groups have something to say.
@@ -189,10 +192,14 @@ impl Cluster {
     /// Ends what waits for a peer that was declared down, and dials it anew. What it had not taken is dropped: the
     /// sessions that it was for are gone.
     pub fn redial(&self, node: NodeId) {
-        let links = self.parts.links.clone();
+        let (links, table) = (self.parts.links.clone(), self.parts.table.clone());
         let runtime = self.runtime.lock().as_ref().map(|runtime| runtime.handle().clone());
         if let (Some(runtime), Some(peer)) = (runtime, links.peer(node)) {
             runtime.spawn(async move {
+                // What it was sent since it is back is for sessions that it has.
+                if !matches!(table.node(node), Some(NodeState::Down(_))) {
+                    return;
+                }
                 let left = links.add_peer(&peer);
                 tracing::debug!(member = %node, left = left.len(), "dialed anew: tasks for what has ended are dropped");
             });
@@ -268,15 +275,17 @@ impl Parts {
         };
         bounded("handing on the store's leadership", Box::pin(self.store_group.hand_on())).await;
         bounded("handing on the routes' leadership", Box::pin(self.route_group.hand_on())).await;
+        self.leaving.send_replace(true);
         let down = NodeDown { node, incarnation };
         match self.route_group.proposer.propose(down.into(), FAREWELL).await {
             Ok(_) => tracing::info!("the cluster knows that this node is gone"),
             Err(error) => tracing::warn!(%error, "the cluster could not be told: it will find out"),
         }
         self.lease.lose();
+        let (routes, store) = (&self.route_group.raft, &self.store_group.raft);
         // An error says that it has ended already.
-        let _ = self.route_group.raft.shutdown().await;
-        let _ = self.store_group.raft.shutdown().await;
+        bounded("ending the routes", Box::pin(async { drop(routes.shutdown().await) })).await;
+        bounded("ending the store", Box::pin(async { drop(store.shutdown().await) })).await;
     }
 }
 
@@ -371,7 +380,14 @@ async fn assemble(
     })
     .await
     .map_err(ClusterError::of)?;
-    let parts = Parts { links: links.clone(), table: table.clone(), route_group, store_group, lease };
+    let parts = Parts {
+        links: links.clone(),
+        table: table.clone(),
+        route_group,
+        store_group,
+        lease,
+        leaving: watch::Sender::new(false),
+    };
     let (waiting, failure) =
         background(&config, &parts, identity, incarnation, hooks.on_down, &granting, |doorman| {
             late.set(Groups { routes: route_service, store: store_service, members: doorman });
@@ -390,7 +406,7 @@ fn background(
     granting: &Late<Arc<Granting>>,
     open_door: impl FnOnce(Arc<dyn LaneService>),
 ) -> (watch::Receiver<String>, watch::Receiver<Option<String>>) {
-    let Parts { links, table, route_group, store_group, lease } = parts.clone();
+    let Parts { links, table, route_group, store_group, lease, leaving } = parts.clone();
     let groups: Vec<Arc<dyn MemberGroup>> = vec![
         Arc::new(RaftGroup::new(route_group.raft.clone(), GroupName::Routes)),
         Arc::new(RaftGroup::new(store_group.raft.clone(), GroupName::Store)),
@@ -414,6 +430,14 @@ fn background(
     let status = watch::Sender::new("waits for the cluster".to_owned());
     let (waiting, failed) = (status.subscribe(), watch::Sender::new(None));
     let failure = failed.subscribe();
+    let stopped = (fatal::stopped(route_group.raft.clone()), fatal::stopped(store_group.raft.clone()));
+    let failing = failed.clone();
+    tokio::spawn(async move {
+        let (routes, store) = stopped;
+        let error = tokio::select! { why = routes => why, why = store => why };
+        tracing::error!(%error, "this node can take part no longer");
+        failing.send_replace(Some(error));
+    });
     let settle = Settle {
         own: Place { node: config.node, name: config.name.clone(), address: config.address.clone() },
         incarnation,
@@ -451,7 +475,13 @@ fn background(
             tokio::spawn(keeper::keep(group, Rules::default()));
         }
         tokio::spawn(grants.run());
-        tokio::spawn(holder.run(incarnation));
+        let mut leaving = leaving.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = holder.run(incarnation) => {}
+                _ = leaving.wait_for(|leaving| *leaving) => {}
+            }
+        });
         if let Settled::Started(cluster) = settled
             && let Err(error) = settle.announce(cluster).await
         {

@@ -50,6 +50,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// How long the sessions may take to end when the node stops.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long other nodes may take to take the last tasks.
+const LAST_TASKS: Duration = Duration::from_secs(3);
+
 /// What every part of a node shares.
 pub struct NodeContext {
     /// The configuration.
@@ -315,6 +318,7 @@ impl Node {
             let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
         }
         if let Some(cluster) = &self.cluster {
+            wait_for_tasks(&self.context).await;
             cluster.stop().await;
         }
         // Last: until here `/readyz` says why no client is wanted.
@@ -376,6 +380,20 @@ async fn wait_for_sockets(context: &NodeContext) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
     while context.connections.open() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Gives the other nodes a moment to take what the sessions have said last: once they know that this node is gone
+/// they take nothing of it any more.
+async fn wait_for_tasks(context: &NodeContext) {
+    let taken = async {
+        while !context.remote.overflow().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        context.links.settled().await;
+    };
+    if tokio::time::timeout(LAST_TASKS, taken).await.is_err() {
+        warn!("some nodes are slow: contacts there may not learn that sessions have ended");
     }
 }
 

@@ -202,13 +202,12 @@ fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<Se
 
 fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
-    // One that is ending would route anew what is in its mailbox: the sender looks up better, and in order.
-    let found = session(node, &task.to, task.owner).filter(|session| !session.pressure().is_ending());
-    let Some(session) = found else { return Ok(no_session(node)) };
+    let Some(session) = session(node, &task.to, task.owner) else { return Ok(no_session(node)) };
     match local::deliver_to(node, &session, stanza, true) {
         Ok(()) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
         Ok(()) => Ok(SessionFound::Done),
-        Err(Refused::Gone) => Ok(no_session(node)),
+        // The sender looks up once more, in order.
+        Err(Refused::Ending | Refused::Gone) => Ok(no_session(node)),
         Err(Refused::Full) => Ok(SessionFound::Congested),
     }
 }

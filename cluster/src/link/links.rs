@@ -30,6 +30,9 @@ use crate::node_id::{Incarnation, NodeId};
 use crate::task::{ClusterTask, Run, TaskKind, TaskReply};
 use crate::wire::WireError;
 
+/// Between two looks at what waits, when the node stops.
+const SETTLING: Duration = Duration::from_millis(10);
+
 /// All links of one node. Dropping it closes them.
 pub struct Links {
     node: NodeId,
@@ -184,6 +187,18 @@ impl Links {
         let left = line.close();
         self.floor.fetch_max(line.next(), Ordering::SeqCst);
         left.iter().filter_map(|body| read_task(body).2.ok()).collect()
+    }
+
+    /// Returns when every peer that is connected has run all tasks that were sent to it. The caller sets the
+    /// deadline.
+    pub async fn settled(&self) {
+        let waits = |peer: &PeerLines| {
+            let status = peer.line(Lane::Tasks).map(|line| line.status());
+            status.is_some_and(|lane| lane.version.is_some() && lane.waiting > 0)
+        };
+        while self.peers.read().values().any(waits) {
+            tokio::time::sleep(SETTLING).await;
+        }
     }
 
     /// Notes up to which index this node has applied the route log; every task tells.

@@ -94,6 +94,7 @@ struct State {
     closed: bool,
     connects: u64,
     error: Option<ConnectError>,
+    ended: Option<ConnectError>,
 }
 
 /// How one lane to a peer is doing.
@@ -113,13 +114,16 @@ pub struct LaneStatus {
     pub resent: u64,
     /// Why it was not, or is no longer, connected: the last reason.
     pub error: Option<ConnectError>,
+    /// Why the last connection ended; `None` while it holds, and before the first.
+    pub ended: Option<ConnectError>,
 }
 
 impl Line {
     /// A lane that is not connected yet. Its first sequence number is `first`.
     pub(crate) fn new(lane: Lane, peer: Peer, first: u64, limits: OutboxLimits) -> Self {
         let outbox = Outbox::new(lane, first, limits);
-        let state = State { outbox, up: None, theirs: None, closed: false, connects: 0, error: None };
+        let state =
+            State { outbox, up: None, theirs: None, closed: false, connects: 0, error: None, ended: None };
         Line { lane, peer, state: Mutex::new(state), wake: Notify::new() }
     }
 
@@ -234,6 +238,7 @@ impl Line {
             connects: state.connects,
             resent: state.outbox.resent(),
             error: state.error.clone(),
+            ended: state.ended.clone(),
         }
     }
 
@@ -298,6 +303,7 @@ impl Line {
             state.up = Some(version);
             state.connects += 1;
             state.error = None;
+            state.ended = None;
             asked
         };
         for waiter in asked.into_iter().filter_map(|entry| entry.waiter) {
@@ -372,7 +378,9 @@ impl Line {
     /// Notes the end of a connection or attempt; how often the lane has been connected.
     fn disconnected(&self, error: ConnectError) -> u64 {
         let mut state = self.state.lock();
-        state.up = None;
+        if state.up.take().is_some() {
+            state.ended = Some(error.clone());
+        }
         state.error = Some(error);
         let connects = state.connects;
         let given_up = if self.repeats() { Vec::new() } else { state.outbox.drain() };

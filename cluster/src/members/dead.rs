@@ -15,11 +15,15 @@ const BETWEEN: Duration = Duration::from_millis(300);
 const KNOCK: Duration = Duration::from_millis(500);
 
 /// PURE: whether the links to a peer look as those to a process that has gone: they were connected, none is, and
-/// each of them was closed, reset or refused by the other side.
+/// each of them was closed, reset or refused by the other side: first when it ended, and now. One that fell silent
+/// says nothing, whoever refuses later at its address: that may be another machine.
 #[must_use]
 pub fn looks_dead(lanes: &[LaneStatus]) -> bool {
-    let ended =
-        |lane: &LaneStatus| lane.version.is_none() && lane.error.as_ref().is_some_and(by_the_other_side);
+    let ended = |lane: &LaneStatus| {
+        lane.version.is_none()
+            && lane.error.as_ref().is_some_and(by_the_other_side)
+            && lane.ended.as_ref().is_none_or(by_the_other_side)
+    };
     !lanes.is_empty() && lanes.iter().any(|lane| lane.connects > 0) && lanes.iter().all(ended)
 }
 
@@ -54,7 +58,17 @@ mod tests {
     use crate::link::frame::Lane;
 
     fn lane(version: Option<u16>, connects: u64, error: Option<ConnectError>) -> LaneStatus {
-        LaneStatus { lane: Lane::Tasks, version, waiting: 0, waiting_bytes: 0, connects, resent: 0, error }
+        let ended = error.clone().filter(|_| connects > 0 && version.is_none());
+        LaneStatus {
+            lane: Lane::Tasks,
+            version,
+            waiting: 0,
+            waiting_bytes: 0,
+            connects,
+            resent: 0,
+            error,
+            ended,
+        }
     }
 
     fn io(kind: ErrorKind) -> ConnectError {
@@ -76,6 +90,8 @@ mod tests {
         ] {
             assert!(!looks_dead(&[reset(), other.clone()]), "{other:?}");
         }
+        let silent = LaneStatus { ended: Some(ConnectError::Silent), ..reset() };
+        assert!(!looks_dead(&[reset(), silent]), "it refuses now, but who does?");
         assert!(!looks_dead(&[]));
         assert!(!looks_dead(&[lane(None, 0, Some(io(ErrorKind::ConnectionRefused)))]), "never seen alive");
     }

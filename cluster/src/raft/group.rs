@@ -18,7 +18,7 @@ use super::leader::Leader;
 use super::log_store::LogStore;
 use super::network::{Network, dial};
 use super::proposer::{OnBatch, Proposer};
-use super::service::{Serve, Service};
+use super::service::{Serve, Service, remove_left_over};
 use super::spool::Spool;
 use super::types::Group;
 use crate::executor::LaneService;
@@ -39,13 +39,13 @@ const SNAPSHOT_MS: u64 = 600_000;
 pub struct GroupTimes {
     /// The leader says that it is there this often.
     pub heartbeat: Duration,
-    /// An election begins after one to two times this without a leader.
+    /// An election begins 1.5 to 2 times this after the leader was heard last.
     pub election: Duration,
 }
 
 impl Default for GroupTimes {
     fn default() -> Self {
-        GroupTimes { heartbeat: Duration::from_millis(250), election: Duration::from_secs(1) }
+        GroupTimes { heartbeat: Duration::from_millis(200), election: Duration::from_millis(700) }
     }
 }
 
@@ -143,6 +143,9 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         let GroupParts { links, start, dir, times, log, machine, applied, spool, members, on_batch } = parts;
         let failed = |why: String| GroupError { group: C::NAME, why };
         let config = config::<C>(times).validate().map_err(|error| failed(error.to_string()))?;
+        let left = dir.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_left_over(&left)).await;
+        removed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
         let network = Network { links: links.clone(), spool: spool.clone(), dir: dir.clone() };
         let raft = Raft::new(links.node(), Arc::new(config), network, log, machine);
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;

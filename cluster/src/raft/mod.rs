@@ -1,6 +1,7 @@
 //! The Raft groups: what orders the commands of all nodes. Everything of openraft's stays in here.
 
 pub mod barrier;
+pub(crate) mod fatal;
 pub mod group;
 mod leader;
 pub mod log_store;

@@ -110,17 +110,21 @@ impl<C: Group> Proposer<C> {
         if C::size(&command) > MAX_BYTES * 3 / 2 {
             return Err(ProposeError::Unfit);
         }
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let stage = Stage::default();
         let job = Job { command, stage: stage.clone(), reply: Some(reply) };
         let all = async {
             self.jobs.send(job).await.map_err(|_| ProposeError::Stopped)?;
-            answer.await.map_err(|_| ProposeError::Stopped)
+            (&mut answer).await.map_err(|_| ProposeError::Stopped)
         };
         match tokio::time::timeout(deadline, all).await {
             Ok(result) => result,
             Err(_) if stage.give_up() => Err(ProposeError::NotTaken(C::NAME)),
-            Err(_) => Err(ProposeError::Unknown(C::NAME)),
+            Err(_) => {
+                // Closed before it is looked at: what comes later is undone, what has just come counts.
+                answer.close();
+                answer.try_recv().map_err(|_| ProposeError::Unknown(C::NAME))
+            }
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::routes::{BindIndex, Bound, NodeState, Route, RouteError, RouteReply, 
 /// How long a change may take. Above two elections, so that losing a leader costs nobody a login.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// How often a change of a session is put forward: its client has gone or goes on, and nobody else would do it.
+const ATTEMPTS: u32 = 4;
+
 /// The route table of a cluster.
 pub struct RaftRoutes {
     links: Arc<Links>,
@@ -29,15 +32,20 @@ impl RaftRoutes {
         RaftRoutes { links, table, proposer }
     }
 
-    async fn propose(&self, command: impl Into<RouteCommand>) -> Result<RouteReply, RouteError> {
-        let reply = self.proposer.propose(command.into(), DEADLINE).await;
-        reply.map_err(|error: ProposeError| RouteError::Unavailable(error.to_string()))
-    }
-
+    /// Changes a session of this node, and is patient: given up, the table would go on saying what is not so. By
+    /// the end of all attempts a node without a leader has long lost its lease, and its routes with it.
     async fn change(&self, index: BindIndex, command: impl Into<RouteCommand>) -> Result<(), RouteError> {
-        match self.propose(command).await? {
-            RouteReply::Changed => Ok(()),
-            _ => Err(RouteError::Stale(index)),
+        let (command, incarnation) = (command.into(), self.links.incarnation());
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.proposer.propose(command.clone(), DEADLINE).await {
+                Ok(RouteReply::Changed) => return Ok(()),
+                Ok(_) => return Err(RouteError::Stale(index)),
+                // It was not taken: once more is not twice.
+                Err(ProposeError::NotTaken(_)) if left > 0 && self.links.incarnation() == incarnation => {}
+                Err(error) => return Err(RouteError::Unavailable(error.to_string())),
+            }
         }
     }
 }
@@ -46,7 +54,9 @@ impl RaftRoutes {
 impl Routes for RaftRoutes {
     async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
         let (node, incarnation) = (self.links.node(), self.links.incarnation());
-        match self.propose(Bind { jid: jid.clone(), node, incarnation }).await? {
+        let bind = Bind { jid: jid.clone(), node, incarnation };
+        let reply = self.proposer.propose(bind.into(), DEADLINE).await;
+        match reply.map_err(|error| RouteError::Unavailable(error.to_string()))? {
             RouteReply::Bound { index, displaced } => Ok(Bound { index, displaced }),
             _ => Err(RouteError::Unavailable("the cluster has declared this node down".to_owned())),
         }

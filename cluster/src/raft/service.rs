@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +27,23 @@ use crate::wire;
 
 /// Longest time that the leader works on a proposal of another node. Who asks asks again; it is done once.
 const PROPOSAL: Duration = Duration::from_secs(5);
+
+/// The names of files with snapshots that come begin with this.
+const INCOMING: &str = "snapshot-from-";
+
+/// Removes what transfers left that a crash has ended. Blocks.
+///
+/// # Errors
+/// The file system's.
+pub(crate) fn remove_left_over(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(INCOMING) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 /// A group, for whoever dispatches requests.
 #[async_trait]
@@ -96,16 +113,22 @@ where
     }
 
     async fn take_piece(&self, from: NodeId, piece: SnapshotPiece) -> Result<Bytes, TaskRefusal> {
-        let path = self.dir.join(format!("snapshot-from-{from}"));
         let SnapshotPiece { transfer, offset, bytes, last, .. } = piece;
+        // A file a transfer: a piece of one that was given up may still be on its way into the file.
+        let path = |transfer: u64| self.dir.join(format!("{INCOMING}{from}-{transfer}"));
+        let forget = |transfer: u64| drop(std::fs::remove_file(path(transfer)));
         let known = self.incoming.lock().remove(&from);
         let incoming = match known {
             Some(incoming) if incoming.transfer == transfer && incoming.offset == offset => incoming,
-            _ if offset == 0 => {
-                let file = File::create(&path).map_err(failed)?;
+            other => {
+                other.iter().for_each(|other| forget(other.transfer));
+                if offset > 0 {
+                    forget(transfer);
+                    return Err(failed("the pieces of the snapshot are out of order"));
+                }
+                let file = File::create(path(transfer)).map_err(failed)?;
                 Incoming { transfer, file, offset: 0 }
             }
-            _ => return Err(failed("the pieces of the snapshot are out of order")),
         };
         let is_last = last.is_some();
         let written = tokio::task::spawn_blocking(move || {
@@ -119,14 +142,16 @@ where
         });
         let incoming = written.await.map_err(failed)?.map_err(failed)?;
         let Some(last) = last else {
-            self.incoming.lock().insert(from, incoming);
+            if let Some(other) = self.incoming.lock().insert(from, incoming) {
+                forget(other.transfer);
+            }
             return Ok(Bytes::new());
         };
         drop(incoming);
         let (vote, meta): (VoteOf<C>, SnapshotMetaOf<C>) =
             wire::decode(&last).map_err(|error| TaskRefusal::Malformed(error.to_string()))?;
         tracing::info!(group = C::NAME, from = %from, "snapshot received");
-        let snapshot = self.spool.read(path).await.map_err(failed)?;
+        let snapshot = self.spool.read(path(transfer)).await.map_err(failed)?;
         let snapshot = SnapshotOf::<C, S::Data> { meta, snapshot };
         let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
         encoded(&reply)

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
+use super::fatal;
 use super::group::{GroupHandle, GroupParts, GroupTimes};
 use super::service::{Groups, Late};
 use super::state_machine::RouteSpool;
@@ -32,7 +33,7 @@ use crate::task::{ClusterTask, TaskReply};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Rows in memory: a command is a row, its reply the number of rows.
+/// Rows in memory: a command is a row, its reply the number of rows. `break` breaks the disk.
 #[derive(Default, Clone)]
 struct Rows(Arc<Mutex<(Vec<Bytes>, Option<Bytes>)>>);
 
@@ -46,6 +47,9 @@ impl Replica for Rows {
         let (rows, mark) = &mut *self.0.lock();
         let mut replies = Vec::new();
         for command in commands {
+            if command == "break" {
+                return Err(std::io::Error::other("no disk"));
+            }
             rows.push(command);
             replies.push(Bytes::from(rows.len().to_string()));
         }
@@ -325,4 +329,19 @@ async fn a_newcomer_gets_snapshots_of_what_the_log_no_longer_has() {
     leader.store_group.raft.add_learner(newcomer.id, newcomer.member.clone(), true).await.unwrap();
     assert!(newcomer.store_group.barrier.pass(PATIENCE).await);
     assert_eq!(newcomer.rows.0.lock().0.len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_whose_disk_fails_says_so_and_one_that_is_ended_does_not() {
+    let (nodes, _dirs, _ca) = cluster().await;
+    let raft = |node: &Node| node.store_group.raft.clone();
+    let ended = fatal::stopped(raft(&nodes[0]));
+    raft(&nodes[0]).shutdown().await.unwrap();
+    let failed = fatal::stopped(raft(&nodes[1]));
+    let broken = nodes[1].store_group.proposer.propose("break".into(), PATIENCE);
+    tokio::select! {
+        why = failed => assert!(why.contains("store group") && why.contains("no disk"), "{why}"),
+        why = ended => panic!("{why}"),
+        reply = broken => panic!("{reply:?}"),
+    }
 }

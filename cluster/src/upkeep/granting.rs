@@ -94,10 +94,10 @@ impl Granting {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            let up: Vec<(NodeId, Incarnation)> = self.up();
             if self.look(&mut self.state.lock()).is_none() {
                 continue;
             }
+            let up: Vec<(NodeId, Incarnation)> = self.up();
             let mut dead = BTreeSet::new();
             for (node, incarnation) in &up {
                 if let Some(peer) = self.links.peer(*node)

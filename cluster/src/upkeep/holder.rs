@@ -74,7 +74,11 @@ impl Holder {
             match self.routes.proposer.propose(NodeUp { node, incarnation }.into(), UP).await {
                 Ok(RouteReply::Ended(_)) => break,
                 Ok(_) => return false,
-                Err(error) => tracing::info!(%error, "waits to come up"),
+                Err(error) => {
+                    tracing::info!(%error, "waits to come up");
+                    // Some errors come at once.
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
         self.links.set_incarnation(incarnation);
@@ -83,7 +87,7 @@ impl Holder {
                 return false;
             }
             if let Some((sent, reply)) = self.ask(incarnation).await
-                && tokio::time::timeout(WORD, self.table.wait_for(reply.commit)).await.is_ok()
+                && self.has_applied(reply.commit).await
             {
                 self.lease.begin_anew();
                 self.lease.grant(sent, reply.granted());
@@ -104,7 +108,7 @@ impl Holder {
                 tokio::time::sleep(ASK).await;
                 if let Some((sent, reply)) = self.ask(incarnation).await
                     // Nearly applied is enough: a node that is far behind would route by what was long ago.
-                    && tokio::time::timeout(WORD, self.table.wait_for(reply.commit)).await.is_ok()
+                    && self.has_applied(reply.commit).await
                 {
                     self.lease.grant(sent, reply.granted());
                 }
@@ -126,6 +130,11 @@ impl Holder {
             () = renew => {}
             () = watch => {}
         }
+    }
+
+    /// Whether this node's table has that index, or has it in a moment. One whose group has stopped never will.
+    async fn has_applied(&self, index: u64) -> bool {
+        matches!(tokio::time::timeout(WORD, self.table.wait_for(index)).await, Ok(true))
     }
 
     /// Asks the leader; when it was asked, and what it granted.

@@ -1,10 +1,12 @@
 //! Peers that are silent, slow or gone.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use althing_cluster::executor::TaskRefusal;
 use althing_cluster::link::frame::Lane;
-use althing_cluster::link::{ConnectError, LinkError, OutboxLimits};
+use althing_cluster::link::{ConnectError, LaneStatus, LinkError, OutboxLimits};
+use althing_cluster::members::dead::is_known_dead;
 use althing_cluster::node_id::Incarnation;
 
 use crate::support::{Ca, Node, Proxy, Setup, note};
@@ -118,4 +120,36 @@ async fn who_has_asked_a_process_that_is_gone_is_told_and_its_successor_is_not_a
     assert_eq!(asked, Err(LinkError::Refused(TaskRefusal::ReplyLost)));
     assert!(a.links.ask(id, note("next"), LONG).await.is_ok());
     assert_eq!(b.recorder.texts(), ["next"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_gone_is_known_to_be_dead_and_one_that_fell_silent_is_not() {
+    let ca = Ca::new();
+    let (a, b, c) = (Node::start(1, &ca).await, Node::start(2, &ca).await, Node::start(3, &ca).await);
+    let proxy = Proxy::before(b.address).await;
+    let silent = b.at(proxy.address);
+    a.links.add_peer(&silent);
+    a.dial(&c);
+    let gone = c.at(c.address);
+    let refused = |lane: &LaneStatus| {
+        matches!(&lane.error, Some(ConnectError::Io { kind: ErrorKind::ConnectionRefused, .. }))
+    };
+    for lane in Lane::KEPT {
+        a.until_lane(&b, lane, |lane| lane.version.is_some()).await;
+        a.until_lane(&c, lane, |lane| lane.version.is_some()).await;
+    }
+    proxy.freeze(true, true);
+    for lane in Lane::KEPT {
+        a.until_lane(&b, lane, |lane| lane.ended == Some(ConnectError::Silent)).await;
+    }
+    drop(proxy);
+    a.links.run_on(c.id, note("x")).unwrap();
+    drop(c);
+    for (id, peer) in [(b.id, &silent), (gone.node, &gone)] {
+        while !a.links.status(id).iter().all(refused) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let dead = is_known_dead(&a.links.status(id), &peer.address).await;
+        assert_eq!(dead, id == gone.node, "{:?}", a.links.status(id));
+    }
 }

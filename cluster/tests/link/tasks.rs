@@ -172,3 +172,23 @@ async fn a_call_gets_the_reply_or_the_peers_end_and_may_ask_for_more() {
     assert_eq!(replies.recv().await, Some(Err(LinkError::PeerDown)));
     assert!(replies.try_recv().is_err(), "called twice");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_knows_when_all_is_run() {
+    let ca = Ca::new();
+    let (a, b) = (Node::start(1, &ca).await, Node::start(2, &ca).await);
+    let gone = Node::start(3, &ca).await;
+    a.dial(&b);
+    a.dial(&gone);
+    drop(gone);
+    a.until(&b, |lane| lane.version.is_some()).await;
+    a.links.run_on(NodeId::new(3), note("never")).unwrap();
+    a.links.run_on(b.id, note("wait")).unwrap();
+    let settled = a.links.settled();
+    tokio::pin!(settled);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut settled).await;
+    assert!(early.is_err(), "a task is still running");
+    b.recorder.open_gate();
+    settled.await;
+    assert_eq!(a.lane(&b, Lane::Tasks).waiting, 0);
+}

@@ -40,7 +40,7 @@ pub fn deliver_to(
             }
         }
         // The caller knows whether another receiver has it.
-        Err(Refused::Gone) => {}
+        Err(Refused::Ending | Refused::Gone) => {}
     }
     result
 }

@@ -106,6 +106,10 @@ fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, 
             Ok(()) if session.pressure().is_congested() => Delivered::Slowly(session),
             Ok(()) => Delivered::Some,
             Err(Refused::Full) => Delivered::Congested,
+            Err(Refused::Ending) => match remote::returned(node, &session, stanza.clone()) {
+                Posted::Congested => Delivered::Congested,
+                _ => Delivered::Some,
+            },
             Err(Refused::Gone) => Delivered::None,
         };
     };

@@ -24,6 +24,7 @@ use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Pr
 use super::outbox::{Full, Outbox, last_words};
 use super::registry::SessionHandle;
 use crate::delivery;
+use crate::delivery::remote::Posted;
 use crate::metrics::{Delivery, Direction, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
@@ -439,8 +440,16 @@ impl Handler<Deliver> for Session {
                 self.node.metrics.dropped(Dropped::SessionGone);
                 return;
             }
-            // As if it had arrived a moment later, when the route is gone: until then it would come back here.
             let node = Arc::clone(&self.node);
+            if let Some(own) = node.sessions.get(self.state.index()) {
+                // As one that arrives now. Too many: it goes back like those.
+                if let Posted::Congested = delivery::remote::returned(&node, &own, stanza.clone()) {
+                    let effects = delivery::bounce::congested(&node, &stanza);
+                    delivery::drive_aside(&node, Some(Box::pin(std::future::ready(effects))));
+                }
+                return;
+            }
+            // As if it had arrived a moment later, when the route is gone: until then it would come back here.
             actix_rt::spawn(async move {
                 farewell.await;
                 delivery::drive(&node, vec![Effect::Route(stanza)]).await;

@@ -24,6 +24,8 @@ use super::pressure::Pressure;
 pub enum Refused {
     /// Its mailbox is full: `limits.mailbox_stanzas` or `limits.mailbox_bytes` are waiting.
     Full,
+    /// It is about to end: nothing gets into its mailbox behind the end.
+    Ending,
     /// It has ended.
     Gone,
 }
@@ -52,6 +54,8 @@ pub struct SessionHandle {
     pub peer: Option<IpAddr>,
     address: Addr<Session>,
     pressure: Arc<Pressure>,
+    /// Shut while the end is put into the mailbox, so that it is behind all that was let in.
+    gate: RwLock<()>,
 }
 
 impl SessionHandle {
@@ -63,7 +67,7 @@ impl SessionHandle {
         address: Addr<Session>,
         pressure: Arc<Pressure>,
     ) -> Self {
-        SessionHandle { jid, index, losses, since, peer, address, pressure }
+        SessionHandle { jid, index, losses, since, peer, address, pressure, gate: RwLock::default() }
     }
 
     /// What waits for the session.
@@ -77,6 +81,10 @@ impl SessionHandle {
     /// # Errors
     /// [`Refused`]; the caller keeps to the policy of `delivery/local.rs`.
     pub fn deliver(&self, stanza: Stanza, alone: bool) -> Result<(), Refused> {
+        let _open = self.gate.read();
+        if alone && self.pressure.is_ending() {
+            return Err(Refused::Ending);
+        }
         let bytes = stanza.to_bytes().len();
         if !self.pressure.enter(bytes) {
             return Err(Refused::Full);
@@ -115,8 +123,13 @@ impl SessionHandle {
     /// Ends the session and waits until its contacts were told and its route is gone. One that has
     /// ended already is fine.
     pub async fn end(&self, reason: EndReason) {
+        let end = {
+            let _shut = self.gate.write();
+            self.pressure.set_ending();
+            self.address.send(End(reason))
+        };
         // An error says that the actor is gone, which is what was asked for.
-        let _ = self.address.send(End(reason)).await;
+        let _ = end.await;
     }
 }
 

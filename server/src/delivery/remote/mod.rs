@@ -31,6 +31,8 @@ use super::{bounce, drive, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::router::steps;
+use crate::session::SessionHandle;
+use crate::session::messages::EndReason;
 use crate::session::pressure::BRAKE;
 use overflow::Overflow;
 use pending::{Behind, Brake, Outcome, Pending};
@@ -232,6 +234,32 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
             if problem == LinkError::Full { Posted::Congested } else { Posted::Impossible }
         }
     }
+}
+
+/// Takes a stanza for a session of this node that is about to end: it is looked up once more when that has ended, and
+/// what comes later for the same address waits behind it, so that its successor gets all in order.
+pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: Stanza) -> Posted {
+    let (to, bytes) = (&session.jid, stanza.to_bytes().len());
+    let parcel = Parcel { stanza, tries: 0, copies: None };
+    let number = {
+        let mut pending = node.remote.pending.lock();
+        match pending.wait_behind(to, Some(session.index), bytes, || parcel.clone()) {
+            Behind::Nothing => {}
+            Behind::Queued => return Posted::Taken,
+            Behind::Full => return Posted::Congested,
+        }
+        let number = pending.sent(to, session.index, parcel);
+        node.remote.note(&pending);
+        number
+    };
+    let (own, session) = (Arc::clone(node), Arc::clone(session));
+    node.remote.runtime.spawn(async move {
+        // It has been told before: this only waits until its route is gone.
+        session.end(EndReason::ClientGone).await;
+        let applied = own.routes.applied();
+        finish(&own, &session.jid, number, Outcome::Failed(Failure::NoSession(applied)), None);
+    });
+    Posted::Taken
 }
 
 fn task(to: &FullJid, route: &Route, stanza: &Stanza) -> DeliverStanza {

@@ -45,7 +45,7 @@ pub struct GroupTimes {
 
 impl Default for GroupTimes {
     fn default() -> Self {
-        GroupTimes { heartbeat: Duration::from_millis(200), election: Duration::from_millis(700) }
+        GroupTimes { heartbeat: Duration::from_millis(250), election: Duration::from_millis(800) }
     }
 }
 

@@ -25,6 +25,8 @@ use crate::link::{LinkError, Links, Peer};
 use crate::node_id::NodeId;
 use crate::wire::{self, WireError};
 
+/// Least time that entries have to get to a follower's disk. A link that has broken says so sooner.
+const APPEND: Duration = Duration::from_secs(2);
 /// Longest time for one piece of a snapshot but the last.
 const PIECE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -134,7 +136,8 @@ impl<C: Group, S: Spool<C>> RaftNetworkV2<C> for Way<S> {
         rpc: AppendEntriesRequest<C>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
-        let ttl = option.soft_ttl();
+        // openraft allows as long as a heartbeat, which a disk may exceed; heartbeats have its own limit besides.
+        let ttl = option.soft_ttl().max(APPEND);
         let failed = |e| error(e, RPCTypes::AppendEntries, self.own(), self.target, ttl);
         match self.call(Request::Append(rpc), ttl).await.map_err(failed)? {
             Reply::Append(reply) => Ok(reply),

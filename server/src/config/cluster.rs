@@ -34,9 +34,9 @@ section! {
         /// PEM file with the private key of `certificate`. Only the node's user should be able to read it.
         key: Option<PathBuf> = None, like "\"/etc/althing/cluster/node-0.key\"";
         /// Milliseconds between two signs of life of the leader.
-        heartbeat_ms: u64 = 200, in 10..=10000;
+        heartbeat_ms: u64 = 250, in 10..=10000;
         /// Milliseconds without a sign of life after which an election begins; it takes 1.5 to 2 times that.
-        election_ms: u64 = 700, in 50..=60000;
+        election_ms: u64 = 800, in 50..=60000;
         /// Milliseconds without a majority after which a node suspends: no login, no delivery, until it has one again.
         suspend_ms: u64 = 3_000, in 100..=300000;
         /// Milliseconds without a majority after which a node closes its clients' streams. At least two elections
@@ -315,12 +315,12 @@ mod tests {
         assert!(
             one(|c| c.close_ms = 3_000).contains("cluster.close_ms: 3000 is not above cluster.suspend_ms")
         );
-        assert!(one(|c| c.close_ms = 5_799).contains("leaves no time for two elections"));
-        assert_eq!(one(|c| c.close_ms = 5_800), "");
+        assert!(one(|c| c.close_ms = 6_199).contains("leaves no time for two elections"));
+        assert_eq!(one(|c| c.close_ms = 6_200), "");
         assert!(one(|c| c.down_ms = 9_999).contains("cluster.down_ms: 9999 is less than 2000 above"));
         assert_eq!(one(|c| c.down_ms = 10_000), "");
-        assert!(one(|c| c.heartbeat_ms = 234).contains("cluster.election_ms: 700 is below three times"));
-        assert_eq!(one(|c| c.heartbeat_ms = 233), "");
+        assert!(one(|c| c.heartbeat_ms = 267).contains("cluster.election_ms: 800 is below three times"));
+        assert_eq!(one(|c| c.heartbeat_ms = 266), "");
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum Delivered {
     Slowly(Arc<SessionHandle>),
     /// It is on its way to the only receiver, on another node; a client that sends more goes on when this is done.
     Braked(BoxFuture<'static, ()>),
+    /// The only receiver, on this node, is about to end: it is to be looked up once more then. Only for a stanza that
+    /// was tried before; others are kept in their order.
+    Ending(Arc<SessionHandle>),
     /// No receiver was there.
     None,
     /// No receiver took it, and at least one has too much to do.
@@ -106,6 +109,7 @@ fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, 
             Ok(()) if session.pressure().is_congested() => Delivered::Slowly(session),
             Ok(()) => Delivered::Some,
             Err(Refused::Full) => Delivered::Congested,
+            Err(Refused::Ending) if tries > 0 => Delivered::Ending(session),
             Err(Refused::Ending) => match remote::returned(node, &session, stanza.clone()) {
                 Posted::Congested => Delivered::Congested,
                 _ => Delivered::Some,

@@ -21,6 +21,7 @@ use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
 use crate::session::SessionHandle;
 use crate::session::core::SessionState;
+use crate::session::messages::EndReason;
 
 /// Where the chain has led.
 pub enum Routed {
@@ -131,6 +132,7 @@ impl Walk<'_> {
             Delivered::Some => Routed::Done(Vec::new()),
             Delivered::Slowly(receiver) => self.brake(receiver),
             Delivered::Braked(pause) => self.pause(pause),
+            Delivered::Ending(receiver) => self.after(receiver, stanza),
             Delivered::None => self.absent(stanza, full),
             Delivered::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
         }
@@ -163,6 +165,7 @@ impl Walk<'_> {
             Delivered::Some => Routed::Done(Vec::new()),
             Delivered::Slowly(receiver) => self.brake(receiver),
             Delivered::Braked(pause) => self.pause(pause),
+            Delivered::Ending(receiver) => self.after(receiver, stanza),
             // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
             // not vanish (RFC 6121 §8.5.2.2.1).
             Delivered::Congested if presence => Routed::Done(Vec::new()),
@@ -184,6 +187,15 @@ impl Walk<'_> {
         Routed::Later(Box::pin(async move {
             receiver.pressure().brake().await;
             Vec::new()
+        }))
+    }
+
+    /// Walks on for a stanza when its receiver has ended: those behind it wait meanwhile.
+    fn after(&self, receiver: Arc<SessionHandle>, stanza: Stanza) -> Routed {
+        let (node, tries) = (Arc::clone(self.node), self.tries);
+        Routed::Later(Box::pin(async move {
+            receiver.end(EndReason::ClientGone).await;
+            once_more(&node, stanza, tries).await
         }))
     }
 

@@ -24,7 +24,6 @@ use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Pr
 use super::outbox::{Full, Outbox, last_words};
 use super::registry::SessionHandle;
 use crate::delivery;
-use crate::delivery::remote::Posted;
 use crate::metrics::{Delivery, Direction, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
@@ -435,25 +434,14 @@ impl Handler<Deliver> for Session {
     fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         self.outbox.pressure().leave(stanza.to_bytes().len());
         if let Some(farewell) = self.over() {
-            if !alone || matches!(stanza.kind(), Kind::Presence(_)) {
-                // The other sessions have it; again would be twice, and presence might come after its end.
+            let lost = self.node.lease.losses() != self.losses;
+            if lost || !alone || matches!(stanza.kind(), Kind::Presence(_)) {
+                // A node without a lease acts no more, then or later. The other sessions have it; again would be
+                // twice, and presence might come after its end.
                 self.node.metrics.dropped(Dropped::SessionGone);
                 return;
             }
-            let node = Arc::clone(&self.node);
-            if let Some(own) = node.sessions.get(self.state.index()) {
-                // As one that arrives now. Too many: it goes back like those.
-                if let Posted::Congested = delivery::remote::returned(&node, &own, stanza.clone()) {
-                    let effects = delivery::bounce::congested(&node, &stanza);
-                    delivery::drive_aside(&node, Some(Box::pin(std::future::ready(effects))));
-                }
-                return;
-            }
-            // As if it had arrived a moment later, when the route is gone: until then it would come back here.
-            actix_rt::spawn(async move {
-                farewell.await;
-                delivery::drive(&node, vec![Effect::Route(stanza)]).await;
-            });
+            delivery::remote::left_in_mailbox(&self.node, self.state.index(), farewell, stanza);
             return;
         }
         self.when_serving(ctx, |session, ctx| {

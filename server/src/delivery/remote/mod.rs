@@ -32,6 +32,7 @@ use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::router::steps;
 use crate::session::SessionHandle;
+use crate::session::effect::Effect;
 use crate::session::messages::EndReason;
 use crate::session::pressure::BRAKE;
 use overflow::Overflow;
@@ -260,6 +261,30 @@ pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: S
         finish(&own, &session.jid, number, Outcome::Failed(Failure::NoSession(applied)), None);
     });
     Posted::Taken
+}
+
+/// Takes a stanza that was in the mailbox of the session `index` when that ended: as one that arrives now.
+pub fn left_in_mailbox(
+    node: &Arc<NodeContext>,
+    index: BindIndex,
+    farewell: impl Future<Output = ()> + Send + 'static,
+    stanza: Stanza,
+) {
+    let node = Arc::clone(node);
+    match node.sessions.get(index).map(|session| returned(&node, &session, stanza.clone())) {
+        Some(Posted::Congested) => {
+            let effects = bounce::congested(&node, &stanza);
+            node.remote.runtime().clone().spawn(async move { drive(&node, effects).await });
+        }
+        Some(_) => {}
+        // Once the route is gone: until then it would come back here.
+        None => {
+            node.remote.runtime().clone().spawn(async move {
+                farewell.await;
+                drive(&node, vec![Effect::Route(stanza)]).await;
+            });
+        }
+    }
 }
 
 fn task(to: &FullJid, route: &Route, stanza: &Stanza) -> DeliverStanza {

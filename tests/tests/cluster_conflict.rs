@@ -97,7 +97,8 @@ fn is_error(stanza: &Element) -> bool {
 
 /// Carol writes numbered messages to the contended JID until the race is decided; then the last one.
 async fn write(carol: &mut Client, to: &str, course: &Course) -> Result<()> {
-    let mut pace = tokio::time::interval(Duration::from_micros(500));
+    // As fast as one who types very fast: what is held for an address goes on one by one, and has a bound.
+    let mut pace = tokio::time::interval(Duration::from_millis(3));
     while !course.is_decided() {
         pace.tick().await;
         let number = course.next.fetch_add(1, Ordering::SeqCst);
@@ -154,7 +155,10 @@ async fn race(
     });
     let seen = match Box::pin(racing).await {
         Ok(seen) => seen,
-        Err(error) => bail!("{error:#}: {course:?}; it is at {:?}", cluster.route(2, &to).await?.sessions),
+        Err(error) => {
+            let (sessions, bounced) = (cluster.route(2, &to).await?.sessions, bounces(carol).await);
+            bail!("{error:#}: {course:?}; it is at {sessions:?}; bounced: {bounced:?}")
+        }
     };
     let bounced = bounces(carol).await?;
     let (owner, other) = match (&seen[0], &seen[1]) {

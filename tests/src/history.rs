@@ -4,6 +4,7 @@
 //! said without clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Mutex;
 
 use anyhow::{Result, bail, ensure};
@@ -30,6 +31,19 @@ struct Records {
     received: BTreeMap<Bound, Vec<u64>>,
     /// Came back with an error.
     bounced: BTreeSet<u64>,
+}
+
+impl Records {
+    /// The messages with numbers in `numbers` between JIDs whose generations are those of `before`, still.
+    fn between_untouched(
+        &self,
+        numbers: Range<u64>,
+        before: &BTreeMap<String, usize>,
+    ) -> impl Iterator<Item = u64> {
+        let same = |jid: &String| before.get(jid) == self.generations.get(jid);
+        let sent = self.sent.range(numbers);
+        sent.filter(move |(_, (from, to))| same(&from.jid) && same(to)).map(|(number, _)| *number)
+    }
 }
 
 /// The records of a test, shared by its clients.
@@ -112,16 +126,19 @@ impl History {
     /// Messages with numbers in `numbers` that were neither received nor came back, between JIDs whose generations
     /// are those of `before`, still.
     #[must_use]
-    pub fn lost(&self, numbers: std::ops::Range<u64>, before: &BTreeMap<String, usize>) -> Vec<u64> {
+    pub fn lost(&self, numbers: Range<u64>, before: &BTreeMap<String, usize>) -> Vec<u64> {
         let records = self.records();
         let arrived: BTreeSet<u64> = records.received.values().flatten().copied().collect();
-        let same = |jid: &String| before.get(jid) == records.generations.get(jid);
-        let sent = records.sent.range(numbers);
-        sent.filter(|(number, (from, to))| {
-            same(&from.jid) && same(to) && !arrived.contains(number) && !records.bounced.contains(number)
-        })
-        .map(|(number, _)| *number)
-        .collect()
+        let lost = records.between_untouched(numbers, before);
+        lost.filter(|number| !arrived.contains(number) && !records.bounced.contains(number)).collect()
+    }
+
+    /// Messages with numbers in `numbers` that came back, between JIDs whose generations are those of `before`, still.
+    #[must_use]
+    pub fn refused(&self, numbers: Range<u64>, before: &BTreeMap<String, usize>) -> Vec<u64> {
+        let records = self.records();
+        let sent = records.between_untouched(numbers, before);
+        sent.filter(|number| records.bounced.contains(number)).collect()
     }
 
     /// Checks what must hold at any time: no message twice to one bind, none to the wrong one, those of a pair of

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
 #![allow(clippy::print_stderr, reason = "a long test says where it is")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,13 +82,15 @@ impl Scene {
     }
 
     /// The network heals, and everything works with no operator. Whoever was not touched has lost nothing.
-    async fn heal(&mut self, began: u64, before: &std::collections::BTreeMap<String, usize>) -> Result<()> {
+    async fn heal(&mut self, began: u64, before: &BTreeMap<String, usize>) -> Result<()> {
         self.lab.heal()?;
         let healed = self.history.now();
         self.cluster.until_settled().await?;
         self.until_all_heard().await?;
         let lost = self.history.lost(began..healed, before);
         ensure!(lost.is_empty(), "{} messages were lost between streams that lasted: {lost:?}", lost.len());
+        let refused = self.history.refused(began..healed, before);
+        ensure!(refused.is_empty(), "{} messages came back between them: {refused:?}", refused.len());
         self.history.check()?;
         for talker in &self.talkers {
             talker.move_to(talker.home());

@@ -159,8 +159,8 @@ pub fn single(context: &Arc<NodeContext>) -> StatusSource {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_single_node_serves_without_groups() {
+    #[actix_rt::test]
+    async fn a_single_node_serves_without_groups() {
         let status = single(&Arc::new(NodeContext::for_tests()))();
         assert!(status.settled());
         assert_eq!(status.name_of("0000000000000001"), Some("node-0"));
@@ -169,8 +169,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<ClusterStatus>(&text).unwrap(), status);
     }
 
-    #[test]
-    fn without_leader_or_lease_a_node_is_not_settled() {
+    #[actix_rt::test]
+    async fn without_leader_or_lease_a_node_is_not_settled() {
         let mut status = single(&Arc::new(NodeContext::for_tests()))();
         status.groups.push(GroupStatus {
             name: "routes".into(),

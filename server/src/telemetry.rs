@@ -25,8 +25,9 @@ pub enum TelemetryError {
 ///
 /// A filter that cannot be read; a second call.
 pub fn init(log: &Log) -> Result<(), TelemetryError> {
-    // openraft tells every vote at info level: too much for anybody but its authors, unless asked for.
-    let filter = EnvFilter::try_new(format!("openraft=warn,{}", log.filter))?;
+    // openraft tells every vote at info level, and warns ten times a second of a node that is away: too much for
+    // anybody but its authors, unless asked for. The leader warns once when it declares a node down.
+    let filter = EnvFilter::try_new(format!("openraft=error,{}", log.filter))?;
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Human => base.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,

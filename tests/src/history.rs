@@ -15,13 +15,15 @@ pub struct Bound {
     pub jid: String,
     /// Counts its binds in the order in which they were answered.
     pub generation: usize,
+    /// The node that answered.
+    pub node: usize,
 }
 
 #[derive(Debug, Default)]
 struct Records {
     next: u64,
     /// The number of the next message when a bind was answered.
-    answered: BTreeMap<Bound, u64>,
+    answered: BTreeMap<(String, usize), u64>,
     generations: BTreeMap<String, usize>,
     sent: BTreeMap<u64, (Bound, String)>,
     /// In the order of receipt.
@@ -50,14 +52,14 @@ pub struct Summary {
 }
 
 impl History {
-    /// A bind of `jid` was answered.
-    pub fn bound(&self, jid: &str) -> Bound {
+    /// A bind of `jid` was answered by that node.
+    pub fn bound(&self, jid: &str, node: usize) -> Bound {
         let mut records = self.records();
         let next = records.next;
         let generation = records.generations.entry(jid.to_owned()).or_default();
         *generation += 1;
-        let bound = Bound { jid: jid.to_owned(), generation: *generation };
-        records.answered.insert(bound.clone(), next);
+        let bound = Bound { jid: jid.to_owned(), generation: *generation, node };
+        records.answered.insert((bound.jid.clone(), bound.generation), next);
         bound
     }
 
@@ -134,7 +136,7 @@ impl History {
         let records = self.records();
         for (by, numbers) in &records.received {
             let mut seen = BTreeSet::new();
-            let successor = Bound { jid: by.jid.clone(), generation: by.generation + 1 };
+            let successor = (by.jid.clone(), by.generation + 1);
             let end = records.answered.get(&successor).copied().unwrap_or(u64::MAX);
             let mut last: BTreeMap<&Bound, u64> = BTreeMap::new();
             for number in numbers {
@@ -148,7 +150,14 @@ impl History {
                     "{by:?} got {number} of {from:?}, which had been received before"
                 );
                 if let Some(before) = last.insert(from, *number) {
-                    ensure!(before < *number, "{by:?} got {number} of {from:?} after {before}");
+                    let all = || {
+                        numbers.iter().filter(|number| records.sent.get(number).is_some_and(|s| s.0 == *from))
+                    };
+                    ensure!(
+                        before < *number,
+                        "{by:?} got {number} of {from:?} after {before}; in all {:?}",
+                        all().collect::<Vec<_>>()
+                    );
                 }
                 ensure!(
                     *number < end,
@@ -188,7 +197,7 @@ mod tests {
     fn breaches_are_found() {
         let sent = || {
             let history = History::default();
-            let (a, b) = (history.bound("a"), history.bound("b"));
+            let (a, b) = (history.bound("a", 0), history.bound("b", 1));
             let numbers = [history.sending(&a, "b"), history.sending(&a, "b")];
             (history, a, b, numbers)
         };
@@ -212,7 +221,7 @@ mod tests {
 
         let (history, a, b, [one, _]) = sent();
         history.received(&b, one);
-        history.bound("b");
+        history.bound("b", 1);
         let late = history.sending(&a, "b");
         history.check().unwrap();
         history.received(&b, late);

@@ -113,7 +113,7 @@ async fn live(crowd: Crowd, account: Account, mut orders: watch::Receiver<Order>
             }
             tokio::time::sleep(AGAIN).await;
         };
-        let bound = crowd.history.bound(client.jid());
+        let bound = crowd.history.bound(client.jid(), node);
         let (ended, mut end) = watch::channel(());
         let talk = talk(crowd.clone(), client, bound);
         streams.spawn(async move {

@@ -33,9 +33,11 @@ struct Seen {
 }
 
 /// How far the two are, and which message is the next.
+#[derive(Debug)]
 struct Course {
     start: Barrier,
     next: AtomicUsize,
+    answered: [AtomicBool; 2],
     heard: [AtomicBool; 2],
     ended: [AtomicBool; 2],
 }
@@ -72,6 +74,7 @@ async fn contend(mut stream: Stream, course: &Course, index: usize, head: Durati
         match (stanza.name(), stanza.attr("id")) {
             ("iq", Some("bind")) => {
                 seen.answered_at = Some(course.next.load(Ordering::SeqCst));
+                course.answered[index].store(true, Ordering::SeqCst);
             }
             ("message", Some(LAST)) => {
                 seen.stays = true;
@@ -94,7 +97,8 @@ fn is_error(stanza: &Element) -> bool {
 
 /// Carol writes numbered messages to the contended JID until the race is decided; then the last one.
 async fn write(carol: &mut Client, to: &str, course: &Course) -> Result<()> {
-    let mut pace = tokio::time::interval(Duration::from_micros(500));
+    // As fast as one who types very fast: what is held for an address goes on one by one, and has a bound.
+    let mut pace = tokio::time::interval(Duration::from_millis(3));
     while !course.is_decided() {
         pace.tick().await;
         let number = course.next.fetch_add(1, Ordering::SeqCst);
@@ -130,6 +134,7 @@ async fn race(
     let course = Course {
         start: Barrier::new(2),
         next: AtomicUsize::new(0),
+        answered: Default::default(),
         heard: Default::default(),
         ended: Default::default(),
     };
@@ -148,7 +153,13 @@ async fn race(
         written?;
         Ok([left?, right?])
     });
-    let seen = Box::pin(racing).await?;
+    let seen = match Box::pin(racing).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let (sessions, bounced) = (cluster.route(2, &to).await?.sessions, bounces(carol).await);
+            bail!("{error:#}: {course:?}; it is at {sessions:?}; bounced: {bounced:?}")
+        }
+    };
     let bounced = bounces(carol).await?;
     let (owner, other) = match (&seen[0], &seen[1]) {
         (owner, other) | (other, owner) if owner.stays && !other.stays => (owner, other),

@@ -186,7 +186,8 @@ impl Cluster {
     /// The store group.
     #[must_use]
     pub fn store_log(&self) -> Arc<dyn StoreLog> {
-        Arc::new(store::ClusterStore { group: self.parts.store_group.clone(), node: self.node() })
+        let (group, routes) = (self.parts.store_group.clone(), self.parts.route_group.clone());
+        Arc::new(store::ClusterStore { group, routes, node: self.node() })
     }
 
     /// Ends what waits for a peer that was declared down, and dials it anew. What it had not taken is dropped: the
@@ -419,6 +420,7 @@ fn background(
         identity: identity.clone(),
         groups: groups.clone(),
         removed: Arc::new(removed),
+        silence: config.lease.down,
     })));
     let grants =
         Arc::new(Granting::new(route_group.clone(), table.clone(), links.clone(), config.lease, on_down));

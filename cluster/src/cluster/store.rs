@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::node_id::NodeId;
-use crate::raft::{GroupHandle, ProposeError, StoreGroup, StoreMachine};
+use crate::raft::{GroupHandle, ProposeError, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine};
 use crate::store_log::{StoreLog, StoreLogError};
 
 /// Longest wait for the group. Above two elections.
@@ -14,6 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(8);
 
 pub(super) struct ClusterStore {
     pub(super) group: GroupHandle<StoreGroup, StoreMachine>,
+    pub(super) routes: GroupHandle<RouteGroup, RouteStateMachine>,
     pub(super) node: NodeId,
 }
 
@@ -26,6 +27,11 @@ impl StoreLog for ClusterStore {
     fn replicas(&self) -> Vec<NodeId> {
         let metrics = self.group.metrics();
         let mut voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
+        if voters.is_empty() {
+            // A node that holds no replica knows nothing of the group. Those that vote on the routes hold one, as a
+            // rule; one that does not says so, and the next is asked.
+            return self.routes.numbers().voters;
+        }
         // The leader needs no round trip for a linearizable read.
         voters.sort_by_key(|node| Some(*node) != metrics.current_leader);
         voters

@@ -23,6 +23,8 @@ pub struct Granter {
 struct Known {
     /// Nothing is declared down before this and T3: the last grant, or since when that start is known to be up.
     since: Duration,
+    /// Whether this leader has granted it anything.
+    granted: bool,
     /// The start of it that was seen up last.
     up: Option<Incarnation>,
     /// The start that was given out as down; it gets no lease any more.
@@ -53,11 +55,13 @@ impl Granter {
             return None;
         }
         known.since = known.since.max(now);
+        known.granted = true;
         Some(left)
     }
 
     /// Which of the nodes that the route table has as up may be declared down, each with the start that is over:
-    /// those without a grant for T3, and at once those of `known_dead`, whose process has been seen to be gone.
+    /// those without a grant for T3, and those of `known_dead`, whose process has been seen to be gone, as soon as
+    /// what this leader has granted them is over: what a firewall answers must not take a lease away.
     /// They get no lease any more from this leader, until a later start of theirs is up.
     pub fn down_candidates(
         &mut self,
@@ -65,7 +69,7 @@ impl Granter {
         up: impl IntoIterator<Item = (NodeId, Incarnation)>,
         known_dead: &BTreeSet<(NodeId, Incarnation)>,
     ) -> Vec<(NodeId, Incarnation)> {
-        let (down, looked) = (self.times.down, self.looked);
+        let (LeaseTimes { suspend, down, .. }, looked) = (self.times, self.looked);
         self.looked = true;
         let mut candidates = Vec::new();
         for (node, incarnation) in up {
@@ -78,7 +82,9 @@ impl Granter {
                 }
                 known.up = Some(incarnation);
             }
-            if known_dead.contains(&(node, incarnation)) || now.saturating_sub(known.since) >= down {
+            let age = now.saturating_sub(known.since);
+            let dead = known_dead.contains(&(node, incarnation)) && (!known.granted || age >= suspend);
+            if dead || age >= down {
                 known.condemned = known.condemned.max(Some(incarnation));
                 candidates.push((node, incarnation));
             }
@@ -87,7 +93,7 @@ impl Granter {
     }
 
     fn known(&mut self, node: NodeId) -> &mut Known {
-        let known = Known { since: self.became_leader_at, up: None, condemned: None };
+        let known = Known { since: self.became_leader_at, granted: false, up: None, condemned: None };
         self.nodes.entry(node).or_insert(known)
     }
 }
@@ -166,6 +172,16 @@ mod tests {
         assert_eq!(granter.down_candidates(seconds(LEADS_AT), [A, B], &dead), [A]);
         let restarted = (A.0, Incarnation(2));
         assert_eq!(granter.down_candidates(seconds(LEADS_AT + 1), [restarted, B], &dead), []);
+    }
+
+    #[test]
+    fn a_process_that_only_seems_dead_keeps_what_it_was_granted() {
+        let mut granter = leader();
+        let dead = BTreeSet::from([A]);
+        assert_eq!(granter.down_candidates(seconds(LEADS_AT), [A], &BTreeSet::new()), []);
+        assert!(grant(&mut granter, A, LEADS_AT + 1).is_some());
+        assert_eq!(granter.down_candidates(seconds(LEADS_AT + 3), [A], &dead), []);
+        assert_eq!(granter.down_candidates(seconds(LEADS_AT + 4), [A], &dead), [A]);
     }
 
     #[test]

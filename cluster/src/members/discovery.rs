@@ -52,6 +52,8 @@ pub struct Discovery {
     pub groups: Vec<Arc<dyn Group>>,
     /// Who was removed.
     pub removed: Arc<dyn Removed>,
+    /// How long a member of the same name must have been silent before another takes its place: T3 of the lease.
+    pub silence: Duration,
 }
 
 impl Discovery {
@@ -112,7 +114,7 @@ impl Discovery {
             // It reads and writes by task.
             return Answer::Joined;
         }
-        let change = match place_for(&view, from.node, &member) {
+        let change = match place_for(&view, from.node, &member, self.silence) {
             Verdict::There => return Answer::Joined,
             Verdict::Change(change) => change,
             Verdict::NameInUse(node) => {
@@ -162,14 +164,14 @@ enum Verdict {
 }
 
 /// PURE: decides it.
-fn place_for(view: &GroupView, node: NodeId, member: &Member) -> Verdict {
+fn place_for(view: &GroupView, node: NodeId, member: &Member, silence: Duration) -> Verdict {
     if let Some(known) = view.members.get(&node).filter(|known| known.name != member.name) {
         return Verdict::IdInUse(known.name.clone());
     }
     let same_name = view.members.iter().filter(|(other, known)| **other != node && known.name == member.name);
     let old: BTreeSet<NodeId> = same_name.map(|(other, _)| *other).collect();
     let alive = |other: &&NodeId| {
-        view.progress.get(other).and_then(|progress| progress.heard).is_some_and(|heard| heard < ALIVE)
+        view.progress.get(other).and_then(|progress| progress.heard).is_some_and(|heard| heard < silence)
     };
     if let Some(other) = old.iter().find(alive) {
         return Verdict::NameInUse(*other);
@@ -193,6 +195,8 @@ mod tests {
     use super::super::group::Progress;
     use super::*;
 
+    const SILENCE: Duration = Duration::from_secs(12);
+
     fn member(name: &str, address: &str) -> Member {
         Member { name: name.to_owned(), address: address.to_owned() }
     }
@@ -207,22 +211,28 @@ mod tests {
         let (one, two) = (NodeId::new(1), NodeId::new(2));
         let mut view = view(&[(1, "a-1"), (3, "a-3")]);
         let at = |address| member("a-1", address);
-        assert_eq!(place_for(&view, one, &at("old:1")), Verdict::There);
-        assert_eq!(place_for(&view, one, &at("new:1")), Verdict::Change(Change::Put(one, at("new:1"))));
-        assert_eq!(place_for(&view, one, &member("a-3", "new:1")), Verdict::IdInUse("a-1".to_owned()));
+        assert_eq!(place_for(&view, one, &at("old:1"), SILENCE), Verdict::There);
+        assert_eq!(
+            place_for(&view, one, &at("new:1"), SILENCE),
+            Verdict::Change(Change::Put(one, at("new:1")))
+        );
+        assert_eq!(
+            place_for(&view, one, &member("a-3", "new:1"), SILENCE),
+            Verdict::IdInUse("a-1".to_owned())
+        );
         let other = member("a-2", "new:1");
-        assert_eq!(place_for(&view, two, &other), Verdict::Change(Change::Put(two, other.clone())));
+        assert_eq!(place_for(&view, two, &other, SILENCE), Verdict::Change(Change::Put(two, other.clone())));
         let old = BTreeSet::from([one]);
         let replace = Change::Replace { old, node: two, member: at("new:1") };
-        assert_eq!(place_for(&view, two, &at("new:1")), Verdict::Change(replace.clone()));
+        assert_eq!(place_for(&view, two, &at("new:1"), SILENCE), Verdict::Change(replace.clone()));
 
         let heard = |heard| Progress { heard: Some(heard), lag: None };
         view.progress.insert(one, heard(Duration::from_secs(1)));
-        assert_eq!(place_for(&view, two, &at("new:1")), Verdict::NameInUse(one));
-        view.progress.insert(one, heard(ALIVE));
-        assert_eq!(place_for(&view, two, &at("new:1")), Verdict::Change(replace));
+        assert_eq!(place_for(&view, two, &at("new:1"), SILENCE), Verdict::NameInUse(one));
+        view.progress.insert(one, heard(SILENCE));
+        assert_eq!(place_for(&view, two, &at("new:1"), SILENCE), Verdict::Change(replace));
         view.joint = true;
-        assert_eq!(place_for(&view, two, &at("new:1")), Verdict::HalfDone);
-        assert_eq!(place_for(&view, one, &at("old:1")), Verdict::There);
+        assert_eq!(place_for(&view, two, &at("new:1"), SILENCE), Verdict::HalfDone);
+        assert_eq!(place_for(&view, one, &at("old:1"), SILENCE), Verdict::There);
     }
 }

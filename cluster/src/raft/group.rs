@@ -1,5 +1,6 @@
 //! One Raft group of this node, from its parts: log, state machine, network, proposer, barrier.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -175,8 +176,14 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         let progress = metrics.replication.iter().flatten();
         let others = progress.filter(|(node, _)| **node != metrics.id);
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
-        let best =
-            others.filter(|(node, _)| voters.contains(node)).max_by_key(|(_, matched)| (*matched).clone());
+        // Of those that have as much the one that was heard last: an heir that is gone itself takes nothing over.
+        let silence = |node: &NodeId| {
+            let heard = metrics.heartbeat.as_ref().and_then(|heartbeats| heartbeats.get(node)?.as_ref());
+            heard.map_or(Duration::MAX, |heard| heard.elapsed())
+        };
+        let best = others
+            .filter(|(node, _)| voters.contains(node))
+            .max_by_key(|(node, matched)| ((*matched).clone(), Reverse(silence(node))));
         let Some((heir, _)) = best else { return };
         if self.raft.trigger().transfer_leader(*heir).await.is_err() {
             return;

@@ -17,8 +17,9 @@ pub mod state_machine;
 pub mod store_machine;
 pub mod types;
 
-/// What keeps openraft's own words out of a log: it tells every vote at info level.
-pub const QUIET_LOG: &str = "openraft=warn";
+/// What keeps openraft's own words out of a log: it tells every vote at info level, and warns ten times a second of a
+/// node that is away. The leader warns once when it declares a node down.
+pub const QUIET_LOG: &str = "openraft=error";
 
 pub use barrier::Barrier;
 pub use group::{GroupError, GroupHandle, GroupNumbers, GroupTimes};

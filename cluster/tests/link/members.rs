@@ -172,6 +172,7 @@ impl Cluster {
             identity: file.clone(),
             groups: vec![group.clone()],
             removed: Arc::new(Graves(self.world.clone())),
+            silence: Duration::from_secs(3),
         });
         let set = (setup.times, setup.limits);
         let service: Arc<dyn LaneService> = Arc::new(service);

@@ -27,10 +27,11 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// Whether the node serves and knows a leader of every group.
+    /// Whether the node serves and knows a leader of every group that it belongs to.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.node.standing == Standing::Serving && self.groups.iter().all(|group| group.leader.is_some())
+        self.node.standing == Standing::Serving
+            && self.groups.iter().all(|group| group.leader.is_some() || group.is_foreign())
     }
 
     /// The name of the member with that id.
@@ -94,6 +95,14 @@ pub struct GroupStatus {
     pub voters: Vec<String>,
     /// Names of the members without one.
     pub learners: Vec<String>,
+}
+
+impl GroupStatus {
+    /// Whether the node is outside the group, as one that holds no replica of the store.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.voters.is_empty() && self.learners.is_empty() && self.last_log == Some(0)
+    }
 }
 
 /// One node of the cluster.

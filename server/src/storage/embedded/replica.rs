@@ -56,7 +56,19 @@ fn other(error: StorageError) -> io::Error {
 #[async_trait]
 impl Replica for EmbeddedReplica {
     async fn mark(&self) -> io::Result<Option<Bytes>> {
-        write(&self.store, |rows| if rows.is_replacing() { Ok(None) } else { rows.mark() }).await
+        let found = write(&self.store, |rows| match rows.mark()? {
+            _ if rows.is_replacing() => Ok((None, false)),
+            Some(mark) => Ok((Some(mark), false)),
+            None => Ok((None, rows.ahead()? == 0 && !rows.tree().is_empty())),
+        });
+        match found.await? {
+            (_, true) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the store holds the rows of a server that was by itself, and the other nodes have not: give this node \
+                 an empty node.data_dir, or set cluster.enabled = false",
+            )),
+            (mark, false) => Ok(mark),
+        }
     }
 
     async fn apply(&self, commands: Vec<Bytes>, seal: Seal) -> io::Result<Vec<Bytes>> {

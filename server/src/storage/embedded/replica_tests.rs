@@ -358,3 +358,11 @@ async fn one_snapshot_is_read_at_a_time_and_a_replacement_ends_it() {
     assert!(reader.next().await.is_err(), "its rows are gone");
     assert_eq!(node.store.failure(), None);
 }
+
+#[actix_rt::test]
+async fn the_rows_of_a_server_by_itself_are_not_taken_into_a_cluster() {
+    let node = Node::new();
+    node.store.create(&jid("romeo@example.com"), account(1)).await.unwrap();
+    let error = node.replica.mark().await.unwrap_err();
+    assert!(error.to_string().contains("empty node.data_dir"), "{error}");
+}

@@ -377,9 +377,13 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
         }
         return;
     }
+    // Whether the session that the table has was asked for, and is not there: then the rule for an absent resource
+    // decides. It may lead to the same address, where the stanza would queue behind later ones: nothing less may.
+    let mut absent = false;
     loop {
         if let Some(why) = failure.take() {
             tries += 1;
+            absent = tries > 1 && matches!(why, Failure::NoSession(_));
             debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
             until_known(node, to, why).await;
             if why == Failure::Congested {
@@ -389,8 +393,9 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
                 return drive(node, bounce::unavailable(node, &stanza)).await;
             }
         }
-        let Some((jid, route)) = (tries < 2).then(|| steps::only_remote(node, &stanza)).flatten() else {
-            let effects = steps::once_more(node, stanza, tries);
+        let direct = if absent { None } else { steps::only_remote(node, &stanza) };
+        let Some((jid, route)) = direct else {
+            let effects = steps::once_more(node, stanza, if absent { tries } else { 1 });
             return drive(node, effects.await).await;
         };
         let task = task(&jid, &route, &stanza).into();

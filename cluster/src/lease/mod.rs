@@ -136,6 +136,17 @@ impl Lease {
         }
     }
 
+    /// Waits until the lease is lost.
+    pub async fn lost(&self) {
+        let mut changes = self.changes();
+        while self.standing() != Standing::Lost {
+            if changes.changed().await.is_err() {
+                // Whoever kept it is gone: nothing changes any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// How long the lease still holds.
     #[must_use]
     pub fn remaining(&self) -> Duration {

@@ -122,7 +122,10 @@ impl Walk<'_> {
         if self.tries == 0 {
             match self.node.remote.wait_behind(full, route.map(|route| route.index), &stanza) {
                 Behind::Nothing => {}
-                Behind::Queued => return Routed::Done(Vec::new()),
+                Behind::Queued => {
+                    let (node, to) = (Arc::clone(self.node), full.clone());
+                    return self.pause(Box::pin(async move { node.remote.found(&to).await }));
+                }
                 Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
             }
         }

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use althing_cluster::lease::Lease;
-use althing_proto::stream::error::StreamCondition;
+use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::stream::{Action, Input, StreamMachine, Transport};
 
 use super::socket::{self, Socket};
@@ -126,6 +126,12 @@ impl Connection {
                     }
                 }
                 () = sleep(patience) => self.machine.handle(Input::Timer, self.node.now(), &mut actions),
+                () = self.node.lease.lost() => {
+                    // At once, so that the client tries another node.
+                    let text = "this server has lost the other servers of its cluster: try another";
+                    let error = StreamError::new(StreamCondition::SystemShutdown, text);
+                    self.machine.handle(Input::Fail(error), self.node.now(), &mut actions);
+                }
                 _ = stopping.wait_for(|stopping| *stopping) => {
                     let error = StreamCondition::SystemShutdown.into();
                     self.machine.handle(Input::Fail(error), self.node.now(), &mut actions);

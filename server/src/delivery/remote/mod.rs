@@ -162,15 +162,24 @@ impl Remote {
         self.targets.store(pending.len(), Ordering::Release);
     }
 
+    /// Waits until nothing waits for `to` to be found, [`BRAKE`] at most: the pace of a client that goes on sending.
+    pub async fn found(&self, to: &FullJid) {
+        self.until(|pending| !pending.is_waited_for(to)).await;
+    }
+
     /// Waits until fewer stanzas are out to `to`, [`BRAKE`] at most.
     async fn relief(&self, to: &FullJid) {
+        self.until(|pending| !pending.is_crowded(to)).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Pending<Parcel, Failure>) -> bool) {
         let relieved = async {
             loop {
                 let notified = self.relieved.notified();
                 tokio::pin!(notified);
                 // Enabled before the look: it does not miss what comes in between.
                 notified.as_mut().enable();
-                if !self.pending.lock().is_crowded(to) {
+                if is_so(&self.pending.lock()) {
                     return;
                 }
                 notified.await;
@@ -354,7 +363,10 @@ async fn go_on(node: Arc<NodeContext>, to: FullJid) {
             node.remote.note(&pending);
             next
         };
-        let Some((parcel, failure)) = next else { return };
+        let Some((parcel, failure)) = next else {
+            node.remote.relieved.notify_waiters();
+            return;
+        };
         // A panic must not hold the target for ever.
         let settled = AssertUnwindSafe(settle(&node, &to, parcel, failure)).catch_unwind().await;
         if settled.is_err() {

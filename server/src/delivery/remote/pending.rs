@@ -241,7 +241,13 @@ impl<S, F> Pending<S, F> {
         Brake::For(pause)
     }
 
-    /// Whether many stanzas are out to `to`.
+    /// Whether stanzas wait until `to` is found.
+    #[must_use]
+    pub fn is_waited_for(&self, to: &FullJid) -> bool {
+        self.targets.get(to).is_some_and(|target| !target.behind.is_empty())
+    }
+
+    /// Whether so many stanzas are out to `to` that its senders are to wait.
     #[must_use]
     pub fn is_crowded(&self, to: &FullJid) -> bool {
         self.targets.get(to).is_some_and(|target| target.crowded)

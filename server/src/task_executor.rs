@@ -131,7 +131,7 @@ impl NodeExecutor {
     /// The one `match` over the kinds.
     async fn run(&self, node: &Arc<NodeContext>, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
         Ok(match task {
-            ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(node, &task)?),
+            ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(node, &task).await?),
             ClusterTask::FanOutPresence(FanOutPresence { recipients, xml }) => {
                 TaskReply::FanOutPresence(fan_out::to_sessions(node, stanza(&xml)?, &recipients))
             }
@@ -200,9 +200,17 @@ fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<Se
     node.sessions.get(owner).filter(|session| session.jid == *jid)
 }
 
-fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
+async fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
-    let Some(session) = session(node, &task.to, task.owner) else { return Ok(no_session(node)) };
+    let found = match session(node, &task.to, task.owner) {
+        // Its bind is in the table, and it is about to be here. Said to be absent, it would get what comes a moment
+        // later first.
+        None if node.routes.locate(&task.to).is_some_and(|route| route.index == task.owner) => {
+            node.sessions.get_soon(task.owner).await.filter(|session| session.jid == task.to)
+        }
+        found => found,
+    };
+    let Some(session) = found else { return Ok(no_session(node)) };
     match local::deliver_to(node, &session, stanza, true) {
         Ok(()) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
         Ok(()) => Ok(SessionFound::Done),

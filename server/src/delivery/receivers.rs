@@ -104,7 +104,13 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, receivers: &[Receiver],
 
 fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, tries: u8) -> Delivered {
     let Some(jid) = &receiver.remote else {
-        let Some(session) = node.sessions.get(receiver.route.index) else { return Delivered::None };
+        let Some(session) = node.sessions.get(receiver.route.index) else {
+            return match (tries == 0).then(|| remote::expected(node, &receiver.route, stanza)).flatten() {
+                Some(Posted::Congested) => Delivered::Congested,
+                Some(_) => Delivered::Some,
+                None => Delivered::None,
+            };
+        };
         return match local::deliver_to(node, &session, stanza.clone(), true) {
             Ok(()) if session.pressure().is_congested() => Delivered::Slowly(session),
             Ok(()) => Delivered::Some,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::SendError;
 use actix::{Addr, MailboxError};
@@ -137,12 +138,36 @@ impl SessionHandle {
 #[derive(Debug, Default)]
 pub struct SessionRegistry {
     sessions: RwLock<HashMap<BindIndex, Arc<SessionHandle>>>,
+    /// Tells of each session that was added.
+    added: tokio::sync::Notify,
 }
+
+/// How long a session may be on its way here after the table has its bind: longer than it takes to start it.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 impl SessionRegistry {
     /// Adds a session.
     pub fn insert(&self, handle: Arc<SessionHandle>) {
         self.sessions.write().insert(handle.index, handle);
+        self.added.notify_waiters();
+    }
+
+    /// The session that `index` began, which may be about to be added: the table has a bind a moment before its
+    /// session is here. `None` if it is not here in time.
+    pub async fn get_soon(&self, index: BindIndex) -> Option<Arc<SessionHandle>> {
+        let soon = async {
+            loop {
+                let added = self.added.notified();
+                tokio::pin!(added);
+                // Enabled before the look: it does not miss what comes in between.
+                added.as_mut().enable();
+                if let Some(session) = self.get(index) {
+                    return session;
+                }
+                added.await;
+            }
+        };
+        tokio::time::timeout(ON_ITS_WAY, soon).await.ok()
     }
 
     /// Removes the session that `index` began.

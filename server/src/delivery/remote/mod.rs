@@ -198,17 +198,9 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
     }
     let task = task(to, route, &parcel.stanza).into();
     let copies = parcel.copies.clone();
-    let number = {
-        let mut pending = node.remote.pending.lock();
-        let bytes = parcel.stanza.to_bytes().len();
-        match pending.wait_behind(to, Some(route.index), bytes, || parcel.clone()) {
-            Behind::Nothing => {}
-            Behind::Queued => return Posted::Taken,
-            Behind::Full => return Posted::Congested,
-        }
-        let number = pending.sent(to, route.index, parcel);
-        node.remote.note(&pending);
-        number
+    let number = match hold(node, to, route.index, parcel) {
+        Ok(number) => number,
+        Err(posted) => return posted,
     };
     let answered = {
         // Weak, for the links hold it and the node holds the links.
@@ -249,18 +241,10 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
 /// Takes a stanza for a session of this node that is about to end: it is looked up once more when that has ended, and
 /// what comes later for the same address waits behind it, so that its successor gets all in order.
 pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: Stanza) -> Posted {
-    let (to, bytes) = (&session.jid, stanza.to_bytes().len());
     let parcel = Parcel { stanza, tries: 0, copies: None };
-    let number = {
-        let mut pending = node.remote.pending.lock();
-        match pending.wait_behind(to, Some(session.index), bytes, || parcel.clone()) {
-            Behind::Nothing => {}
-            Behind::Queued => return Posted::Taken,
-            Behind::Full => return Posted::Congested,
-        }
-        let number = pending.sent(to, session.index, parcel);
-        node.remote.note(&pending);
-        number
+    let number = match hold(node, &session.jid, session.index, parcel) {
+        Ok(number) => number,
+        Err(posted) => return posted,
     };
     let (own, session) = (Arc::clone(node), Arc::clone(session));
     node.remote.runtime.spawn(async move {
@@ -270,6 +254,39 @@ pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: S
         finish(&own, &session.jid, number, Outcome::Failed(Failure::NoSession(applied)), None);
     });
     Posted::Taken
+}
+
+/// Takes a stanza for a session of this node whose bind is in the table, but which is not here yet: it is looked up
+/// once more when it is. `None` if the stanza is for no full JID.
+pub fn expected(node: &Arc<NodeContext>, route: &Route, stanza: &Stanza) -> Option<Posted> {
+    let to = stanza.to()?.try_as_full().ok()?.clone();
+    let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None };
+    let number = match hold(node, &to, route.index, parcel) {
+        Ok(number) => number,
+        Err(posted) => return Some(posted),
+    };
+    let (own, index) = (Arc::clone(node), route.index);
+    node.remote.runtime.spawn(async move {
+        // Not in time: it is looked up all the same.
+        let _ = own.sessions.get_soon(index).await;
+        let applied = own.routes.applied();
+        finish(&own, &to, number, Outcome::Failed(Failure::NoSession(applied)), None);
+    });
+    Some(Posted::Taken)
+}
+
+/// Notes a stanza as on its way to a session of this node; what became of it where it has to queue.
+fn hold(node: &NodeContext, to: &FullJid, owner: BindIndex, parcel: Parcel) -> Result<u64, Posted> {
+    let mut pending = node.remote.pending.lock();
+    let bytes = parcel.stanza.to_bytes().len();
+    match pending.wait_behind(to, Some(owner), bytes, || parcel.clone()) {
+        Behind::Nothing => {}
+        Behind::Queued => return Err(Posted::Taken),
+        Behind::Full => return Err(Posted::Congested),
+    }
+    let number = pending.sent(to, owner, parcel);
+    node.remote.note(&pending);
+    Ok(number)
 }
 
 /// Takes a stanza that was in the mailbox of the session `index` when that ended: as one that arrives now.

@@ -37,8 +37,17 @@ use crate::session::registry::Refused;
 /// that links give a task.
 const LEASE: Duration = Duration::from_secs(20);
 
-/// How long a task waits for this node's table to have what the sender's had.
-const CATCH_UP: Duration = Duration::from_secs(8);
+/// How long a task waits for this node's table to have what the sender's had. A node that stays behind for as long has
+/// lost its lease before: refused while its sessions live, a stanza would come behind those that were sent after it.
+const CATCH_UP: Duration = Duration::from_secs(20);
+
+/// Waits until this node's table has that index; `false` if it will not in time, or the lease is lost before.
+async fn catch_up(node: &NodeContext, index: u64) -> bool {
+    tokio::select! {
+        caught_up = timeout(CATCH_UP, node.routes.wait_for(index)) => matches!(caught_up, Ok(true)),
+        () = node.lease.lost() => false,
+    }
+}
 
 /// The store of this node, for nodes that hold none.
 #[async_trait]
@@ -89,9 +98,7 @@ impl NodeExecutor {
             return Ok(());
         }
         let index = source.applied.max(bind.log_index());
-        if node.routes.applied() < index
-            && !matches!(timeout(CATCH_UP, node.routes.wait_for(index)).await, Ok(true))
-        {
+        if node.routes.applied() < index && !catch_up(node, index).await {
             let applied = node.routes.applied();
             return Err(TaskRefusal::Failed(format!("the route table is at {applied}, not at {index}")));
         }

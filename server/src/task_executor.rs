@@ -91,22 +91,29 @@ impl NodeExecutor {
         source: TaskSource,
         bind: BindIndex,
     ) -> Result<(), TaskRefusal> {
-        if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
-            return Err(TaskRefusal::Suspended);
+        let own = source.node == node.node_id;
+        let index = if own { 0 } else { source.applied.max(bind.log_index()) };
+        // Until both hold at once: the lease may go while the table catches up. To refuse this task then and take the
+        // next would turn their order round.
+        loop {
+            if node.routes.applied() < index && !catch_up(node, index).await {
+                let applied = node.routes.applied();
+                return Err(TaskRefusal::Failed(format!("the route table is at {applied}, not at {index}")));
+            }
+            if node.lease.holds() {
+                break;
+            }
+            if !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+                return Err(TaskRefusal::Suspended);
+            }
         }
-        if source.node == node.node_id {
+        if own {
             return Ok(());
-        }
-        let index = source.applied.max(bind.log_index());
-        if node.routes.applied() < index && !catch_up(node, index).await {
-            let applied = node.routes.applied();
-            return Err(TaskRefusal::Failed(format!("the route table is at {applied}, not at {index}")));
         }
         if node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation)) {
             return Err(TaskRefusal::StaleSender);
         }
-        // It may have gone while the table caught up.
-        if node.lease.holds() { Ok(()) } else { Err(TaskRefusal::Suspended) }
+        Ok(())
     }
 
     fn store(&self) -> Result<&Arc<dyn StoreServer>, TaskRefusal> {

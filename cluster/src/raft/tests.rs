@@ -345,3 +345,32 @@ async fn a_group_whose_disk_fails_says_so_and_one_that_is_ended_does_not() {
         reply = broken => panic!("{reply:?}"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_on_by_the_one_that_has_it() {
+    let (nodes, _dirs, _ca) = cluster().await;
+    let leader = |node: &&Node| node.store_group.metrics().current_leader == Some(node.id);
+    let leader = nodes.iter().find(leader).unwrap();
+    let term = leader.store_group.metrics().current_term;
+    tokio::time::timeout(PATIENCE, leader.store_group.hand_on()).await.unwrap();
+    let now = leader.store_group.metrics();
+    assert!(now.current_leader.is_some_and(|heir| heir != leader.id));
+    // No timeout began it: one election, and nobody else tried.
+    assert_eq!(now.current_term, term + 1);
+}
+
+/// With the default of openraft's network a node that reaches nobody grants itself any number of terms, and ends the
+/// others' leader when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_reaches_nobody_begins_no_term() {
+    let (nodes, _dirs, _ca) = cluster().await;
+    let term = nodes[0].store_group.metrics().current_term;
+    for node in &nodes[1..] {
+        node.store_group.raft.shutdown().await.unwrap();
+    }
+    // Several elections of 300 ms: the time itself is what is tested.
+    let lonely = &nodes[0].store_group;
+    let wait = lonely.raft.wait(Some(Duration::from_secs(3)));
+    let later = wait.metrics(|metrics| metrics.current_term > term, "a new term").await;
+    assert!(later.is_err(), "it has begun a term on its own");
+}

@@ -40,7 +40,8 @@ use crate::store_log::{Replica, StoreLog};
 use crate::upkeep::granting::Granting;
 use crate::upkeep::holder::Holder;
 
-pub use view::{ClusterView, GroupView, MemberView};
+pub use crate::raft::GroupNumbers;
+pub use view::{ClusterView, MemberView};
 
 /// Threads of the cluster's runtime. What they do is short; the disk has threads of its own.
 const WORKERS: usize = 2;

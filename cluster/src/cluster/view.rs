@@ -10,29 +10,6 @@ use crate::node_id::{Incarnation, NodeId};
 use crate::raft::GroupNumbers;
 use crate::routes::NodeState;
 
-/// One Raft group as this node sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupView {
-    /// `routes` or `store`.
-    pub name: &'static str,
-    /// Who leads, as far as this node knows.
-    pub leader: Option<NodeId>,
-    /// The term.
-    pub term: u64,
-    /// The index of the last entry in this node's log.
-    pub last_log: u64,
-    /// The index of the last entry that this node has applied.
-    pub applied: u64,
-    /// Who votes.
-    pub voters: Vec<NodeId>,
-    /// Who only follows.
-    pub learners: Vec<NodeId>,
-    /// Whether this node leads.
-    pub is_leader: bool,
-    /// How often this node has seen another leader than before.
-    pub leader_changes: u64,
-}
-
 /// One member as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberView {
@@ -62,7 +39,7 @@ pub struct ClusterView {
     /// How long its lease still holds.
     pub lease_remaining: Duration,
     /// The groups: routes, store.
-    pub groups: Vec<GroupView>,
+    pub groups: Vec<GroupNumbers>,
     /// All members, by name.
     pub members: Vec<MemberView>,
     /// Sessions of all nodes.
@@ -71,18 +48,11 @@ pub struct ClusterView {
     pub waiting_for: Option<String>,
 }
 
-fn group(numbers: GroupNumbers, own: NodeId) -> GroupView {
-    let GroupNumbers { name, leader, term, last_log, applied, voters, learners, leader_changes } = numbers;
-    let is_leader = leader == Some(own);
-    GroupView { name, leader, term, last_log, applied, voters, learners, is_leader, leader_changes }
-}
-
 impl Cluster {
     /// The groups as this node sees them now; cheap.
     #[must_use]
-    pub fn groups(&self) -> Vec<GroupView> {
-        let own = self.parts.links.node();
-        vec![group(self.parts.route_group.numbers(), own), group(self.parts.store_group.numbers(), own)]
+    pub fn groups(&self) -> Vec<GroupNumbers> {
+        vec![self.parts.route_group.numbers(), self.parts.store_group.numbers()]
     }
 
     /// The members with the state of the links to them; cheap, but without their sessions.

@@ -120,6 +120,8 @@ pub struct GroupNumbers {
     pub voters: Vec<NodeId>,
     /// Who only follows.
     pub learners: Vec<NodeId>,
+    /// Whether this node leads.
+    pub is_leader: bool,
     /// How often this node has seen another leader than before.
     pub leader_changes: u64,
 }
@@ -242,6 +244,7 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
             applied: *self.applied.borrow(),
             voters: metrics.membership_config.voter_ids().collect(),
             learners: metrics.membership_config.membership().learner_ids().collect(),
+            is_leader: metrics.current_leader == Some(metrics.id),
             leader_changes: self.leader_changes(),
         }
     }

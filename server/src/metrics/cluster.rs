@@ -8,7 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
-use althing_cluster::cluster::{Cluster, GroupView};
+use althing_cluster::cluster::{Cluster, GroupNumbers};
 use althing_cluster::link::LaneStatus;
 
 use super::table::{CLUSTER_METRICS, Metric, MetricKind};
@@ -108,7 +108,7 @@ pub struct ClusterCollector {
 type Read<T> = fn(&T) -> u64;
 
 struct Series {
-    by_group: [(IntGaugeVec, Read<GroupView>); 7],
+    by_group: [(IntGaugeVec, Read<GroupNumbers>); 7],
     leader_changes: IntCounterVec,
     serving: IntGauge,
     remaining: prometheus::Gauge,

@@ -216,15 +216,9 @@ fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<Se
 
 async fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
-    let found = match session(node, &task.to, task.owner) {
-        // Its bind is in the table, and it is about to be here. Said to be absent, it would get what comes a moment
-        // later first.
-        None if node.routes.locate(&task.to).is_some_and(|route| route.index == task.owner) => {
-            node.sessions.get_soon(task.owner).await.filter(|session| session.jid == task.to)
-        }
-        found => found,
-    };
-    let Some(session) = found else { return Ok(no_session(node)) };
+    // Said to be absent while it is about to be here, it would get what comes a moment later first.
+    let found = local::session_soon(node, &task.to, task.owner).await;
+    let Some(session) = found.filter(|session| session.jid == task.to) else { return Ok(no_session(node)) };
     match local::deliver_to(node, &session, stanza, true) {
         Ok(()) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
         Ok(()) => Ok(SessionFound::Done),

@@ -14,6 +14,7 @@ use openraft::{Config, Instant as _, Raft, ReadPolicy, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::answers::{OwnAnswers, TellsAnswers};
 use super::barrier::Barrier;
 use super::leader::Leader;
 use super::log_store::LogStore;
@@ -141,21 +142,24 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
     pub(crate) async fn start<S>(parts: GroupParts<C, M, S>) -> Result<(Self, Arc<dyn Serve>), GroupError>
     where
         S: Spool<C>,
-        M: RaftStateMachine<C, SnapshotData = S::Data>,
+        M: RaftStateMachine<C, SnapshotData = S::Data> + TellsAnswers<C::R>,
     {
-        let GroupParts { links, start, dir, times, log, machine, applied, spool, members, on_batch } = parts;
+        let GroupParts { links, start, dir, times, log, mut machine, applied, spool, members, on_batch } =
+            parts;
         let failed = |why: String| GroupError { group: C::NAME, why };
         let config = config::<C>(times).validate().map_err(|error| failed(error.to_string()))?;
         let left = dir.clone();
         let removed = tokio::task::spawn_blocking(move || remove_left_over(&left)).await;
         removed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
         let network = Network { links: links.clone(), spool: spool.clone(), dir: dir.clone() };
+        let answers = OwnAnswers::new(links.node(), start);
+        machine.tell_answers(answers.clone());
         let raft = Raft::new(links.node(), Arc::new(config), network, log, machine);
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;
         let leader_changes = Arc::new(AtomicU64::new(0));
         tokio::spawn(follow(raft.clone(), links.clone(), leader_changes.clone()));
         let leader = Leader { raft: raft.clone(), links: links.clone() };
-        let proposer = Proposer::start(leader.clone(), (links.node(), start), applied.clone(), on_batch);
+        let proposer = Proposer::start(leader.clone(), answers, applied.clone(), on_batch);
         let barrier = Barrier::start(leader, applied.clone());
         let incoming = Mutex::new(HashMap::new());
         let service = Service { raft: raft.clone(), spool, dir, members, incoming };

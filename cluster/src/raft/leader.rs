@@ -40,31 +40,34 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
     /// origin, so that it is done once.
     pub(crate) async fn propose(&self, batch: C::D) -> (u64, C::R) {
         loop {
-            let done = match self.id() {
-                Some(leader) if leader == self.links.node() => {
-                    match tokio::time::timeout(ATTEMPT, self.raft.client_write(batch.clone())).await {
-                        Ok(Ok(written)) => Some((written.log_id.index, written.data)),
-                        Ok(Err(error)) => {
-                            tracing::debug!(group = C::NAME, %error, "proposal not taken");
-                            None
-                        }
-                        Err(_) => None,
-                    }
-                }
-                Some(leader) => {
-                    let request = Request::<C>::Propose(batch.clone());
-                    match call(&self.links, leader, request, ATTEMPT).await {
-                        Ok(Reply::Proposed(index, replies)) => Some((index, replies)),
-                        Ok(_) => None,
-                        Err(error) => {
-                            tracing::debug!(group = C::NAME, member = %leader, %error, "proposal not taken");
-                            None
+            let known = self.id();
+            let attempt = async {
+                match known {
+                    Some(leader) if leader == self.links.node() => {
+                        match tokio::time::timeout(ATTEMPT, self.raft.client_write(batch.clone())).await {
+                            Ok(Ok(written)) => Some((written.log_id.index, written.data)),
+                            Ok(Err(error)) => {
+                                tracing::debug!(group = C::NAME, %error, "proposal not taken");
+                                None
+                            }
+                            Err(_) => None,
                         }
                     }
+                    Some(leader) => {
+                        let request = Request::<C>::Propose(batch.clone());
+                        match call(&self.links, leader, request, ATTEMPT).await {
+                            Ok(Reply::Proposed(index, replies)) => Some((index, replies)),
+                            Ok(_) => None,
+                            Err(error) => {
+                                tracing::debug!(group = C::NAME, member = %leader, %error, "proposal not taken");
+                                None
+                            }
+                        }
+                    }
+                    None => None,
                 }
-                None => None,
             };
-            match done {
+            match self.while_it_leads(known, attempt).await {
                 Some(done) => return done,
                 None => self.pause().await,
             }
@@ -74,38 +77,58 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
     /// Up to where a linearizable read that begins now must have applied the log. Tries until it knows.
     pub(crate) async fn read_index(&self) -> u64 {
         loop {
-            let index = match self.id() {
-                Some(leader) if leader == self.links.node() => {
-                    let index = self.raft.get_read_log_id(ReadPolicy::LeaseRead).await;
-                    index.ok().map(|(index, _)| index.log_id().index)
+            let known = self.id();
+            let attempt = async {
+                match known {
+                    Some(leader) if leader == self.links.node() => {
+                        let index = self.raft.get_read_log_id(ReadPolicy::LeaseRead).await;
+                        index.ok().map(|(index, _)| index.log_id().index)
+                    }
+                    Some(leader) => match call(&self.links, leader, Request::<C>::ReadIndex, ATTEMPT).await {
+                        Ok(Reply::ReadIndex(index)) => Some(index),
+                        _ => None,
+                    },
+                    None => None,
                 }
-                Some(leader) => match call(&self.links, leader, Request::<C>::ReadIndex, ATTEMPT).await {
-                    Ok(Reply::ReadIndex(index)) => Some(index),
-                    _ => None,
-                },
-                None => None,
             };
-            match index {
+            match self.while_it_leads(known, attempt).await {
                 Some(index) => return index,
                 None => self.pause().await,
             }
         }
     }
 
+    /// What `attempt` comes to, or nothing as soon as another leads: the answer of a leader that is cut off would be
+    /// waited for in vain.
+    async fn while_it_leads<T>(
+        &self,
+        leader: Option<NodeId>,
+        attempt: impl Future<Output = Option<T>>,
+    ) -> Option<T> {
+        tokio::select! {
+            result = attempt => result,
+            () = self.until(|now| now.is_some() && now != leader) => None,
+        }
+    }
+
     /// Until the leader may be another, or for a moment.
     async fn pause(&self) {
         let before = self.id();
-        let mut metrics = self.raft.metrics();
-        let changed = async {
-            while metrics.changed().await.is_ok() {
-                if metrics.borrow_watched().current_leader != before {
-                    return;
-                }
-            }
-            // The group is shut down: whoever waits is dropped with it.
-            std::future::pending::<()>().await;
-        };
         // Either way it is time to try again.
-        let _ = tokio::time::timeout(PAUSE, changed).await;
+        let _ = tokio::time::timeout(PAUSE, self.until(|now| now != before)).await;
+    }
+
+    /// Until that is so of the leader, as far as this node knows.
+    async fn until(&self, is_so: impl Fn(Option<NodeId>) -> bool) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if is_so(metrics.borrow_watched().current_leader) {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // The group is shut down: whoever waits is dropped with it.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }

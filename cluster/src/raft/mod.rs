@@ -1,5 +1,6 @@
 //! The Raft groups: what orders the commands of all nodes. Everything of openraft's stays in here.
 
+mod answers;
 pub mod barrier;
 pub(crate) mod fatal;
 pub mod group;

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use openraft::storage::RaftStateMachine;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::answers::OwnAnswers;
 use super::leader::Leader;
 use super::types::Group;
-use crate::node_id::{Incarnation, NodeId};
-use crate::origin::Origin;
 
 /// Most commands that wait for their batch.
 pub const QUEUE: usize = 16_384;
@@ -87,17 +86,17 @@ impl<C: Group> Clone for Proposer<C> {
 }
 
 impl<C: Group> Proposer<C> {
-    /// Starts a proposer. `start` is this start of the process; `applied` is how far this node has applied the log;
+    /// Starts a proposer. `answers` are those of its own batches; `applied` is how far this node has applied the log;
     /// `on_batch` is called after each batch. To be called on the runtime of the group.
     pub(crate) fn start<M: RaftStateMachine<C>>(
         leader: Leader<C, M>,
-        (node, start): (NodeId, Incarnation),
+        answers: OwnAnswers<C::R>,
         applied: watch::Receiver<u64>,
         on_batch: OnBatch,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let own = Proposer { jobs };
-        let worker = Worker { leader, origin: Origin { node, start, number: 0 }, applied, on_batch };
+        let worker = Worker { leader, answers, number: 0, applied, on_batch };
         tokio::spawn(worker.run(queue, own.jobs.downgrade()));
         own
     }
@@ -131,7 +130,9 @@ impl<C: Group> Proposer<C> {
 
 struct Worker<C: Group, M: RaftStateMachine<C>> {
     leader: Leader<C, M>,
-    origin: Origin,
+    answers: OwnAnswers<C::R>,
+    /// That of the last batch.
+    number: u64,
     applied: watch::Receiver<u64>,
     on_batch: OnBatch,
 }
@@ -181,8 +182,8 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
 
     async fn submit(&mut self, gathered: Gathered<C>, own: &mpsc::WeakSender<Job<C>>) {
         let (began, count) = (Instant::now(), gathered.commands.len());
-        self.origin.number += 1;
-        let batch = match C::batch(self.origin, gathered.commands) {
+        self.number += 1;
+        let batch = match C::batch(self.answers.origin(self.number), gathered.commands) {
             Ok(batch) => batch,
             Err(error) => {
                 // Who waits sees its sender dropped.
@@ -190,7 +191,11 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                 return;
             }
         };
-        let (index, replies) = self.leader.propose(batch).await;
+        let (index, replies) = tokio::select! {
+            answered = self.leader.propose(batch) => answered,
+            // The leader's answer may be lost with the leader.
+            replies = self.answers.of(self.number) => (0, replies),
+        };
         let took = began.elapsed();
         (self.on_batch)(count, took);
         let (waiting, mut applied, own) = (gathered.waiting, self.applied.clone(), own.clone());

@@ -17,11 +17,12 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
+use super::answers::{OwnAnswers, TellsAnswers};
 use super::snapshot::{self, RouteSnapshotMeta};
 use super::spool::Spool;
 use super::types::RouteGroup;
 use crate::node_id::NodeId;
-use crate::routes::{AppliedBatch, Ended, NodeState, Route, RouteEvent, RouteTable};
+use crate::routes::{AppliedBatch, Ended, NodeState, Route, RouteEvent, RouteReplies, RouteTable};
 
 /// The file of the last snapshot, and the one that is being written.
 const FILE: &str = "routes.snapshot";
@@ -104,6 +105,7 @@ pub struct RouteStateMachine {
     /// Where events go. It has no bound: an entry that cannot be told would leave the sessions of this node out of
     /// step with the table. What it holds is bounded by the table.
     events: Option<mpsc::UnboundedSender<RouteEvent>>,
+    answers: Option<OwnAnswers<RouteReplies>>,
 }
 
 impl RouteStateMachine {
@@ -113,7 +115,13 @@ impl RouteStateMachine {
     /// What the file system reports; [`io::ErrorKind::InvalidData`] for a damaged snapshot.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let snapshots = Arc::new(Snapshots::open(dir)?);
-        Ok(RouteStateMachine { state: Arc::default(), index: watch::Sender::new(0), snapshots, events: None })
+        Ok(RouteStateMachine {
+            state: Arc::default(),
+            index: watch::Sender::new(0),
+            snapshots,
+            events: None,
+            answers: None,
+        })
     }
 
     /// What applying entries brings about from now on, in the order of the log.
@@ -160,6 +168,12 @@ impl RouteStateMachine {
     }
 }
 
+impl TellsAnswers<RouteReplies> for RouteStateMachine {
+    fn tell_answers(&mut self, answers: OwnAnswers<RouteReplies>) {
+        self.answers = Some(answers);
+    }
+}
+
 impl RaftStateMachine<RouteGroup> for RouteStateMachine {
     type SnapshotData = RouteTable;
     type SnapshotBuilder = RouteSnapshotBuilder;
@@ -177,12 +191,16 @@ impl RaftStateMachine<RouteGroup> for RouteStateMachine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let id = entry.log_id;
+            let mut origin = None;
             let AppliedBatch { replies, events } = {
                 let mut state = self.state.write();
                 state.last = Some(id);
                 match entry.payload {
                     EntryPayload::Blank => AppliedBatch::default(),
-                    EntryPayload::Normal(batch) => state.table.apply_batch(id.index, batch),
+                    EntryPayload::Normal(batch) => {
+                        origin = batch.origin();
+                        state.table.apply_batch(id.index, batch)
+                    }
                     EntryPayload::Membership(membership) => {
                         state.membership = StoredMembershipOf::<RouteGroup>::new(Some(id), membership);
                         AppliedBatch::default()
@@ -191,6 +209,9 @@ impl RaftStateMachine<RouteGroup> for RouteStateMachine {
             };
             self.index.send_replace(id.index);
             self.tell(events);
+            if let Some(answers) = &self.answers {
+                answers.tell(origin, &replies);
+            }
             if let Some(responder) = responder {
                 responder.send(replies);
             }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::answers::{OwnAnswers, TellsAnswers};
 use super::spool::Spool;
 use super::types::{StoreBatch, StoreGroup, StoreReplies};
 use crate::origin::{Answered, Origin, Seen};
@@ -50,6 +51,7 @@ pub struct StoreMachine {
     mark: Mark,
     applied: watch::Sender<u64>,
     built: Arc<Mutex<Option<Meta>>>,
+    answers: Option<OwnAnswers<StoreReplies>>,
 }
 
 fn invalid(what: impl std::fmt::Display) -> io::Error {
@@ -72,7 +74,7 @@ impl StoreMachine {
             None => Mark::default(),
         };
         let applied = watch::Sender::new(mark.last.map_or(0, |id| id.index));
-        Ok(StoreMachine { replica, dir: dir.to_owned(), mark, applied, built: Arc::default() })
+        Ok(StoreMachine { replica, dir: dir.to_owned(), mark, applied, built: Arc::default(), answers: None })
     }
 
     /// The index of the last entry applied; 0 before the first.
@@ -108,6 +110,12 @@ impl StoreMachine {
     }
 }
 
+impl TellsAnswers<StoreReplies> for StoreMachine {
+    fn tell_answers(&mut self, answers: OwnAnswers<StoreReplies>) {
+        self.answers = Some(answers);
+    }
+}
+
 impl RaftStateMachine<StoreGroup> for StoreMachine {
     type SnapshotData = StoreSnapshot;
     type SnapshotBuilder = StoreSnapshotBuilder;
@@ -125,15 +133,22 @@ impl RaftStateMachine<StoreGroup> for StoreMachine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let id = entry.log_id;
             self.mark.last = Some(id);
+            let mut origin = None;
             let replies = match entry.payload {
                 EntryPayload::Blank => self.commit(None, Vec::new()).await?,
                 EntryPayload::Membership(membership) => {
                     self.mark.membership = StoredMembershipOf::<StoreGroup>::new(Some(id), membership);
                     self.commit(None, Vec::new()).await?
                 }
-                EntryPayload::Normal(batch) => self.apply_batch(batch).await?,
+                EntryPayload::Normal(batch) => {
+                    origin = batch.origin;
+                    self.apply_batch(batch).await?
+                }
             };
             self.applied.send_replace(id.index);
+            if let Some(answers) = &self.answers {
+                answers.tell(origin, &replies);
+            }
             if let Some(responder) = responder {
                 responder.send(replies);
             }

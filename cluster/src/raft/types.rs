@@ -67,7 +67,9 @@ impl fmt::Display for StoreBatch {
 pub struct StoreReplies(pub Vec<Bytes>);
 
 /// What the two groups differ in, for whoever proposes.
-pub trait Group: RaftTypeConfig<NodeId = NodeId, Node = Member, Term = u64, D: Clone, Entry: Clone> {
+pub trait Group:
+    RaftTypeConfig<NodeId = NodeId, Node = Member, Term = u64, D: Clone, R: Clone, Entry: Clone>
+{
     /// One change.
     type Command: Send + 'static;
     /// What it came to.

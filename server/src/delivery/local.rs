@@ -5,11 +5,12 @@
 //! `policy-violation`: a session that missed one would show a wrong state for ever.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::debug;
 
 use althing_cluster::routes::BindIndex;
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
@@ -43,6 +44,33 @@ pub fn deliver_to(
         Err(Refused::Ending | Refused::Gone) => {}
     }
     result
+}
+
+/// How long a session may be on its way here after the table has its bind: far longer than it takes to start it. A
+/// stanza that is given up before would come behind those that were sent after it.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
+
+/// The session of this node that has `to` by the bind `owner`, also where it is about to be here: the table has a bind
+/// a moment before its session is there. `None` where it is not, or the bind is over.
+pub async fn session_soon(node: &NodeContext, to: &FullJid, owner: BindIndex) -> Option<Arc<SessionHandle>> {
+    if let Some(session) = node.sessions.get(owner) {
+        return Some(session);
+    }
+    let is_owner = || node.routes.locate(to).is_some_and(|route| route.index == owner);
+    let is_over = async {
+        loop {
+            let applied = node.routes.applied();
+            if !is_owner() || !node.routes.wait_for(applied + 1).await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        session = node.sessions.added(owner) => Some(session),
+        () = is_over => None,
+        () = tokio::time::sleep(ON_ITS_WAY) => None,
+    }
 }
 
 /// Tells the sessions of `account` on this node; how many were told.

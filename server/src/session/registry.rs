@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::SendError;
 use actix::{Addr, MailboxError};
@@ -142,9 +141,6 @@ pub struct SessionRegistry {
     added: tokio::sync::Notify,
 }
 
-/// How long a session may be on its way here after the table has its bind: longer than it takes to start it.
-const ON_ITS_WAY: Duration = Duration::from_millis(500);
-
 impl SessionRegistry {
     /// Adds a session.
     pub fn insert(&self, handle: Arc<SessionHandle>) {
@@ -152,22 +148,18 @@ impl SessionRegistry {
         self.added.notify_waiters();
     }
 
-    /// The session that `index` began, which may be about to be added: the table has a bind a moment before its
-    /// session is here. `None` if it is not here in time.
-    pub async fn get_soon(&self, index: BindIndex) -> Option<Arc<SessionHandle>> {
-        let soon = async {
-            loop {
-                let added = self.added.notified();
-                tokio::pin!(added);
-                // Enabled before the look: it does not miss what comes in between.
-                added.as_mut().enable();
-                if let Some(session) = self.get(index) {
-                    return session;
-                }
-                added.await;
+    /// The session that `index` began, as soon as it is here. The caller sets the deadline.
+    pub async fn added(&self, index: BindIndex) -> Arc<SessionHandle> {
+        loop {
+            let added = self.added.notified();
+            tokio::pin!(added);
+            // Enabled before the look: it does not miss what comes in between.
+            added.as_mut().enable();
+            if let Some(session) = self.get(index) {
+                return session;
             }
-        };
-        tokio::time::timeout(ON_ITS_WAY, soon).await.ok()
+            added.await;
+        }
     }
 
     /// Removes the session that `index` began.

@@ -265,10 +265,10 @@ pub fn expected(node: &Arc<NodeContext>, route: &Route, stanza: &Stanza) -> Opti
         Ok(number) => number,
         Err(posted) => return Some(posted),
     };
-    let (own, index) = (Arc::clone(node), route.index);
+    let (own, owner) = (Arc::clone(node), route.index);
     node.remote.runtime.spawn(async move {
         // Not in time: it is looked up all the same.
-        let _ = own.sessions.get_soon(index).await;
+        let _ = local::session_soon(&own, &to, owner).await;
         let applied = own.routes.applied();
         finish(&own, &to, number, Outcome::Failed(Failure::NoSession(applied)), None);
     });

@@ -114,9 +114,11 @@ pub enum Posted {
     Impossible,
 }
 
+type Stanzas = Pending<Parcel, Failure>;
+
 /// The stanzas of this node for sessions of others.
 pub struct Remote {
-    pending: Mutex<Pending<Parcel, Failure>>,
+    pending: Mutex<Stanzas>,
     /// How many targets are pending: without any, nobody takes the lock.
     targets: AtomicUsize,
     relieved: Notify,
@@ -158,7 +160,7 @@ impl Remote {
         self.pending.lock().wait_behind(to, owner, stanza.to_bytes().len(), parcel)
     }
 
-    fn note(&self, pending: &Pending<Parcel, Failure>) {
+    fn note(&self, pending: &Stanzas) {
         self.targets.store(pending.len(), Ordering::Release);
     }
 
@@ -172,7 +174,7 @@ impl Remote {
         self.until(|pending| !pending.is_crowded(to)).await;
     }
 
-    async fn until(&self, is_so: impl Fn(&Pending<Parcel, Failure>) -> bool) {
+    async fn until(&self, is_so: impl Fn(&Stanzas) -> bool) {
         let relieved = async {
             loop {
                 let notified = self.relieved.notified();
@@ -198,7 +200,7 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
     }
     let task = task(to, route, &parcel.stanza).into();
     let copies = parcel.copies.clone();
-    let number = match hold(node, to, route.index, parcel) {
+    let number = match hold(node, to, route.index, parcel, Pending::sent) {
         Ok(number) => number,
         Err(posted) => return posted,
     };
@@ -242,7 +244,7 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
 /// what comes later for the same address waits behind it, so that its successor gets all in order.
 pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: Stanza) -> Posted {
     let parcel = Parcel { stanza, tries: 0, copies: None };
-    let number = match hold(node, &session.jid, session.index, parcel) {
+    let number = match hold(node, &session.jid, session.index, parcel, Pending::waits) {
         Ok(number) => number,
         Err(posted) => return posted,
     };
@@ -261,7 +263,7 @@ pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: S
 pub fn expected(node: &Arc<NodeContext>, route: &Route, stanza: &Stanza) -> Option<Posted> {
     let to = stanza.to()?.try_as_full().ok()?.clone();
     let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None };
-    let number = match hold(node, &to, route.index, parcel) {
+    let number = match hold(node, &to, route.index, parcel, Pending::waits) {
         Ok(number) => number,
         Err(posted) => return Some(posted),
     };
@@ -275,8 +277,14 @@ pub fn expected(node: &Arc<NodeContext>, route: &Route, stanza: &Stanza) -> Opti
     Some(Posted::Taken)
 }
 
-/// Notes a stanza as on its way to a session of this node; what became of it where it has to queue.
-fn hold(node: &NodeContext, to: &FullJid, owner: BindIndex, parcel: Parcel) -> Result<u64, Posted> {
+/// Notes a stanza as on its way to a session, or as one that waits here; what became of it where it has to queue.
+fn hold(
+    node: &NodeContext,
+    to: &FullJid,
+    owner: BindIndex,
+    parcel: Parcel,
+    note: fn(&mut Stanzas, &FullJid, BindIndex, Parcel) -> u64,
+) -> Result<u64, Posted> {
     let mut pending = node.remote.pending.lock();
     let bytes = parcel.stanza.to_bytes().len();
     match pending.wait_behind(to, Some(owner), bytes, || parcel.clone()) {
@@ -284,7 +292,7 @@ fn hold(node: &NodeContext, to: &FullJid, owner: BindIndex, parcel: Parcel) -> R
         Behind::Queued => return Err(Posted::Taken),
         Behind::Full => return Err(Posted::Congested),
     }
-    let number = pending.sent(to, owner, parcel);
+    let number = note(&mut pending, to, owner, parcel);
     node.remote.note(&pending);
     Ok(number)
 }
@@ -424,6 +432,11 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
         }
         let direct = if absent { None } else { steps::only_remote(node, &stanza) };
         let Some((jid, route)) = direct else {
+            if let Some(route) = node.routes.locate(to).filter(|route| !absent && route.node == node.node_id)
+            {
+                // It is tried once: where the session is on its way, when it is there.
+                let _ = local::session_soon(node, to, route.index).await;
+            }
             let effects = steps::once_more(node, stanza, if absent { tries } else { 1 });
             return drive(node, effects.await).await;
         };

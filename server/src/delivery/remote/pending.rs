@@ -84,12 +84,14 @@ struct Target<S, F> {
     behind: VecDeque<(S, usize)>,
     /// Somebody takes what is left.
     going_on: bool,
+    /// One that is out waits here, not on its way there: later ones would overtake it.
+    waits_here: bool,
     crowded: bool,
 }
 
 impl<S, F> Target<S, F> {
     fn is_held(&self) -> bool {
-        self.going_on || !self.failed.is_empty() || !self.behind.is_empty()
+        self.going_on || self.waits_here || !self.failed.is_empty() || !self.behind.is_empty()
     }
 }
 
@@ -163,9 +165,20 @@ impl<S, F> Pending<S, F> {
             failed: Vec::new(),
             behind: VecDeque::new(),
             going_on: false,
+            waits_here: false,
             crowded: false,
         };
         self.targets.insert(to.clone(), target);
+        number
+    }
+
+    /// As [`Pending::sent`] for a stanza that is not on its way, but waits here until something is known: it holds the
+    /// target.
+    pub fn waits(&mut self, to: &FullJid, owner: BindIndex, stanza: S) -> u64 {
+        let number = self.sent(to, owner, stanza);
+        if let Some(target) = self.targets.get_mut(to) {
+            target.waits_here = true;
+        }
         number
     }
 
@@ -301,6 +314,19 @@ mod tests {
         assert!(pending.is_empty());
         assert_eq!((pending.waiting, pending.waiting_bytes), (0, 0));
         assert_eq!(behind(&mut pending, NEW, "6"), Behind::Nothing);
+    }
+
+    #[test]
+    fn nothing_overtakes_a_stanza_that_waits_here_for_its_session() {
+        let mut pending = Under::default();
+        let number = pending.waits(&jid(), NEW, "1");
+        assert_eq!(behind(&mut pending, NEW, "2"), Behind::Queued, "though its session may be here by now");
+        assert!(pending.answered(&jid(), number, Outcome::Failed("late")).go_on);
+        assert_eq!(rest(&mut pending), [("1", Some("late")), ("2", None)]);
+        let number = pending.waits(&jid(), NEW, "3");
+        assert!(pending.answered(&jid(), number, Outcome::Done).go_on);
+        assert!(rest(&mut pending).is_empty());
+        assert_eq!(behind(&mut pending, NEW, "4"), Behind::Nothing);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
 //! process.
 
+mod parts;
+#[cfg(test)]
+mod testing;
+
 use std::hash::RandomState;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -19,18 +23,14 @@ use althing_cluster::cluster::Cluster;
 use althing_cluster::durable::create_private;
 use althing_cluster::lease::Lease;
 use althing_cluster::link::Links;
-use althing_cluster::link::hello::ClusterId;
-use althing_cluster::node_id::{Incarnation, NodeId};
-use althing_cluster::routes::{LocalRoutes, Routes};
-use althing_proto::jid::DomainPart;
-use althing_proto::sasl::Mechanism;
+use althing_cluster::node_id::NodeId;
+use althing_cluster::routes::Routes;
 use althing_proto::stream::StreamConfig;
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
-use althing_proto::xml::limits::Limits;
 
 use crate::admin::{self, AdminSocket, Health, NodeAdmin};
-use crate::cluster_node::{self, ClusterPart};
+use crate::cluster_node::{self};
 use crate::config::{Backend, Config};
 use crate::delivery::remote::Remote;
 use crate::identity::Identity;
@@ -41,8 +41,8 @@ use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
 use crate::session::messages::EndReason;
 use crate::session::{SessionRegistry, lost_lease};
-use crate::storage::{EmbeddedOptions, RosterLimits, Storage};
-use crate::task_executor::NodeExecutor;
+use crate::storage::{RosterLimits, Storage};
+use parts::{Foundation, load_tls, stream_config, workers};
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
@@ -127,38 +127,6 @@ impl NodeContext {
     #[must_use]
     pub fn tls(&self) -> Option<Arc<TlsContext>> {
         self.tls.clone()
-    }
-}
-
-#[cfg(test)]
-impl NodeContext {
-    /// A node for tests of its parts: storage in memory, the domain `localhost`, no sockets. Tests replace what
-    /// they make up before they share it.
-    pub(crate) fn for_tests() -> Self {
-        let config = Config::default();
-        let executor = NodeExecutor::new(None);
-        NodeContext {
-            node_id: NodeId::new(1),
-            routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
-            lease: Lease::always(),
-            links: Arc::new(Links::alone(NodeId::new(1), Incarnation(1), executor)),
-            remote: Remote::new(tokio::runtime::Handle::current()),
-            seen_keys: RandomState::new(),
-            started: crate::clock::now(),
-            sessions: SessionRegistry::default(),
-            modules: Registry::new(REGISTRY.iter().copied()),
-            metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
-            connections: Arc::default(),
-            registration: Limiter::new(&config.registration),
-            stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),
-            decoy_secret: [7; 32],
-            hashing: Semaphore::new(1),
-            stopping: watch::Sender::new(false),
-            tls: None,
-            random: SystemRandom::new(),
-            storage: Storage::memory(),
-            config,
-        }
     }
 }
 
@@ -329,52 +297,6 @@ impl Node {
     }
 }
 
-/// What a node stands on, by itself or in a cluster.
-struct Foundation {
-    storage: Storage,
-    executor: Arc<NodeExecutor>,
-    routes: Arc<dyn Routes>,
-    lease: Lease,
-    links: Arc<Links>,
-    runtime: tokio::runtime::Handle,
-    part: Option<ClusterPart>,
-}
-
-impl Foundation {
-    async fn lay(config: &Config, node: NodeId, registry: &MetricsRegistry) -> anyhow::Result<Self> {
-        if config.cluster.enabled {
-            let mut fresh = [0; 16];
-            anyhow::ensure!(
-                SystemRandom::new().fill(&mut fresh).is_ok(),
-                "the system has no randomness to give"
-            );
-            let fresh = ClusterId(u128::from_be_bytes(fresh));
-            let part = ClusterPart::start(config, node, fresh, registry).await?;
-            let cluster = &part.cluster;
-            return Ok(Foundation {
-                storage: part.storage.clone(),
-                executor: Arc::clone(&part.executor),
-                routes: cluster.routes(),
-                lease: cluster.lease().clone(),
-                links: Arc::clone(cluster.links()),
-                runtime: cluster.runtime().context("the cluster has stopped")?,
-                part: Some(part),
-            });
-        }
-        let executor = NodeExecutor::new(None);
-        let tasks = Arc::clone(&executor) as Arc<_>;
-        Ok(Foundation {
-            storage: open_storage(config)?,
-            executor,
-            routes: Arc::new(LocalRoutes::new(node, Incarnation(1))),
-            lease: Lease::always(),
-            links: Arc::new(Links::alone(node, Incarnation(1), tasks)),
-            runtime: tokio::runtime::Handle::current(),
-            part: None,
-        })
-    }
-}
-
 /// Gives the writers a moment to bring out their last words.
 async fn wait_for_sockets(context: &NodeContext) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
@@ -411,68 +333,6 @@ fn open_admin(
     };
     let backend = NodeAdmin::new(Arc::clone(context), status);
     AdminSocket::open(&context.config.node.data_dir, Arc::new(backend)).map(Some)
-}
-
-fn open_storage(config: &Config) -> anyhow::Result<Storage> {
-    Ok(match config.storage.backend {
-        Backend::Memory => Storage::memory(),
-        Backend::Embedded => {
-            let options =
-                EmbeddedOptions { cache_bytes: config.storage.cache_mib << 20, ..EmbeddedOptions::default() };
-            Storage::open_embedded(&config.node.data_dir, options)?
-        }
-    })
-}
-
-fn load_tls(
-    config: &Config,
-    metrics: &NodeMetrics,
-    health: &Health,
-) -> anyhow::Result<Option<Arc<TlsContext>>> {
-    if config.tls.certificate.is_none() {
-        return Ok(None);
-    }
-    let tls = TlsContext::load(&config.tls).context("[tls]")?;
-    if !tls.is_valid(crate::clock::now()) {
-        warn!(until = %tls.not_after.to_xep0082(), "the certificate is not valid now: clients will refuse it");
-    }
-    health.set_certificate_expiry(tls.not_after);
-    metrics.certificate_expires(tls.not_after);
-    Ok(Some(Arc::new(tls)))
-}
-
-fn stream_config(config: &Config, tls: bool, decoy_secret: [u8; 32]) -> anyhow::Result<StreamConfig> {
-    let domains =
-        config.xmpp.domains.iter().map(|domain| DomainPart::new(domain).map(|part| part.into_owned()));
-    let mechanisms = config.auth.mechanisms.iter().filter_map(|name| Mechanism::from_name(name));
-    let limits = &config.limits;
-    let limits_after = Limits {
-        stanza_bytes: limits.stanza_bytes,
-        depth: limits.depth,
-        attributes: limits.attributes,
-        children: limits.children,
-    };
-    Ok(StreamConfig {
-        domains: domains.collect::<Result<_, _>>().context("xmpp.domains")?,
-        starttls: tls,
-        allow_plaintext: config.auth.allow_plaintext,
-        mechanisms: mechanisms.collect(),
-        registration: config.registration.enabled,
-        limits_before: Limits { stanza_bytes: limits.stanza_bytes_before_login, ..limits_after },
-        limits_after,
-        login_timeout: Duration::from_secs(limits.login_timeout_s),
-        max_auth_failures: config.auth.max_failures,
-        features_after_login: REGISTRY.iter().flat_map(|module| module.stream_features()).collect(),
-        decoy_secret,
-        scram_iterations: config.auth.scram_iterations,
-    })
-}
-
-fn workers(config: &Config) -> usize {
-    match config.runtime.workers {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        workers => workers,
-    }
 }
 
 /// Shows that the runtime is alive, and reads what is too dear to read at every scrape.

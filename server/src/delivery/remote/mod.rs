@@ -1,24 +1,22 @@
 //! Stanzas for sessions on other nodes: as tasks over the links, in order for each receiver.
 //!
 //! In the good case a stanza costs one encoding and one entry in [`pending`], and nothing of the runtime. When a
-//! session was not where the table had it, its target is held, and [`settle`] looks up once more for each stanza.
+//! session was not where the table had it, its target is held, and [`settle`](mod@settle) looks up once more for each stanza.
 
 pub mod overflow;
 pub mod pending;
+mod settle;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tracing::{debug, error};
+use tracing::debug;
 
 use althing_cluster::executor::TaskRefusal;
 use althing_cluster::link::LinkError;
@@ -28,28 +26,13 @@ use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 
 use super::{bounce, drive, local};
-use crate::metrics::Dropped;
 use crate::node::NodeContext;
-use crate::router::steps;
 use crate::session::SessionHandle;
 use crate::session::effect::Effect;
 use crate::session::messages::EndReason;
 use crate::session::pressure::BRAKE;
 use overflow::Overflow;
 use pending::{Behind, Brake, Outcome, Pending};
-
-/// How long a stanza waits for this node's table to have what the other node's had.
-const CATCH_UP: Duration = Duration::from_secs(10);
-
-/// How long a stanza of which nobody knows whether it was delivered waits until its route changes or its node is
-/// declared down: longer than that takes.
-const UNSURE: Duration = Duration::from_secs(20);
-
-/// How long the second attempt waits for its answer.
-const SECOND: Duration = Duration::from_secs(30);
-
-/// After so many failed attempts a stanza goes back to its sender.
-const MAX_TRIES: u8 = 3;
 
 /// A stanza under way, and how often it has been tried.
 #[derive(Debug, Clone)]
@@ -375,126 +358,6 @@ fn finish(
         node.remote.relieved.notify_waiters();
     }
     if next.go_on {
-        node.remote.runtime.spawn(go_on(Arc::clone(node), to.clone()));
-    }
-}
-
-/// Brings what a held target has left to its end, one by one.
-async fn go_on(node: Arc<NodeContext>, to: FullJid) {
-    loop {
-        let next = {
-            let mut pending = node.remote.pending.lock();
-            let next = pending.next(&to);
-            node.remote.note(&pending);
-            next
-        };
-        let Some((parcel, failure)) = next else {
-            node.remote.relieved.notify_waiters();
-            return;
-        };
-        // A panic must not hold the target for ever.
-        let settled = AssertUnwindSafe(settle(&node, &to, parcel, failure)).catch_unwind().await;
-        if settled.is_err() {
-            error!(%to, "a stanza could not be routed anew: it is dropped");
-            node.metrics.dropped(Dropped::Undeliverable);
-        }
-    }
-}
-
-/// Looks up once more for a stanza, and waits for its answer, so that the next does not overtake it.
-async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failure: Option<Failure>) {
-    let Parcel { stanza, mut tries, copies } = parcel;
-    if let (Some(copies), None) = (copies, failure) {
-        return settle_copy(node, to, stanza, &copies).await;
-    }
-    if failure.is_none() && tries + 1 >= MAX_TRIES {
-        // The rule for an absent resource has led here. Another walk would lead back to this very queue.
-        if !deliver_once(node, to, &stanza).await {
-            drive(node, bounce::unavailable(node, &stanza)).await;
-        }
-        return;
-    }
-    // Whether the session that the table has was asked for, and is not there: then the rule for an absent resource
-    // decides. It may lead to the same address, where the stanza would queue behind later ones: nothing less may.
-    let mut absent = false;
-    loop {
-        if let Some(why) = failure.take() {
-            tries += 1;
-            absent = tries > 1 && matches!(why, Failure::NoSession(_));
-            debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
-            until_known(node, to, why).await;
-            if why == Failure::Congested {
-                return drive(node, bounce::congested(node, &stanza)).await;
-            }
-            if why == Failure::Never || tries >= MAX_TRIES {
-                return drive(node, bounce::unavailable(node, &stanza)).await;
-            }
-        }
-        let direct = if absent { None } else { steps::only_remote(node, &stanza) };
-        let Some((jid, route)) = direct else {
-            if let Some(route) = node.routes.locate(to).filter(|route| !absent && route.node == node.node_id)
-            {
-                // It is tried once: where the session is on its way, when it is there.
-                let _ = local::session_soon(node, to, route.index).await;
-            }
-            let effects = steps::once_more(node, stanza, if absent { tries } else { 1 });
-            return drive(node, effects.await).await;
-        };
-        let task = task(&jid, &route, &stanza).into();
-        match outcome(node.links.ask(route.node, task, SECOND).await, route) {
-            Outcome::Done | Outcome::Slowly => return,
-            Outcome::Failed(why) => failure = Some(why),
-        }
-    }
-}
-
-/// One of several copies, which had to wait: for its own session, wherever that is now.
-async fn settle_copy(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza, copies: &Copies) {
-    if deliver_once(node, to, &stanza).await {
-        copies.delivered();
-    } else if copies.failed() {
-        let effects = steps::once_more(node, stanza, MAX_TRIES - 1);
-        drive(node, effects.await).await;
-    }
-}
-
-/// One attempt for one session, wherever it is now.
-async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza) -> bool {
-    match node.routes.locate(to) {
-        Some(route) if route.node == node.node_id => {
-            let session = node.sessions.get(route.index);
-            session.is_some_and(|session| local::deliver_to(node, &session, stanza.clone(), false).is_ok())
-        }
-        Some(route) => {
-            let reply = node.links.ask(route.node, task(to, &route, stanza).into(), SECOND).await;
-            !matches!(outcome(reply, route), Outcome::Failed(_))
-        }
-        None => false,
-    }
-}
-
-/// Waits until this node's table can say more of `to` than when the stanza was sent.
-async fn until_known(node: &NodeContext, to: &FullJid, why: Failure) {
-    match why {
-        Failure::Never | Failure::Congested => {}
-        Failure::NoSession(applied) => {
-            if !matches!(timeout(CATCH_UP, node.routes.wait_for(applied)).await, Ok(true)) {
-                debug!(%to, applied, "the route table does not catch up");
-            }
-        }
-        Failure::Unsure(route) => {
-            let known = async {
-                loop {
-                    let applied = node.routes.applied();
-                    let up = node.routes.node_state(route.node) == Some(NodeState::Up(route.incarnation));
-                    let there = node.routes.locate(to).is_some_and(|now| now.index == route.index);
-                    if !up || !there || !node.routes.wait_for(applied + 1).await {
-                        return;
-                    }
-                }
-            };
-            // Time is up: it is tried once more all the same.
-            let _ = timeout(UNSURE, known).await;
-        }
+        node.remote.runtime.spawn(settle::go_on(Arc::clone(node), to.clone()));
     }
 }

@@ -1,0 +1,55 @@
+//! A node for tests of its parts.
+
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use prometheus::Registry as MetricsRegistry;
+use ring::rand::SystemRandom;
+use tokio::sync::{Semaphore, watch};
+
+use althing_cluster::lease::Lease;
+use althing_cluster::link::Links;
+use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_cluster::routes::LocalRoutes;
+
+use super::NodeContext;
+use super::parts::stream_config;
+use crate::config::Config;
+use crate::delivery::remote::Remote;
+use crate::metrics::NodeMetrics;
+use crate::modules::{Limiter, REGISTRY};
+use crate::pipeline::Registry;
+use crate::session::SessionRegistry;
+use crate::storage::Storage;
+use crate::task_executor::NodeExecutor;
+
+impl NodeContext {
+    /// A node for tests of its parts: storage in memory, the domain `localhost`, no sockets. Tests replace what
+    /// they make up before they share it.
+    pub(crate) fn for_tests() -> Self {
+        let config = Config::default();
+        let executor = NodeExecutor::new(None);
+        NodeContext {
+            node_id: NodeId::new(1),
+            routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
+            lease: Lease::always(),
+            links: Arc::new(Links::alone(NodeId::new(1), Incarnation(1), executor)),
+            remote: Remote::new(tokio::runtime::Handle::current()),
+            seen_keys: RandomState::new(),
+            started: crate::clock::now(),
+            sessions: SessionRegistry::default(),
+            modules: Registry::new(REGISTRY.iter().copied()),
+            metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
+            connections: Arc::default(),
+            registration: Limiter::new(&config.registration),
+            stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),
+            decoy_secret: [7; 32],
+            hashing: Semaphore::new(1),
+            stopping: watch::Sender::new(false),
+            tls: None,
+            random: SystemRandom::new(),
+            storage: Storage::memory(),
+            config,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What the session actor does with each message.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext, ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
+
+use althing_proto::jid::FullJid;
+use althing_proto::stanza::Kind;
+use althing_proto::stream::error::StreamCondition;
+
+use super::Session;
+use crate::delivery;
+use crate::metrics::Dropped;
+use crate::session::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress};
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.node.config.limits.mailbox_stanzas);
+        self.load_roster(ctx);
+    }
+}
+
+impl Drop for Session {
+    /// A panic in a handler skips `End`: the route must go all the same.
+    fn drop(&mut self) {
+        drop(self.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
+        self.node.metrics.session_ended();
+    }
+}
+
+impl Handler<Advance> for Session {
+    type Result = Progress;
+
+    fn handle(&mut self, Advance(work): Advance, _: &mut Self::Context) -> Progress {
+        self.advance(work)
+    }
+}
+
+impl Handler<Deliver> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
+        self.outbox.pressure().leave(stanza.to_bytes().len());
+        if let Some(farewell) = self.over() {
+            let lost = self.node.lease.losses() != self.losses;
+            if lost || !alone || matches!(stanza.kind(), Kind::Presence(_)) {
+                // A node without a lease acts no more, then or later. The other sessions have it; again would be
+                // twice, and presence might come after its end.
+                self.node.metrics.dropped(Dropped::SessionGone);
+                return;
+            }
+            delivery::remote::left_in_mailbox(&self.node, self.state.index(), farewell, stanza);
+            return;
+        }
+        self.when_serving(ctx, |session, ctx| {
+            let waiting = session.receive(stanza);
+            session.perform_aside(waiting, ctx);
+        });
+    }
+}
+
+impl Handler<Notify> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
+        if self.over().is_none() {
+            self.when_serving(ctx, |session, ctx| {
+                let effects = session.state.on_event(event);
+                let waiting = session.perform_all(effects);
+                session.perform_aside(waiting, ctx);
+            });
+        }
+    }
+}
+
+impl Handler<LostSessions> for Session {
+    type Result = ();
+
+    fn handle(&mut self, LostSessions(lost): LostSessions, ctx: &mut Self::Context) {
+        if self.over().is_none() {
+            self.when_serving(ctx, move |session, ctx| {
+                let routes = Arc::clone(&session.node.routes);
+                let is_back =
+                    |jid: &FullJid| routes.locate(jid).is_some_and(|route| route.priority.is_some());
+                let effects = session.state.on_lost(&lost, is_back);
+                let waiting = session.perform_all(effects);
+                session.perform_aside(waiting, ctx);
+            });
+        }
+    }
+}
+
+impl Handler<End> for Session {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, End(reason): End, _: &mut Self::Context) -> Self::Result {
+        // The actor stays until the farewell is done, so that what is still in its mailbox is routed anew.
+        Box::pin(self.end(&reason).into_actor(self).map(|(), _, ctx| ctx.stop()))
+    }
+}

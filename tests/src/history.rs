@@ -34,15 +34,18 @@ struct Records {
 }
 
 impl Records {
-    /// The messages with numbers in `numbers` between JIDs whose generations are those of `before`, still.
+    /// The messages with numbers in `numbers` between JIDs whose generations are those of `before`, still. Those that a
+    /// client has written to an older stream of its own are not among them: that one had ended.
     fn between_untouched(
         &self,
         numbers: Range<u64>,
         before: &BTreeMap<String, usize>,
     ) -> impl Iterator<Item = u64> {
         let same = |jid: &String| before.get(jid) == self.generations.get(jid);
+        let current = |from: &Bound| before.get(&from.jid) == Some(&from.generation);
         let sent = self.sent.range(numbers);
-        sent.filter(move |(_, (from, to))| same(&from.jid) && same(to)).map(|(number, _)| *number)
+        sent.filter(move |(_, (from, to))| current(from) && same(&from.jid) && same(to))
+            .map(|(number, _)| *number)
     }
 }
 

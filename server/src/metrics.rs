@@ -21,7 +21,7 @@ use althing_proto::time::Timestamp;
 pub use cluster::{ClusterCollector, ClusterMetrics};
 use labels::{Counters, Counters2, Gauges, Label, Name};
 pub use labels::{
-    Delivery, Direction, Dropped, Handshake, Listener, Login, Registration, Rejection, StoreOp,
+    Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration, Rejection, StoreOp,
 };
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
@@ -46,6 +46,7 @@ pub struct NodeMetrics {
     dropped: Counters<Dropped>,
     stanza_errors: Counters<StanzaCondition>,
     stream_errors: Counters<StreamCondition>,
+    own_requests: Counters<OwnRequest>,
     mailbox_full: IntCounter,
     slow_consumers: IntCounter,
     storage_queue: IntGauge,
@@ -80,6 +81,7 @@ impl NodeMetrics {
             deliveries: make.by_label("althing_delivery_total")?,
             dropped: make.by_label("althing_stanzas_dropped_total")?,
             stream_errors: make.by_label("althing_stream_errors_total")?,
+            own_requests: make.by_label("althing_own_requests_total")?,
             mailbox_full: make.counter("althing_mailbox_full_total")?,
             slow_consumers: make.counter("althing_slow_consumers_total")?,
             storage_queue: make.gauge("althing_storage_queue_commands")?,
@@ -174,6 +176,11 @@ impl NodeMetrics {
     /// This server ended a stream with an error.
     pub fn stream_error(&self, condition: StreamCondition) {
         self.stream_errors.inc(condition);
+    }
+
+    /// A request of the server itself ended, or an answer to one was ignored.
+    pub fn own_request(&self, outcome: OwnRequest) {
+        self.own_requests.inc(outcome);
     }
 
     /// A stanza met a full mailbox.

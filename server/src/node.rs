@@ -40,6 +40,7 @@ use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
 use crate::session::messages::EndReason;
+use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
 use crate::storage::{RosterLimits, Storage};
 use parts::{Foundation, load_tls, stream_config, workers};
@@ -73,6 +74,8 @@ pub struct NodeContext {
     pub seen_keys: RandomState,
     /// When the node was started.
     pub started: Timestamp,
+    /// IQs of the server itself that wait for their answers.
+    pub requests: Requests,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
     /// The modules, in order.
@@ -183,6 +186,7 @@ impl Node {
             remote: Remote::new(runtime),
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
+            requests: Requests::new(node_id, crate::clock::now(), metrics.clone()),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
             connections: Arc::default(),

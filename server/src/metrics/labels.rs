@@ -126,6 +126,19 @@ labels! {
         /// Effects followed from one another without end: a bug of this server.
         Loop = "loop",
     }
+    /// How a request of the server itself ended.
+    pub OwnRequest {
+        /// Answered with a result.
+        Result = "result",
+        /// Answered with an error.
+        Error = "error",
+        /// Not answered in time.
+        TimedOut = "timed_out",
+        /// An answer that came too late, a second time, or from somebody else.
+        Ignored = "ignored",
+        /// Not sent: too many wait for an answer.
+        Refused = "refused",
+    }
     /// What the store did.
     pub StoreOp {
         /// A read.

@@ -1,7 +1,8 @@
 //! Every metric of a node, in one table: the source of its registration and of the reference page.
 
 use super::labels::{
-    Delivery, Direction, Dropped, Handshake, Listener, Login, Name, Registration, Rejection, StoreOp,
+    Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration, Rejection,
+    StoreOp,
 };
 
 /// What kind of metric it is.
@@ -97,6 +98,11 @@ pub const METRICS: &[Metric] = &[
         &["condition"],
         "Stream errors that this server ended streams with.",
     ),
+    counter(
+        "althing_own_requests_total",
+        &["outcome"],
+        "Requests (IQ) that the server itself has sent, by how they ended.",
+    ),
     counter("althing_mailbox_full_total", &[], "Stanzas that met a full mailbox of a session."),
     counter(
         "althing_slow_consumers_total",
@@ -178,6 +184,7 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_stanzas_total", "kind", Name::VALUES),
     ("althing_delivery_total", "outcome", Delivery::VALUES),
     ("althing_stanzas_dropped_total", "reason", Dropped::VALUES),
+    ("althing_own_requests_total", "outcome", OwnRequest::VALUES),
     ("althing_storage_duration_seconds", "op", StoreOp::VALUES),
 ];
 

@@ -20,6 +20,7 @@ use crate::metrics::NodeMetrics;
 use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
 use crate::session::SessionRegistry;
+use crate::session::requests::Requests;
 use crate::storage::Storage;
 use crate::task_executor::NodeExecutor;
 
@@ -29,6 +30,7 @@ impl NodeContext {
     pub(crate) fn for_tests() -> Self {
         let config = Config::default();
         let executor = NodeExecutor::new(None);
+        let metrics = NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap();
         NodeContext {
             node_id: NodeId::new(1),
             routes: Arc::new(LocalRoutes::new(NodeId::new(1), Incarnation(1))),
@@ -37,9 +39,10 @@ impl NodeContext {
             remote: Remote::new(tokio::runtime::Handle::current()),
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
+            requests: Requests::new(NodeId::new(1), crate::clock::now(), metrics.clone()),
             sessions: SessionRegistry::default(),
             modules: Registry::new(REGISTRY.iter().copied()),
-            metrics: NodeMetrics::register(&MetricsRegistry::new(), "test").unwrap(),
+            metrics,
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
             stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use althing_cluster::routes::Route;
 use althing_proto::jid::{BareJid, FullJid};
-use althing_proto::stanza::{Kind, Stanza};
+use althing_proto::stanza::{IqType, Kind, Stanza};
 
 use super::address::{Target, classify};
 use super::rules::{self, Presence, Rule};
@@ -94,6 +94,11 @@ impl Walk<'_> {
     fn for_receiver(&self, stanza: Stanza, pass: Pass) -> Routed {
         let node = self.node;
         node.metrics.delivery(Delivery::Handled);
+        if matches!(stanza.kind(), Kind::Iq(IqType::Result | IqType::Error)) {
+            // R11, RFC 6120 §8.2.3 rule 4: somebody here waits for it, or nobody does.
+            node.requests.answered(&stanza);
+            return Routed::Done(Vec::new());
+        }
         let packet = Packet::new(stanza, pass);
         let view = View { node, session: self.session, now: node.now() };
         match pipeline::run(&node.modules, &packet, &view) {

@@ -9,6 +9,7 @@ pub mod messages;
 pub mod outbox;
 pub mod pressure;
 pub mod registry;
+pub mod requests;
 pub mod seen;
 
 pub use registry::{SessionHandle, SessionRegistry};

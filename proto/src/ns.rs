@@ -32,6 +32,8 @@ pub const PRE_APPROVAL: &str = "urn:xmpp:features:pre-approval";
 pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 /// XEP-0030: service discovery, associated items.
 pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
+/// XEP-0049: private XML storage.
+pub const PRIVATE: &str = "jabber:iq:private";
 /// XEP-0077: in-band registration.
 pub const REGISTER: &str = "jabber:iq:register";
 /// XEP-0077 §8: the stream feature of in-band registration.

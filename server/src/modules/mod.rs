@@ -3,6 +3,7 @@
 mod disco;
 mod ping;
 mod presence;
+mod private;
 mod register;
 mod roster;
 mod session;
@@ -23,6 +24,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &roster::MODULE,
     &session::MODULE,
     &register::MODULE,
+    &private::MODULE,
     &disco::MODULE,
     &ping::MODULE,
     &version::MODULE,

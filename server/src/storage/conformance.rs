@@ -11,7 +11,9 @@ use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
 use super::replicated::fake;
-use super::{Account, Changed, MAX_KEY_BYTES, MAX_VALUE_BYTES, Roster, RosterLimits, Storage, StorageError};
+use super::{
+    Account, Changed, MAX_KEY_BYTES, MAX_VALUE_BYTES, Roster, RosterLimits, RowBound, Storage, StorageError,
+};
 
 const LIMITS: RosterLimits = RosterLimits { items: 200, requests: 5 };
 
@@ -289,6 +291,36 @@ async fn private_rows_are_bounded(storage: Storage) {
     assert!(kept.len() == MAX_VALUE_BYTES && kept[0] == 1);
 }
 
+async fn private_rows_stay_within_a_bound(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = jid("juliet@example.com");
+    let bound = RowBound { rows: 2, bytes: 20 };
+    let put =
+        async |key: &str, size| storage.private.put_within(&juliet, "urn:a", key, vec![7; size], bound).await;
+    storage.private.put(&juliet, "urn:ab", "another", vec![1; 90]).await.unwrap();
+    assert_eq!(put("k1", 8).await, Ok(()));
+    assert_eq!(put("k2", 9).await, Err(StorageError::Full { what: "bytes", limit: 20 }));
+    assert_eq!(put("k2", 8).await, Ok(()));
+    assert_eq!(put("k3", 0).await, Err(StorageError::Full { what: "rows", limit: 2 }));
+    assert_eq!(put("k1", 9).await, Err(StorageError::Full { what: "bytes", limit: 20 }));
+    assert_eq!(put("k1", 7).await, Ok(()), "what shrinks is always allowed");
+    let kept = storage.private.list(&juliet, "urn:a", None, 10).await.unwrap();
+    assert_eq!(kept, [("k1".to_owned(), vec![7; 7]), ("k2".to_owned(), vec![7; 8])]);
+    // Many at once: no two pass the bound together.
+    storage.private.delete(&juliet, "urn:a", "k1").await.unwrap();
+    let puts = (0..9).map(|number| {
+        let (storage, juliet) = (storage.clone(), juliet.clone());
+        tokio::spawn(async move {
+            storage.private.put_within(&juliet, "urn:a", &format!("n{number}"), vec![], bound).await.is_ok()
+        })
+    });
+    let mut done = 0;
+    for put in puts.collect::<Vec<_>>() {
+        done += u32::from(put.await.unwrap());
+    }
+    assert_eq!(done, 1);
+}
+
 async fn deletion_takes_all_that_a_user_owns(storage: Storage) {
     with_users(&storage).await;
     let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
@@ -387,6 +419,7 @@ suites!(
     private_rows_are_apart,
     private_rows_are_listed_in_pages,
     private_rows_are_bounded,
+    private_rows_stay_within_a_bound,
     deletion_takes_all_that_a_user_owns,
     who_has_no_account_owns_nothing,
     a_closed_store_says_so,

@@ -64,6 +64,14 @@ pub enum StorageError {
         /// The most that is taken, in bytes.
         limit: usize,
     },
+    /// The user has as much of it as is allowed. Nothing was done.
+    #[error("the user has as many {what} as allowed: {limit}")]
+    Full {
+        /// What there is too much of: `rows`, `bytes`.
+        what: &'static str,
+        /// The most that is allowed.
+        limit: u64,
+    },
     /// A change for a user who has no account. Nothing was done.
     #[error("{user} has no account")]
     UnknownUser {

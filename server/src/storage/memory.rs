@@ -11,7 +11,8 @@ use parking_lot::RwLock;
 
 use super::roster_rules::RosterHead;
 use super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError, check_row,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, StorageError,
+    check_row,
 };
 
 /// All stores in one map of users.
@@ -166,6 +167,28 @@ impl PrivateData for Memory {
         check_row(namespace, key, &value)?;
         let row = (namespace.to_owned(), key.to_owned());
         self.write_user(user, |user| user.private.insert(row, value)).map(|_older| ())
+    }
+
+    async fn put_within(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+        bound: RowBound,
+    ) -> Result<(), StorageError> {
+        check_row(namespace, key, &value)?;
+        let row = (namespace.to_owned(), key.to_owned());
+        self.write_user(user, |user| {
+            let size = |key: &str, value: &[u8]| key.len() + value.len();
+            let rows = user.private.iter().filter(|((of, _), _)| of == namespace);
+            let sizes = rows.map(|((_, key), value)| size(key, value) as u64);
+            let there = sizes.fold((0, 0), |(rows, bytes), size| (rows + 1, bytes + size));
+            let old = user.private.get(&row).map(|value| size(key, value));
+            bound.admits(there, old, size(key, &value))?;
+            user.private.insert(row, value);
+            Ok(())
+        })?
     }
 
     async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {

@@ -8,7 +8,8 @@ use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
 
 use super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, Storage, StorageError,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, Storage,
+    StorageError,
 };
 use crate::metrics::{NodeMetrics, StoreOp};
 
@@ -55,7 +56,7 @@ impl Metered {
 /// Whether the store is to blame, and not what it was asked.
 fn is_failure(error: &StorageError) -> bool {
     match error {
-        StorageError::TooLarge { .. } | StorageError::UnknownUser { .. } => false,
+        StorageError::TooLarge { .. } | StorageError::Full { .. } | StorageError::UnknownUser { .. } => false,
         StorageError::Io { .. }
         | StorageError::Corrupt { .. }
         | StorageError::Busy
@@ -130,6 +131,17 @@ impl PrivateData for Metered {
         value: Vec<u8>,
     ) -> Result<(), StorageError> {
         self.write(self.inner.private.put(user, namespace, key, value)).await
+    }
+
+    async fn put_within(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+        bound: RowBound,
+    ) -> Result<(), StorageError> {
+        self.write(self.inner.private.put_within(user, namespace, key, value, bound)).await
     }
 
     async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {

@@ -138,9 +138,34 @@ pub trait Rosters: Send + Sync {
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError>;
 }
 
+/// How much of one namespace of [`PrivateData`] a user may fill. A smaller bound removes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowBound {
+    /// Most rows.
+    pub rows: u32,
+    /// Most bytes of their keys and values together.
+    pub bytes: u64,
+}
+
+impl RowBound {
+    /// Whether a row of `size` bytes may be written, over one of `old` bytes if there is one, where `rows` of
+    /// `bytes` are there. What does not grow is always allowed.
+    fn admits(self, (rows, bytes): (u64, u64), old: Option<usize>, size: usize) -> Result<(), StorageError> {
+        let number = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        if old.is_none() && rows >= u64::from(self.rows) {
+            return Err(StorageError::Full { what: "rows", limit: u64::from(self.rows) });
+        }
+        let (before, after) = (number(old.unwrap_or(0)), number(size));
+        if after > before && bytes.saturating_sub(before).saturating_add(after) > self.bytes {
+            return Err(StorageError::Full { what: "bytes", limit: self.bytes });
+        }
+        Ok(())
+    }
+}
+
 /// Rows that modules keep for a user: (user, namespace of the module, key) -> bytes.
 ///
-/// How many rows a client may make is for the module to bound.
+/// How many rows a client may make is for the module to bound: by [`PrivateData::put_within`], or beforehand.
 #[async_trait]
 pub trait PrivateData: Send + Sync {
     /// The value of a row.
@@ -156,6 +181,20 @@ pub trait PrivateData: Send + Sync {
         namespace: &str,
         key: &str,
         value: Vec<u8>,
+    ) -> Result<(), StorageError>;
+
+    /// As [`PrivateData::put`], if the namespace stays within `bound`: decided where the row is written, so that
+    /// no two writers pass it together.
+    ///
+    /// # Errors
+    /// As [`PrivateData::put`]; [`StorageError::Full`] beyond the bound.
+    async fn put_within(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+        bound: RowBound,
     ) -> Result<(), StorageError>;
 
     /// Deletes a row. `false`: there is no such row.

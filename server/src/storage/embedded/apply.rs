@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use sled::{IVec, Tree};
 
 use super::super::roster_rules::RosterHead;
-use super::super::{Account, Changed};
-use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, SetCredentials};
+use super::super::{Account, Changed, RowBound};
+use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, PutPrivate, SetCredentials};
 use super::fault::Fault;
 use super::keys;
 use super::reply::Reply;
@@ -73,13 +73,9 @@ impl<'a> View<'a> {
             Command::SetCredentials(command) => self.set_credentials(command, &mut writes)?,
             Command::DeleteAccount(command) => self.delete_account(command, &mut writes)?,
             Command::ChangeRoster(command) => self.change_roster(command, &mut writes)?,
-            Command::PutPrivate(command) => {
-                if !self.has_account(&command.user)? {
-                    return Ok(Reply::UnknownUser(command.user));
-                }
-                let key = keys::private(&command.user, &command.namespace, &command.key);
-                writes.push((key, Some(command.value.into())));
-                Reply::Done(true)
+            Command::PutPrivate(command) => self.put_private(command, None, &mut writes)?,
+            Command::PutPrivateWithin(command) => {
+                self.put_private(command.row, Some(command.bound), &mut writes)?
             }
             Command::DeletePrivate(command) => {
                 let key = keys::private(&command.user, &command.namespace, &command.key);
@@ -92,6 +88,49 @@ impl<'a> View<'a> {
         };
         self.written.extend(writes);
         Ok(reply)
+    }
+
+    fn put_private(
+        &self,
+        row: PutPrivate,
+        bound: Option<RowBound>,
+        writes: &mut Writes,
+    ) -> Result<Reply, Fault> {
+        if !self.has_account(&row.user)? {
+            return Ok(Reply::UnknownUser(row.user));
+        }
+        let key = keys::private(&row.user, &row.namespace, &row.key);
+        if let Some(bound) = bound {
+            let prefix = keys::private_in(&row.user, &row.namespace);
+            let old = self.get(&key)?.map(|value| row.key.len() + value.len());
+            let size = row.key.len() + row.value.len();
+            if let Err(full) = bound.admits(self.fill(&prefix)?, old, size) {
+                return Ok(Reply::of(&full).unwrap_or(Reply::Done(false)));
+            }
+        }
+        writes.push((key, Some(row.value.into())));
+        Ok(Reply::Done(true))
+    }
+
+    /// How many rows begin with `prefix`, and how many bytes the rest of their keys and their values have.
+    fn fill(&self, prefix: &[u8]) -> Result<(u64, u64), Fault> {
+        let size = |key: &[u8], value: &[u8]| (key.len() - prefix.len() + value.len()) as u64;
+        let (mut rows, mut bytes) = (0, 0);
+        let written = self.written.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        for (key, value) in written.take_while(|(key, _)| key.starts_with(prefix)) {
+            if let Some(value) = value {
+                rows += 1;
+                bytes += size(key, value);
+            }
+        }
+        for entry in self.tree.scan_prefix(prefix) {
+            let (key, value) = entry?;
+            if !self.written.contains_key(key.as_ref()) {
+                rows += 1;
+                bytes += size(&key, &value);
+            }
+        }
+        Ok((rows, bytes))
     }
 
     fn create_account(&self, command: &CreateAccount, writes: &mut Writes) -> Result<Reply, Fault> {

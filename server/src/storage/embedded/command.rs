@@ -5,7 +5,7 @@ use althing_proto::roster::RosterChange;
 use althing_proto::sasl::Credentials;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Account, RosterLimits, StorageError, check_row};
+use super::super::{Account, RosterLimits, RowBound, StorageError, check_row};
 #[cfg(doc)]
 use super::reply::Reply;
 use super::tagged::tagged;
@@ -72,6 +72,15 @@ pub struct DeletePrivate {
     pub key: String,
 }
 
+/// [`Command::PutPrivateWithin`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutPrivateWithin {
+    /// The row.
+    pub row: PutPrivate,
+    /// The bound of the proposing node: part of the command, so that every replica decides alike.
+    pub bound: RowBound,
+}
+
 tagged! {
     /// A change of the store.
     enum Command {
@@ -87,6 +96,8 @@ tagged! {
         5 PutPrivate(PutPrivate), since 1;
         /// Deletes a module's row. Reply: [`Reply::Done`] with whether there was one.
         6 DeletePrivate(DeletePrivate), since 1;
+        /// Writes a module's row within a bound. Reply: as [`Command::PutPrivate`], or [`Reply::Full`].
+        20 PutPrivateWithin(PutPrivateWithin), since 1;
     }
 }
 
@@ -99,6 +110,9 @@ impl Command {
     pub fn check(&self) -> Result<(), StorageError> {
         match self {
             Command::PutPrivate(put) => check_row(&put.namespace, &put.key, &put.value),
+            Command::PutPrivateWithin(PutPrivateWithin { row, .. }) => {
+                check_row(&row.namespace, &row.key, &row.value)
+            }
             _ => Ok(()),
         }
     }
@@ -159,6 +173,18 @@ mod tests {
                     namespace: namespace.clone(),
                     key: key.clone(),
                     value: b"v".to_vec(),
+                }),
+            ),
+            (
+                "0014036a4064016e016b01760907",
+                Command::PutPrivateWithin(PutPrivateWithin {
+                    row: PutPrivate {
+                        user: user.clone(),
+                        namespace: namespace.clone(),
+                        key: key.clone(),
+                        value: b"v".to_vec(),
+                    },
+                    bound: RowBound { rows: 9, bytes: 7 },
                 }),
             ),
             ("0006036a4064016e016b", Command::DeletePrivate(DeletePrivate { user, namespace, key })),

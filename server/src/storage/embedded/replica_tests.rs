@@ -11,11 +11,12 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::conformance::{account, jid, named};
-use super::super::{Accounts, Engine as _, PrivateData, RosterLimits, Rosters as _, StorageError};
+use super::super::{Accounts, Engine as _, PrivateData, RosterLimits, Rosters as _, RowBound, StorageError};
 use super::apply::DELETIONS_PER_BATCH;
 use super::chunk;
 use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, SetCredentials,
+    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
+    SetCredentials,
 };
 use super::reply::Reply;
 use super::tests::with_sled;
@@ -94,6 +95,11 @@ fn put(user: &str, key: usize, size: usize) -> Command {
     Command::PutPrivate(PutPrivate { user: jid(user), namespace, key, value: vec![7; size] })
 }
 
+fn put_within(user: &str, key: usize, size: usize) -> Command {
+    let Command::PutPrivate(row) = put(user, key, size) else { panic!("a put") };
+    Command::PutPrivateWithin(PutPrivateWithin { row, bound: RowBound { rows: 3, bytes: 250 } })
+}
+
 fn roster(user: &str, contact: &str, change: RosterChange) -> Command {
     let (owner, contact, limits) = (jid(user), jid(contact), RosterLimits { items: 9, requests: 2 });
     Command::ChangeRoster(ChangeRoster { owner, contact, change, limits })
@@ -120,6 +126,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         6 => (user(), contact, change).prop_map(|(user, contact, change)| roster(user, contact, change)),
         6 => (user(), 0..40_usize, 0..60_000_usize).prop_map(|(user, key, size)| put(user, key, size)),
+        2 => (user(), 0..6_usize, 0..200_usize).prop_map(|(user, key, size)| put_within(user, key, size)),
         1 => (user(), 0..40_usize).prop_map(|(user, key)| {
             let (user, namespace) = (jid(user), "urn:a".to_owned());
             Command::DeletePrivate(DeletePrivate { user, namespace, key: format!("k{key}") })

@@ -18,6 +18,15 @@ pub struct TooLarge {
     pub limit: u64,
 }
 
+/// [`Reply::Full`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Full {
+    /// What there is too much of: `rows`, `bytes`.
+    pub what: String,
+    /// The most that is allowed.
+    pub limit: u64,
+}
+
 tagged! {
     /// What a command came to.
     enum Reply {
@@ -33,6 +42,8 @@ tagged! {
         5 Unreadable(String), since 1;
         /// What the command came to is not known here, or no longer.
         6 Lost(()), since 1;
+        /// The user has as much of it as is allowed. Nothing was done.
+        20 Full(Full), since 1;
     }
 }
 
@@ -70,6 +81,9 @@ impl Reply {
                 limit: bytes(*limit),
             })),
             StorageError::Unknown => Some(Reply::Lost(())),
+            StorageError::Full { what, limit } => {
+                Some(Reply::Full(Full { what: (*what).to_owned(), limit: *limit }))
+            }
             _ => None,
         }
     }
@@ -82,6 +96,10 @@ impl Reply {
                 let known = ["namespace", "key", "value"].into_iter().find(|known| *known == what);
                 let what = known.unwrap_or("part");
                 StorageError::TooLarge { what, size: bytes(size), limit: bytes(limit) }
+            }
+            Reply::Full(Full { what, limit }) => {
+                let known = ["rows", "bytes"].into_iter().find(|known| *known == what);
+                StorageError::Full { what: known.unwrap_or("parts"), limit }
             }
             Reply::Unreadable(why) => StorageError::Unavailable {
                 why: format!(
@@ -120,6 +138,7 @@ mod tests {
             ("0004036b6579fb2c0107", Reply::TooLarge(too_large)),
             ("00050178", Reply::Unreadable("x".to_owned())),
             ("0006", Reply::Lost(())),
+            ("001404726f777309", Reply::Full(Full { what: "rows".to_owned(), limit: 9 })),
         ]
     }
 
@@ -135,6 +154,7 @@ mod tests {
             StorageError::UnknownUser { user },
             StorageError::TooLarge { what: "value", size: 70_000, limit: 65_536 },
             StorageError::Unknown,
+            StorageError::Full { what: "bytes", limit: 9 },
         ] {
             assert_eq!(Reply::of(&error).unwrap().done(), Err(error));
         }

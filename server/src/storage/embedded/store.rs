@@ -12,10 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, StorageError,
 };
 use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, SetCredentials,
+    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
+    SetCredentials,
 };
 use super::fault::Fault;
 use super::query::{self, Answer, Query};
@@ -246,6 +247,21 @@ impl PrivateData for Embedded {
     ) -> Result<(), StorageError> {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         let command = Command::PutPrivate(PutPrivate { user: user.clone(), namespace, key, value });
+        command.check()?;
+        self.write_done(command).await.map(|_written| ())
+    }
+
+    async fn put_within(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+        bound: RowBound,
+    ) -> Result<(), StorageError> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        let row = PutPrivate { user: user.clone(), namespace, key, value };
+        let command = Command::PutPrivateWithin(PutPrivateWithin { row, bound });
         command.check()?;
         self.write_done(command).await.map(|_written| ())
     }

@@ -22,7 +22,7 @@
 //! | SetCredentials | sets the same again                                                                  |
 //! | DeleteAccount  | finds none: `false`. Repeated blindly it would delete an account made since          |
 //! | ChangeRoster   | a set: the same item, one more push. A removal: [`RosterError::UnknownItem`]. A subscription stanza: the same state, routed again where the RFC says so; its first effects were lost |
-//! | PutPrivate     | writes the same value again                                                          |
+//! | PutPrivate, PutPrivateWithin | writes the same value again                                            |
 //! | DeletePrivate  | finds none: `false`                                                                  |
 //!
 //! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem

@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use std::sync::atomic::Ordering;
 
 use super::super::embedded::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, SetCredentials,
+    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
+    SetCredentials,
 };
 use super::super::embedded::query::{
     Answer, GetAccount, GetPrivate, GetRosterItem, ListAccounts, ListPrivate, LoadRoster, Page, Query,
 };
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, StorageError,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, StorageError,
 };
 use super::Replicated;
 
@@ -118,6 +119,20 @@ impl PrivateData for Replicated {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         let command = PutPrivate { user: user.clone(), namespace, key, value };
         self.write(Command::PutPrivate(command)).await?.done().map(|_written| ())
+    }
+
+    async fn put_within(
+        &self,
+        user: &BareJid,
+        namespace: &str,
+        key: &str,
+        value: Vec<u8>,
+        bound: RowBound,
+    ) -> Result<(), StorageError> {
+        let (namespace, key) = (namespace.to_owned(), key.to_owned());
+        let row = PutPrivate { user: user.clone(), namespace, key, value };
+        let command = Command::PutPrivateWithin(PutPrivateWithin { row, bound });
+        self.write(command).await?.done().map(|_written| ())
     }
 
     async fn delete(&self, user: &BareJid, namespace: &str, key: &str) -> Result<bool, StorageError> {

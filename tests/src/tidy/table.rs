@@ -58,7 +58,7 @@ pub const WORDS: &[WordRule] = &[
 
 /// Shells of actors, and what builds or ends them.
 const ACTIX_PLACES: &[&str] = &[
-    "server/src/session/actor.rs",
+    "server/src/session/actor",
     "server/src/session/messages.rs",
     "server/src/session/registry.rs",
     "server/src/admin/",

@@ -46,3 +46,5 @@ pub const PING: &str = "urn:xmpp:ping";
 pub const TIME: &str = "urn:xmpp:time";
 /// XEP-0203: delayed delivery.
 pub const DELAY: &str = "urn:xmpp:delay";
+/// XEP-0004: data forms.
+pub const DATA_FORMS: &str = "jabber:x:data";

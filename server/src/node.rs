@@ -25,6 +25,7 @@ use althing_cluster::lease::Lease;
 use althing_cluster::link::Links;
 use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::Routes;
+use althing_proto::jid::Jid;
 use althing_proto::stream::StreamConfig;
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
@@ -116,6 +117,13 @@ impl NodeContext {
     #[must_use]
     pub fn serves(&self, domain: &str) -> bool {
         self.config.xmpp.domains.iter().any(|served| served == domain)
+    }
+
+    /// Whether `jid` is one of `xmpp.admins`, or a resource of one.
+    #[must_use]
+    pub fn is_admin(&self, jid: &Jid) -> bool {
+        let account = jid.as_str().split_once('/').map_or(jid.as_str(), |(bare, _)| bare);
+        self.config.xmpp.admins.iter().any(|admin| admin == account)
     }
 
     /// The bounds of a roster.

@@ -53,6 +53,7 @@ const CORE: &[(&str, &str, &str)] = &[
         "proto/src/sasl/mechanism.rs",
     ),
     ("RFC 9266", "Channel binding tls-exporter, under TLS 1.3", "server/src/listener/tls.rs"),
+    ("XEP-0004", "Data Forms, with XEP-0068 for their FORM_TYPE", "proto/src/form/mod.rs"),
     ("XEP-0082", "XMPP Date and Time Profiles", "proto/src/time.rs"),
     ("XEP-0368", "Direct TLS for clients; the SRV records are the operator's", "server/src/listener/tls.rs"),
     ("XEP-0440", "SASL Channel-Binding Type Capability", "proto/src/stream/features.rs"),

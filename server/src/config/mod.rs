@@ -6,6 +6,7 @@
 
 mod access;
 mod cluster;
+mod contact;
 mod error;
 mod limits;
 mod listen;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Auth, MECHANISMS, Registration};
 pub use cluster::{Cluster, InitialNode, is_cluster_name};
+pub use contact::Contact;
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
@@ -38,6 +40,8 @@ pub struct Config {
     pub node: Node,
     /// Section `[xmpp]`.
     pub xmpp: Xmpp,
+    /// Section `[contact]`.
+    pub contact: Contact,
     /// Section `[listen]`.
     pub listen: Listen,
     /// Section `[tls]`.
@@ -79,6 +83,7 @@ const fn info<S: Section>() -> SectionInfo {
 pub const SECTIONS: &[SectionInfo] = &[
     info::<Node>(),
     info::<Xmpp>(),
+    info::<Contact>(),
     info::<Listen>(),
     info::<Tls>(),
     info::<Cluster>(),

@@ -19,6 +19,9 @@ section! {
     Xmpp = "xmpp" {
         /// Domains that this server is responsible for. A stream without `to` is taken to mean the first.
         domains: Vec<String> = vec!["localhost".to_owned()];
+        /// Accounts that may run the commands of XEP-0133 and read statistics: bare addresses, such as
+        /// `alice@example.org`, of `domains`.
+        admins: Vec<String> = Vec::new();
     }
 }
 

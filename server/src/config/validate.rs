@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use althing_proto::jid::DomainPart;
+use althing_proto::jid::{self, DomainPart};
 use tracing_subscriber::EnvFilter;
 
 use super::error::Problem;
@@ -42,6 +42,8 @@ impl Config {
         let mut found = self.out_of_range();
         self.check_node(&mut found);
         self.check_domains(&mut found);
+        self.check_admins(&mut found);
+        self.check_contact(&mut found);
         self.check_tls(&mut found);
         self.check_auth(&mut found);
         self.check_limits(&mut found);
@@ -111,6 +113,28 @@ impl Config {
                 }
                 Ok(_) => {}
             }
+        }
+    }
+
+    fn check_admins(&self, found: &mut Vec<Finding>) {
+        const KEY: &str = "xmpp.admins";
+        for admin in &self.xmpp.admins {
+            // Compared as text with what clients are bound to: only the prepared form can ever be met.
+            let (what, allowed) = match jid::parse(admin) {
+                Err(error) => (format!("\"{admin}\": {error}"), "bare addresses".to_owned()),
+                Ok(jid) if jid.as_str() != admin => {
+                    ("is not in its prepared form".to_owned(), format!("\"{jid}\""))
+                }
+                Ok(jid) if jid.node().is_none() || jid.resource().is_some() => {
+                    (format!("\"{admin}\" is no account"), "user@domain".to_owned())
+                }
+                Ok(jid) if !self.xmpp.domains.iter().any(|domain| domain == jid.domain().as_str()) => (
+                    format!("\"{admin}\" is not of this server"),
+                    format!("accounts of {}", self.xmpp.domains.join(", ")),
+                ),
+                Ok(_) => continue,
+            };
+            found.push(finding(KEY, what, allowed));
         }
     }
 
@@ -238,6 +262,23 @@ mod tests {
             ["xmpp.domains: \"a.example\" stands there twice"]
         );
         assert_eq!(findings(|config| config.xmpp.domains.clear()), ["xmpp.domains: is empty"]);
+    }
+
+    #[test]
+    fn admins_are_accounts_of_this_server() {
+        let admins = |jid: &str| findings(|config| config.xmpp.admins = vec![jid.into()]);
+        assert_eq!(admins("alice@localhost"), Vec::<String>::new());
+        assert_eq!(admins("alice@example.org"), ["xmpp.admins: \"alice@example.org\" is not of this server"]);
+        assert_eq!(admins("localhost"), ["xmpp.admins: \"localhost\" is no account"]);
+        assert_eq!(admins("alice@localhost/x"), ["xmpp.admins: \"alice@localhost/x\" is no account"]);
+        assert_eq!(admins("Alice@localhost"), ["xmpp.admins: is not in its prepared form"]);
+        assert!(admins("@localhost")[0].starts_with("xmpp.admins: \"@localhost\": "));
+    }
+
+    #[test]
+    fn contacts_are_uris() {
+        let found = findings(|config| config.contact.abuse = vec!["mailto:a@b".into(), "a@b".into()]);
+        assert_eq!(found, ["contact.abuse: \"a@b\" is no URI"]);
     }
 
     #[test]

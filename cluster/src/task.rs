@@ -230,6 +230,27 @@ cluster_tasks! {
         /// The stanza, whole and with all its namespaces.
         xml: Bytes,
     } -> u64, since 1, InOrder;
+
+    /// Asks for the presence of sessions of the node, for one that has become available. Their presences follow as one
+    /// [`ShowPresence`] or several. Replies how many that are.
+    15 ProbeSessions {
+        /// Who asks.
+        from: FullJid,
+        /// The bind that began the session that asks.
+        asker: BindIndex,
+        /// Whose presence is asked for.
+        sessions: Vec<BindIndex>,
+    } -> u64, since 1, InOrder;
+
+    /// Shows a session the presences that it has asked for. Replies how many it was shown.
+    16 ShowPresence {
+        /// The session's address.
+        to: FullJid,
+        /// The bind that began it.
+        owner: BindIndex,
+        /// The presences, whole and with all their namespaces, without `to`.
+        presences: Vec<Bytes>,
+    } -> u64, since 1, InOrder;
 }
 
 /// Which sessions of an account a stanza is for.
@@ -315,6 +336,14 @@ mod tests {
                 DeliverToAccount { account: jid().to_bare(), audience: TaskAudience::Interested, xml: xml() }
                     .into(),
             ),
+            (
+                "000f056a40642f720702fb2c0107",
+                ProbeSessions { from: jid(), asker: owner, sessions: vec![by, owner] }.into(),
+            ),
+            (
+                "0010056a40642f720701043c612f3e",
+                ShowPresence { to: jid(), owner, presences: vec![xml()] }.into(),
+            ),
         ]
     }
 
@@ -343,6 +372,8 @@ mod tests {
             ("000c0178", TaskReply::WriteStore(Bytes::from_static(b"x"))),
             ("000d03", TaskReply::ProbeAccount(3)),
             ("000e03", TaskReply::DeliverToAccount(3)),
+            ("000f03", TaskReply::ProbeSessions(3)),
+            ("001003", TaskReply::ShowPresence(3)),
         ]
     }
 

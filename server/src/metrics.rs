@@ -163,6 +163,11 @@ impl NodeMetrics {
         self.deliveries.inc(outcome);
     }
 
+    /// So many deliveries ended so.
+    pub fn deliveries(&self, outcome: Delivery, count: u64) {
+        self.deliveries.add(outcome, count);
+    }
+
     /// A stanza was dropped.
     pub fn dropped(&self, reason: Dropped) {
         self.dropped.inc(reason);

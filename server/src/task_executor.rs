@@ -14,17 +14,18 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
     BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, FanOutPresence,
-    NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo, TaskAudience,
-    TaskReply,
+    NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo, ShowPresence,
+    TaskAudience, TaskReply,
 };
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamCondition;
 
-use crate::delivery::{account, fan_out, local};
+use crate::delivery::{account, fan_out, local, probes};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::effect::{Audience, UserEvent};
@@ -128,14 +129,14 @@ impl TaskExecutor for NodeExecutor {
         debug!(stop = "task_executor", task = task.kind().label(), member = %source.node);
         self.admit(&node, source, bind_of(&task)).await?;
         let presence = presence_of(&task);
-        let reply = self.run(&node, task).await?;
+        let reply = self.run(&node, source.node, task).await?;
         if let Some(presence) = presence
             && source.node != node.node_id
             && node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation))
         {
             // Its node was declared down in between: the word of its loss may have come first.
-            let from = stanza(&presence)?.from().and_then(|from| from.try_as_full().ok().cloned());
-            losses::tell(&node, Lost::new(from, &node.seen_keys));
+            let from = |xml: &Bytes| stanza(xml).ok()?.from()?.try_as_full().ok().cloned();
+            losses::tell(&node, Lost::new(presence.as_slice().iter().filter_map(from), &node.seen_keys));
         }
         Ok(reply)
     }
@@ -143,7 +144,12 @@ impl TaskExecutor for NodeExecutor {
 
 impl NodeExecutor {
     /// The one `match` over the kinds.
-    async fn run(&self, node: &Arc<NodeContext>, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
+    async fn run(
+        &self,
+        node: &Arc<NodeContext>,
+        from: NodeId,
+        task: ClusterTask,
+    ) -> Result<TaskReply, TaskRefusal> {
         Ok(match task {
             ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(node, &task).await?),
             ClusterTask::FanOutPresence(FanOutPresence { recipients, xml }) => {
@@ -174,6 +180,8 @@ impl NodeExecutor {
                 let event = UserEvent::Probe { from };
                 TaskReply::ProbeAccount(local::notify_account(node, &account, &event))
             }
+            ClusterTask::ProbeSessions(task) => TaskReply::ProbeSessions(probes::answer(node, from, &task)),
+            ClusterTask::ShowPresence(task) => TaskReply::ShowPresence(show(node, task)?),
             ClusterTask::DeliverToAccount(DeliverToAccount { account, audience, xml }) => {
                 let audience = match audience {
                     TaskAudience::Available => Audience::Available,
@@ -195,11 +203,27 @@ fn bind_of(task: &ClusterTask) -> BindIndex {
     }
 }
 
-/// What a task carries that may be presence: a stanza for one session or for many.
-fn presence_of(task: &ClusterTask) -> Option<Bytes> {
+/// Stanzas of a task that may be presence.
+enum Presences {
+    One(Bytes),
+    Many(Vec<Bytes>),
+}
+
+impl Presences {
+    fn as_slice(&self) -> &[Bytes] {
+        match self {
+            Presences::One(xml) => std::slice::from_ref(xml),
+            Presences::Many(all) => all,
+        }
+    }
+}
+
+/// What a task carries that may be presence: for one session or for many.
+fn presence_of(task: &ClusterTask) -> Option<Presences> {
     match task {
-        ClusterTask::DeliverStanza(task) => Some(task.xml.clone()),
-        ClusterTask::FanOutPresence(task) => Some(task.xml.clone()),
+        ClusterTask::DeliverStanza(task) => Some(Presences::One(task.xml.clone())),
+        ClusterTask::FanOutPresence(task) => Some(Presences::One(task.xml.clone())),
+        ClusterTask::ShowPresence(task) => Some(Presences::Many(task.presences.clone())),
         _ => None,
     }
 }
@@ -230,6 +254,15 @@ async fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<Sessio
 
 fn no_session(node: &NodeContext) -> SessionFound {
     SessionFound::NoSession { applied: node.routes.applied() }
+}
+
+/// Presence that a session is shown must be known of before: its sender may be declared down since.
+fn show(node: &Arc<NodeContext>, task: ShowPresence) -> Result<u64, TaskRefusal> {
+    let ShowPresence { to, owner, presences } = task;
+    let Some(session) = session(node, &to, owner) else { return Ok(0) };
+    let presences: Result<Vec<Stanza>, _> =
+        presences.iter().map(|xml| stanza(xml).map(|presence| presence.with_to(to.clone()))).collect();
+    Ok(probes::shown(node, &session, presences?))
 }
 
 fn broadcast(node: &Arc<NodeContext>, task: &BroadcastLocal) -> Result<u64, TaskRefusal> {

@@ -99,6 +99,7 @@ pub const STOPS: &[(&str, &str)] = &[
     ("router.rules", "It is for an account, or a resource that is absent: the table says what to do."),
     ("router.remote", "It is for another server."),
     ("delivery.fan_out", "A presence goes to the available sessions of many accounts."),
+    ("delivery.probes", "A session that has become available asks for the presence of many accounts."),
     ("delivery.local", "It is put into the mailbox of a session of this node."),
     ("delivery.remote", "It is sent to the node of a session, or was not delivered there."),
     ("task_executor", "Another node has sent a task: for a stanza its way goes on here."),

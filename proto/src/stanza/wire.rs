@@ -4,7 +4,7 @@ use bytes::Bytes;
 use minidom::Node;
 
 use super::Stanza;
-use crate::jid::{BareJid, Jid};
+use crate::jid::Jid;
 use crate::ns;
 use crate::xml::build::ElementExt;
 use crate::xml::{name, writer};
@@ -114,8 +114,8 @@ impl Broadcast {
 
     /// The copy for one receiver: shares the element, its bytes are a plain concatenation.
     #[must_use]
-    pub fn copy_for(&self, to: &BareJid) -> Stanza {
-        let to = Jid::from(to.clone());
+    pub fn copy_for(&self, to: impl Into<Jid>) -> Stanza {
+        let to = to.into();
         let mut out = Vec::with_capacity(self.rest.len() + to.as_str().len() + 24);
         self.stanza.write_name(&mut out);
         writer::write_attribute("to", to.as_str(), &mut out);
@@ -130,6 +130,7 @@ impl Broadcast {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jid::BareJid;
 
     #[test]
     fn copies_of_a_broadcast_equal_single_stanzas() {
@@ -139,7 +140,7 @@ mod tests {
         let broadcast = Broadcast::new(stanza.clone());
         for to in ["x@y", "über@example.org"] {
             let to = BareJid::new(to).unwrap();
-            let copy = broadcast.copy_for(&to);
+            let copy = broadcast.copy_for(to.clone());
             assert_eq!(copy.to().map(Jid::as_str), Some(to.as_str()));
             assert_eq!(copy.to_bytes(), stanza.with_to(to).to_bytes());
         }

@@ -48,7 +48,7 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid]) {
         if here.is_empty() {
             continue;
         }
-        let copy = broadcast.copy_for(account);
+        let copy = broadcast.copy_for(account.clone());
         for index in &here {
             if let Some(session) = node.sessions.get(*index) {
                 // A full mailbox is dealt with there; a session that has gone has missed nothing.
@@ -80,7 +80,7 @@ pub fn to_sessions(node: &Arc<NodeContext>, stanza: Stanza, recipients: &[(FullJ
         let stanza = match &copy {
             Some((of, copy)) if *of == account => copy.clone(),
             _ => {
-                let fresh = broadcast.copy_for(&account);
+                let fresh = broadcast.copy_for(account.clone());
                 copy = Some((account, fresh.clone()));
                 fresh
             }

@@ -46,6 +46,23 @@ pub fn deliver_to(
     result
 }
 
+/// Shows a session the presences that it has asked for, and keeps to the policy where its mailbox is full.
+pub fn show(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, presences: Vec<Stanza>) {
+    let count = presences.len();
+    if count == 0 {
+        return;
+    }
+    match session.show(presences) {
+        Ok(()) => node.metrics.deliveries(Delivery::Delivered, count as u64),
+        Err(Refused::Full) => {
+            node.metrics.mailbox_full();
+            node.metrics.dropped(Dropped::MailboxFull);
+            close_congested(session);
+        }
+        Err(Refused::Ending | Refused::Gone) => {}
+    }
+}
+
 /// How long a session may be on its way here after the table has its bind: far longer than it takes to start it. A
 /// stanza that is given up before would come behind those that were sent after it.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@ pub mod account;
 pub mod bounce;
 pub mod fan_out;
 pub mod local;
+pub mod probes;
 pub mod receivers;
 pub mod remote;
 
@@ -85,6 +86,7 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Option<BoxFuture<'static,
             return route(node, stanza, None);
         }
         Effect::FanOut { stanza, to } => fan_out::to_accounts(node, stanza, &to),
+        Effect::Probe { from, asker, targets } => probes::ask(node, &from, asker, &targets),
         Effect::Notify { account, event } => account::notify(node, &account, &event),
         // The session is gone: there is no client to write to and no state to change.
         Effect::Deliver(_) => node.metrics.dropped(Dropped::SessionGone),

@@ -23,6 +23,7 @@ use super::effect::{Effect, SessionChange, left_behind, stanza_span};
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::{Full, Outbox, last_words};
 use super::registry::SessionHandle;
+use super::shown::Shown;
 use crate::delivery;
 use crate::metrics::{Delivery, Direction, Dropped};
 use crate::node::NodeContext;
@@ -33,6 +34,8 @@ pub struct Session {
     node: Arc<NodeContext>,
     state: SessionState,
     outbox: Rc<Outbox>,
+    /// What others see of it.
+    shown: Arc<Shown>,
     /// How often the node had lost its lease when the session began.
     losses: u64,
     /// Set when the session ends: done when its contacts were told and its route is gone.
@@ -45,7 +48,7 @@ impl Session {
     fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
         node.metrics.session_started();
         let losses = node.lease.losses();
-        Session { node, state, outbox, losses, farewell: None }
+        Session { node, state, outbox, shown: Arc::default(), losses, farewell: None }
     }
 
     /// Starts the session of a fresh bind on this arbiter. It loads its roster before it looks into its
@@ -60,10 +63,10 @@ impl Session {
     ) -> Arc<SessionHandle> {
         let state = SessionState::new(jid.clone(), index, 0, Vec::new());
         let session = Session::new(Arc::clone(node), state, Rc::clone(outbox));
-        let losses = session.losses;
+        let (losses, shown) = (session.losses, Arc::clone(&session.shown));
         let address = session.start();
         let pressure = Arc::clone(outbox.pressure());
-        Arc::new(SessionHandle::new((jid, index, losses), (node.now(), peer), address, pressure))
+        Arc::new(SessionHandle::new((jid, index, losses), (node.now(), peer), address, (pressure, shown)))
     }
 
     /// Goes on with work until it is done or has to wait.
@@ -186,6 +189,10 @@ impl Session {
                 delivery::fan_out::to_accounts(&self.node, stanza, &to);
                 None
             }
+            Effect::Probe { from, asker, targets } => {
+                delivery::probes::ask(&self.node, &from, asker, &targets);
+                None
+            }
             Effect::Notify { account, event } => {
                 delivery::account::notify(&self.node, &account, &event);
                 None
@@ -210,8 +217,17 @@ impl Session {
             }
             _ => None,
         };
+        let shows = matches!(change, SessionChange::Presence(_));
         self.state.apply(change);
+        if shows {
+            self.show();
+        }
         waiting
+    }
+
+    /// Lets others see what has changed, before anybody is told.
+    fn show(&self) {
+        self.shown.set(self.state.visible());
     }
 
     /// Lets the route table know; what follows waits until it does.
@@ -332,6 +348,7 @@ impl Session {
         self.outbox.close(last_words(error));
         let effects = self.state.farewell();
         self.state.apply(SessionChange::Presence(None));
+        self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
@@ -358,6 +375,7 @@ impl Session {
         debug!(jid = %self.state.jid(), "session ends: the lease is lost");
         // What waits was not to be written without a lease.
         self.outbox.abort(last_words(Some(&error)));
+        self.shown.set(None);
         self.node.sessions.remove(self.state.index());
         let farewell: BoxFuture<'static, ()> = Box::pin(std::future::ready(()));
         self.farewell.insert(farewell.shared()).clone()

@@ -1,6 +1,7 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,6 +16,7 @@ use althing_proto::xml::{Element, name};
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
 use super::losses::{self, Lost};
 use super::seen::Seen;
+use super::shown::{Contacts, Visible};
 
 /// Most targets of directed presence that a session remembers (RFC 6121 §4.6.3 asks to remember them all;
 /// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
@@ -35,7 +37,7 @@ pub struct SessionState {
     /// Whether the client asked for the roster.
     interested: bool,
     /// Contacts with a subscription in either direction.
-    contacts: HashMap<BareJid, Subscription>,
+    contacts: Arc<Contacts>,
     /// Subscription requests that wait for an answer, as XML.
     pending: BTreeMap<BareJid, Bytes>,
     /// The version of the roster that the session began with.
@@ -55,7 +57,7 @@ impl SessionState {
     #[must_use]
     pub fn new(jid: FullJid, index: BindIndex, version: u64, roster: Vec<RosterItem>) -> Self {
         let account = jid.to_bare();
-        let mut contacts = HashMap::with_capacity(roster.len());
+        let mut contacts = Contacts::with_capacity(roster.len());
         let mut pending = BTreeMap::new();
         for item in roster {
             if let Some(request) = item.pending_in {
@@ -71,7 +73,7 @@ impl SessionState {
             index,
             presence: None,
             interested: false,
-            contacts,
+            contacts: Arc::new(contacts),
             pending,
             loaded_version: version,
             recent: VecDeque::new(),
@@ -195,11 +197,14 @@ impl SessionState {
     /// another resource of the account (RFC 6121 §4.3.2).
     #[must_use]
     pub fn answer_probe(&self, from: &Jid) -> Option<Effect> {
-        let presence = self.presence.as_ref()?;
-        let asker = from.to_bare();
-        let may_know = asker == self.account || self.subscription(&asker).is_from();
-        let is_self = from.as_str() == self.jid.as_str();
-        (may_know && !is_self).then(|| Effect::Route(presence.with_to(from.clone())))
+        self.visible()?.answer(from).map(Effect::Route)
+    }
+
+    /// What others may be shown of the session, while it is available.
+    #[must_use]
+    pub fn visible(&self) -> Option<Visible> {
+        let presence = self.presence.clone()?;
+        Some(Visible::new(self.jid.clone(), self.account.clone(), presence, Arc::clone(&self.contacts)))
     }
 
     /// Follows a roster change: the push, and the presence that a contact gains or loses the sight of
@@ -221,8 +226,9 @@ impl SessionState {
             return effects;
         }
         let before = match change.subscription {
-            Subscription::None => self.contacts.remove(&change.contact),
-            now => self.contacts.insert(change.contact.clone(), now),
+            now if now == self.subscription(&change.contact) => Some(now),
+            Subscription::None => Arc::make_mut(&mut self.contacts).remove(&change.contact),
+            now => Arc::make_mut(&mut self.contacts).insert(change.contact.clone(), now),
         }
         .unwrap_or_default();
         if before != change.subscription || change.push.is_some() {

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use tracing::{Span, debug_span};
 
+use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Kind, Stanza};
@@ -23,6 +24,15 @@ pub enum Effect {
         stanza: Stanza,
         /// The accounts, local or remote.
         to: Vec<BareJid>,
+    },
+    /// Ask for the presence of the available sessions of many accounts (RFC 6121 §4.3.1).
+    Probe {
+        /// The session that asks.
+        from: FullJid,
+        /// The bind that began it.
+        asker: BindIndex,
+        /// The accounts, local or remote.
+        targets: Vec<BareJid>,
     },
     /// Tell every session of an account, on whatever node.
     Notify {
@@ -46,7 +56,7 @@ pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> 
             let availability = matches!(stanza.kind(), Kind::Presence(kind) if !kind.is_subscription());
             !availability && stanza.to().is_none_or(|to| to.as_str() != jid.as_str())
         }
-        Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Session(_) => false,
+        Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Probe { .. } | Effect::Session(_) => false,
     };
     effects.into_iter().filter(matters).collect()
 }
@@ -59,7 +69,7 @@ impl Effect {
             Effect::Route(stanza) | Effect::Deliver(stanza) | Effect::FanOut { stanza, .. } => {
                 stanza_span(stanza, session)
             }
-            Effect::Notify { .. } | Effect::Session(_) => Span::none(),
+            Effect::Notify { .. } | Effect::Probe { .. } | Effect::Session(_) => Span::none(),
         }
     }
 }

@@ -50,6 +50,11 @@ pub struct Deliver {
     pub alone: bool,
 }
 
+/// Presences that this session has asked for: they pass the receiver's pass, one after the other.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Show(pub Vec<Stanza>);
+
 /// Something that concerns all sessions of the account.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -11,6 +11,7 @@ pub mod pressure;
 pub mod registry;
 pub mod requests;
 pub mod seen;
+pub mod shown;
 
 pub use registry::{SessionHandle, SessionRegistry};
 

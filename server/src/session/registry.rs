@@ -16,8 +16,9 @@ use althing_proto::time::Timestamp;
 use super::actor::Session;
 use super::effect::UserEvent;
 use super::losses::Lost;
-use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Work};
+use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Show, Work};
 use super::pressure::Pressure;
+use super::shown::Shown;
 
 /// Why a session did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub struct SessionHandle {
     pub peer: Option<IpAddr>,
     address: Addr<Session>,
     pressure: Arc<Pressure>,
+    shown: Arc<Shown>,
     /// Shut while the end is put into the mailbox, so that it is behind all that was let in.
     gate: RwLock<()>,
 }
@@ -65,15 +67,37 @@ impl SessionHandle {
         (jid, index, losses): (FullJid, BindIndex, u64),
         (since, peer): (Timestamp, Option<IpAddr>),
         address: Addr<Session>,
-        pressure: Arc<Pressure>,
+        (pressure, shown): (Arc<Pressure>, Arc<Shown>),
     ) -> Self {
-        SessionHandle { jid, index, losses, since, peer, address, pressure, gate: RwLock::default() }
+        SessionHandle { jid, index, losses, since, peer, address, pressure, shown, gate: RwLock::default() }
     }
 
     /// What waits for the session.
     #[must_use]
     pub fn pressure(&self) -> &Pressure {
         &self.pressure
+    }
+
+    /// What others may be shown of the session.
+    #[must_use]
+    pub fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// Puts presences into the session's mailbox, as one message.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn show(&self, presences: Vec<Stanza>) -> Result<(), Refused> {
+        let bytes = presences.iter().map(|presence| presence.to_bytes().len()).sum();
+        if !self.pressure.enter(bytes) {
+            return Err(Refused::Full);
+        }
+        let sent = self.address.try_send(Show(presences));
+        if sent.is_err() {
+            self.pressure.leave(bytes);
+        }
+        Ok(sent?)
     }
 
     /// Puts a stanza into the session's mailbox. `alone`: no other session gets it too.

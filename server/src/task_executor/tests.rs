@@ -215,7 +215,8 @@ async fn resources_on_two_nodes_see_each_other_and_the_loss_of_one_once() {
     there.send("<presence />").await;
     here.until("from='b@localhost/there'", 1).await;
     there.until("from='b@localhost/here'", 1).await;
-    assert_eq!(nodes[0].tasks.count(TaskKind::ProbeAccount), 1);
+    assert_eq!(nodes[0].tasks.count(TaskKind::ProbeSessions), 1);
+    assert_eq!(nodes[1].tasks.count(TaskKind::ShowPresence), 1);
 
     nodes[1].stop();
     let lost = nodes[1].context.node_id;

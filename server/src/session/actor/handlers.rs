@@ -11,7 +11,7 @@ use althing_proto::stream::error::StreamCondition;
 use super::Session;
 use crate::delivery;
 use crate::metrics::Dropped;
-use crate::session::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress};
+use crate::session::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Show};
 
 impl Actor for Session {
     type Context = Context<Self>;
@@ -61,6 +61,22 @@ impl Handler<Deliver> for Session {
     }
 }
 
+impl Handler<Show> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Show(presences): Show, ctx: &mut Self::Context) {
+        self.outbox.pressure().leave(presences.iter().map(|presence| presence.to_bytes().len()).sum());
+        if self.over().is_none() {
+            self.when_serving(ctx, |session, ctx| {
+                for presence in presences {
+                    let waiting = session.receive(presence);
+                    session.perform_aside(waiting, ctx);
+                }
+            });
+        }
+    }
+}
+
 impl Handler<Notify> for Session {
     type Result = ();
 
@@ -68,6 +84,7 @@ impl Handler<Notify> for Session {
         if self.over().is_none() {
             self.when_serving(ctx, |session, ctx| {
                 let effects = session.state.on_event(event);
+                session.show();
                 let waiting = session.perform_all(effects);
                 session.perform_aside(waiting, ctx);
             });

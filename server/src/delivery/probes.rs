@@ -1,0 +1,119 @@
+//! A session that has become available asks for the presence of many accounts: one look at the table an account, one
+//! task a node, one answer of each node with all that it has to show. Nobody's session is woken for it, and no store
+//! is read. Full links: see `delivery/remote/overflow.rs`.
+//!
+//! Who has no available session is not answered for: RFC 6121 §4.3.2 leaves that to the server, and at a login it would
+//! be most of what is sent. A client's own probe is answered (`modules/presence/probe.rs`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
+use tracing::debug;
+
+use althing_cluster::node_id::NodeId;
+use althing_cluster::routes::BindIndex;
+use althing_cluster::task::{ProbeSessions, ShowPresence};
+use althing_proto::jid::{BareJid, FullJid, Jid};
+use althing_proto::ns;
+use althing_proto::stanza::{Kind, PresenceType, Stanza};
+use althing_proto::xml::build::BuilderExt;
+use althing_proto::xml::{Element, name};
+
+use super::{drive_aside, local, route};
+use crate::node::NodeContext;
+use crate::session::SessionHandle;
+use crate::session::shown::Visible;
+
+/// Most sessions that one task asks for.
+const MAX_ASKED: usize = 16_384;
+
+/// A task with answers is sent when it has so many bytes: with the last stanza it stays below what the lane takes.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// Asks on behalf of the session `from`, which the bind `asker` has begun.
+pub fn ask(node: &Arc<NodeContext>, from: &FullJid, asker: BindIndex, targets: &[BareJid]) {
+    debug!(stop = "delivery.probes", receivers = targets.len());
+    let mut here = Vec::new();
+    let mut elsewhere: BTreeMap<NodeId, Vec<BindIndex>> = BTreeMap::new();
+    for account in targets {
+        if !node.serves(account.domain().as_str()) {
+            // §4.3.1: to another server it comes from the bare JID.
+            drive_aside(node, route(node, probe(&from.to_bare(), account), None));
+            continue;
+        }
+        node.routes.visit_account(account, &mut |_, route| {
+            if route.priority.is_none() || route.index == asker {
+            } else if route.node == node.node_id {
+                here.push(route.index);
+            } else {
+                elsewhere.entry(route.node).or_default().push(route.index);
+            }
+        });
+    }
+    for (target, sessions) in elsewhere {
+        for sessions in sessions.chunks(MAX_ASKED) {
+            let task = ProbeSessions { from: from.clone(), asker, sessions: sessions.to_vec() };
+            node.remote.overflow().tell(node, target, task.into());
+        }
+    }
+    let Some(session) = node.sessions.get(asker).filter(|_| !here.is_empty()) else { return };
+    let from = Jid::from(from.clone());
+    while_shown(node, &here, |shown| {
+        let answers = shown.iter().filter_map(|visible| visible.as_ref()?.answer(&from));
+        local::show(node, &session, answers.collect());
+    });
+}
+
+/// Answers a session of the node `to` for those of this node's sessions that it may see; how many that were.
+pub fn answer(node: &Arc<NodeContext>, to: NodeId, task: &ProbeSessions) -> u64 {
+    let from = Jid::from(task.from.clone());
+    while_shown(node, &task.sessions, |shown| {
+        let mut batch = Vec::new();
+        let (mut bytes, mut count) = (0, 0);
+        let send = |presences: Vec<Bytes>| {
+            let answer = ShowPresence { to: task.from.clone(), owner: task.asker, presences };
+            node.remote.overflow().tell(node, to, answer.into());
+        };
+        for xml in shown.iter().filter_map(|visible| visible.as_ref()?.answer_elsewhere(&from)) {
+            count += 1;
+            bytes += xml.len();
+            batch.push(Bytes::from(xml));
+            if bytes >= ANSWER_BYTES {
+                bytes = 0;
+                send(std::mem::take(&mut batch));
+            }
+        }
+        if !batch.is_empty() {
+            send(batch);
+        }
+        count
+    })
+}
+
+/// Shows a session of this node the presences that another node has sent; how many there were.
+pub fn shown(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, presences: Vec<Stanza>) -> u64 {
+    let count = presences.len() as u64;
+    local::show(node, session, presences);
+    count
+}
+
+/// A probe between bare JIDs.
+fn probe(from: &BareJid, to: &BareJid) -> Stanza {
+    let kind = PresenceType::Probe;
+    let element = Element::builder("presence", ns::CLIENT).set(name!("type"), kind.name()).build();
+    Stanza::from_parts(Kind::Presence(kind), Some(from.clone().into()), Some(to.clone().into()), element)
+}
+
+/// Calls `then` with what those sessions show, which stay silent meanwhile.
+fn while_shown<R>(
+    node: &NodeContext,
+    sessions: &[BindIndex],
+    then: impl FnOnce(&[RwLockReadGuard<'_, Option<Visible>>]) -> R,
+) -> R {
+    let sessions: Vec<Arc<SessionHandle>> =
+        sessions.iter().filter_map(|index| node.sessions.get(*index)).collect();
+    let shown: Vec<_> = sessions.iter().map(|session| session.shown().get()).collect();
+    then(&shown)
+}

@@ -1,0 +1,110 @@
+//! What others may be shown of a session without asking it: its presence, and to whom.
+//!
+//! A login asks for the presence of many sessions at once. Each of them would have to be woken, and would send one
+//! stanza back; so a session publishes here what it would answer, before it tells anybody. Whoever answers in its stead
+//! holds the lock until the answer is on its way: what the session says next comes behind it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use althing_proto::jid::{BareJid, FullJid, Jid};
+use althing_proto::roster::Subscription;
+use althing_proto::stanza::{Broadcast, Stanza};
+
+/// The contacts of an account with a subscription in either direction.
+pub type Contacts = HashMap<BareJid, Subscription>;
+
+/// The presence of an available session, and who may see it.
+#[derive(Debug)]
+pub struct Visible {
+    jid: FullJid,
+    account: BareJid,
+    presence: Stanza,
+    contacts: Arc<Contacts>,
+    /// Made for the first who asks.
+    prepared: OnceLock<Broadcast>,
+}
+
+impl Visible {
+    /// The presence that the session `jid` has broadcast last, for those of `contacts` that receive it.
+    #[must_use]
+    pub fn new(jid: FullJid, account: BareJid, presence: Stanza, contacts: Arc<Contacts>) -> Self {
+        Visible { jid, account, presence, contacts, prepared: OnceLock::new() }
+    }
+
+    /// The presence for one who asks, if the asker may know: a contact that receives it, or another resource of the
+    /// account (RFC 6121 §4.3.2).
+    #[must_use]
+    pub fn answer(&self, from: &Jid) -> Option<Stanza> {
+        self.may_see(from).then(|| self.prepared().copy_for(from.clone()))
+    }
+
+    /// As [`Visible::answer`], as XML that stands on its own, without an address: for another node.
+    #[must_use]
+    pub fn answer_elsewhere(&self, from: &Jid) -> Option<Vec<u8>> {
+        self.may_see(from).then(|| self.presence.to_standalone())
+    }
+
+    fn may_see(&self, from: &Jid) -> bool {
+        let asker = from.to_bare();
+        let is_from = |contact| self.contacts.get(contact).is_some_and(|subscription| subscription.is_from());
+        from.as_str() != self.jid.as_str() && (asker == self.account || is_from(&asker))
+    }
+
+    fn prepared(&self) -> &Broadcast {
+        self.prepared.get_or_init(|| Broadcast::new(self.presence.clone()))
+    }
+}
+
+/// What a session shows now; nothing while it is not available.
+#[derive(Debug, Default)]
+pub struct Shown(RwLock<Option<Visible>>);
+
+impl Shown {
+    /// The session shows that from now on.
+    pub fn set(&self, visible: Option<Visible>) {
+        *self.0.write() = visible;
+    }
+
+    /// What it shows. It says nothing new while this is held.
+    pub fn get(&self) -> RwLockReadGuard<'_, Option<Visible>> {
+        // Recursive: one who holds several of them may hold this one already.
+        self.0.read_recursive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_who_receive_the_presence_are_answered() {
+        let bare = |text: &str| BareJid::new(text).unwrap();
+        let contacts = [("from", Subscription::From), ("both", Subscription::Both), ("to", Subscription::To)];
+        let contacts = contacts.map(|(user, subscription)| (bare(&format!("{user}@b")), subscription));
+        let presence = "<presence xmlns='jabber:client' from='a@b/c'><show>away</show></presence>";
+        let presence = Stanza::parse(presence.parse().unwrap()).unwrap();
+        let jid = FullJid::new("a@b/c").unwrap();
+        let visible = Visible::new(jid.clone(), jid.to_bare(), presence, Arc::new(contacts.into()));
+        for (asker, may_see) in [
+            ("from@b/x", true),
+            ("both@b", true),
+            ("to@b/x", false),
+            ("else@b/x", false),
+            ("a@b/d", true),
+            ("a@b/c", false),
+        ] {
+            let asker = Jid::new(asker).unwrap();
+            let answer = visible.answer(&asker);
+            assert_eq!(answer.is_some(), may_see, "{asker}");
+            assert_eq!(visible.answer_elsewhere(&asker).is_some(), may_see, "{asker}");
+            if let Some(answer) = answer {
+                assert_eq!(answer.to(), Some(&asker));
+                let text = String::from_utf8(answer.to_bytes().to_vec()).unwrap();
+                assert!(text.contains("<show>away</show>"), "{text}");
+            }
+        }
+    }
+}

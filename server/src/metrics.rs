@@ -22,6 +22,7 @@ pub use cluster::{ClusterCollector, ClusterMetrics};
 use labels::{Counters, Counters2, Gauges, Label, Name};
 pub use labels::{
     Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration, Rejection, StoreOp,
+    WebAnswer,
 };
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
@@ -35,6 +36,7 @@ pub struct NodeMetrics {
     connections: Gauges<Listener>,
     accepted: Counters<Listener>,
     rejected: Counters<Rejection>,
+    web_answers: Counters<WebAnswer>,
     handshakes: Counters<Handshake>,
     handshake_duration: Histogram,
     certificate_expiry: IntGauge,
@@ -72,6 +74,7 @@ impl NodeMetrics {
             connections: Gauges::new(&make.gauges("althing_connections")?),
             accepted: make.by_label("althing_connections_accepted_total")?,
             rejected: make.by_label("althing_connections_rejected_total")?,
+            web_answers: make.by_label("althing_web_requests_total")?,
             handshakes: make.by_label("althing_tls_handshakes_total")?,
             handshake_duration: make.histogram("althing_tls_handshake_duration_seconds")?,
             certificate_expiry: make.gauge("althing_tls_certificate_expiry_timestamp_seconds")?,
@@ -107,6 +110,11 @@ impl NodeMetrics {
     /// A connection was closed at once, before [`NodeMetrics::connection_opened`].
     pub fn connection_rejected(&self, reason: Rejection) {
         self.rejected.inc(reason);
+    }
+
+    /// A client's HTTP request was answered.
+    pub fn web_answer(&self, answer: WebAnswer) {
+        self.web_answers.inc(answer);
     }
 
     /// A TLS handshake ended after `seconds`.

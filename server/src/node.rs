@@ -231,6 +231,8 @@ impl Node {
         for (kind, key, addresses) in [
             (Listener::C2s, "listen.c2s", &listen.c2s),
             (Listener::C2sTls, "listen.c2s_tls", &listen.c2s_tls),
+            (Listener::Web, "listen.web", &listen.web),
+            (Listener::WebTls, "listen.web_tls", &listen.web_tls),
         ] {
             for address in addresses {
                 let listener =

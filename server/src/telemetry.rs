@@ -45,6 +45,7 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
 
 /// Fields of log events and spans: name, kind, meaning. One word means one thing in the whole log.
 pub const FIELDS: &[(&str, &str, &str)] = &[
+    ("answer", "text", "How an HTTP request was answered, as in althing_web_requests_total."),
     ("applied", "number", "Index in the log of routes."),
     ("bytes", "number", "Bytes of the stanza that is written."),
     ("change", "text", "Change of the members of a group."),

@@ -96,11 +96,11 @@ def test_the_node_ends_before_it_is_killed(pod, container):
 
 def test_services_lead_to_ports_of_the_pod(manifests, container):
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {"c2s": 5222, "c2s-tls": 5223, "cluster": 5275, "http": 5280}
+    assert ports == {"c2s": 5222, "c2s-tls": 5223, "web-tls": 5281, "cluster": 5275, "http": 5280}
     for (kind, name), one in manifests.items():
         if kind == "Service":
             assert all(ports[port["targetPort"]] == port["port"] for port in one["spec"]["ports"]), name
-    assert {port["port"] for port in manifests["Service", "althing-c2s"]["spec"]["ports"]} == {5222, 5223}
+    assert {port["port"] for port in manifests["Service", "althing-c2s"]["spec"]["ports"]} == {5222, 5223, 5281}
 
 
 def test_selectors_meet_the_pods(manifests, stateful_set):

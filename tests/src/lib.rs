@@ -9,6 +9,7 @@
 //! | `admin`    | what a node says through its admin socket                                 |
 //! | `endpoint` | where a node is reached                                                   |
 //! | `stream`   | a client's XML stream: header, STARTTLS, raw bytes                        |
+//! | `websocket` | a client's WebSocket, and requests to the HTTP port beside it            |
 //! | `login`    | registration, SASL with channel binding, resource binding                 |
 //! | `client`   | a logged-in client                                                        |
 //! | `friends`  | rosters and presence between clients                                      |
@@ -40,4 +41,5 @@ pub mod stream;
 pub mod talker;
 pub mod tidy;
 pub mod tls;
+pub mod websocket;
 pub mod witness;

@@ -74,6 +74,7 @@ impl Setup {
             "[xmpp]\ndomains = [\"{DOMAIN}\"]\n\
              [node]\nname = \"{name}\"\ndata_dir = {data}\n\
              [listen]\nc2s = [\"{address}:5222\"]\nc2s_tls = [\"{address}:5223\"]\nhttp = \"{address}:5280\"\n\
+             web_tls = [\"{address}:5281\"]\nweb = [\"{address}:5282\"]\n\
              [tls]\ncertificate = {chain}\nkey = {key}\n\
              [registration]\nenabled = true\nunlimited_on_loopback = true\n"
         );
@@ -160,7 +161,7 @@ pub fn free_address() -> Result<IpAddr> {
         let [_, high, middle, low] = number.to_be_bytes();
         let address = IpAddr::V4(Ipv4Addr::new(127, 1 + high % 200, middle, 1 + low % 250));
         let free = |port| TcpListener::bind(SocketAddr::new(address, port)).is_ok();
-        if [5222, 5223, LINKS, 5280].into_iter().all(free) {
+        if [5222, 5223, LINKS, 5280, 5281, 5282].into_iter().all(free) {
             return Ok(address);
         }
     }

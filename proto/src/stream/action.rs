@@ -4,6 +4,7 @@ use bytes::Bytes;
 use minidom::Element;
 
 use super::error::StreamCondition;
+use super::framing::Framing;
 use crate::jid::{BareJid, ResourcePart};
 use crate::ns;
 use crate::sasl::{Mechanism, SaslCondition, Secret};
@@ -61,12 +62,13 @@ pub enum Action {
 /// Collects actions; sends that follow each other become one.
 pub(super) struct Output<'a> {
     actions: &'a mut Vec<Action>,
+    framing: Framing,
     bytes: Vec<u8>,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(actions: &'a mut Vec<Action>) -> Self {
-        Output { actions, bytes: Vec::new() }
+    pub(super) fn new(actions: &'a mut Vec<Action>, framing: Framing) -> Self {
+        Output { actions, framing, bytes: Vec::new() }
     }
 
     /// Where to write what is to be sent.
@@ -75,7 +77,18 @@ impl<'a> Output<'a> {
     }
 
     pub(super) fn send(&mut self, element: &Element) {
-        write_element(element, ns::CLIENT, &mut self.bytes);
+        match self.framing {
+            Framing::Tcp => write_element(element, ns::CLIENT, &mut self.bytes),
+            Framing::WebSocket => {
+                let mut bytes = Vec::new();
+                write_element(element, ns::CLIENT, &mut bytes);
+                self.framing.write(&bytes, &mut self.bytes);
+            }
+        }
+    }
+
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
     }
 
     pub(super) fn push(&mut self, action: Action) {

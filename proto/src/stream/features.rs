@@ -3,6 +3,7 @@
 use minidom::Element;
 
 use super::config::StreamConfig;
+use super::framing::Framing;
 use crate::ns;
 use crate::sasl::{Mechanism, TlsInfo};
 use crate::xml::build::BuilderExt as _;
@@ -11,6 +12,11 @@ use crate::xml::name;
 /// Whether a client may log in or register on this connection.
 pub(super) fn may_log_in(config: &StreamConfig, tls: Option<&TlsInfo>) -> bool {
     tls.is_some() || config.allow_plaintext
+}
+
+/// Whether TLS can begin on this stream: never inside a WebSocket (RFC 7395 §3.9).
+pub(super) fn may_start_tls(config: &StreamConfig, tls: Option<&TlsInfo>, framing: Framing) -> bool {
+    tls.is_none() && config.starttls && framing == Framing::Tcp
 }
 
 /// The mechanisms that fit the connection, the strongest first.
@@ -25,9 +31,9 @@ pub(super) fn mechanisms(config: &StreamConfig, tls: Option<&TlsInfo>) -> Vec<Me
 }
 
 /// Features for a client that has not logged in.
-pub(super) fn before_login(config: &StreamConfig, tls: Option<&TlsInfo>) -> Element {
+pub(super) fn before_login(config: &StreamConfig, tls: Option<&TlsInfo>, framing: Framing) -> Element {
     let mut features = Element::bare("features", ns::STREAM);
-    if tls.is_none() && config.starttls {
+    if may_start_tls(config, tls, framing) {
         let mut starttls = Element::bare("starttls", ns::TLS);
         if !config.allow_plaintext {
             starttls.append_child(Element::bare("required", ns::TLS));

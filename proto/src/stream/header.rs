@@ -1,6 +1,7 @@
 //! Stream headers: the client's, checked, and ours (RFC 6120 §4.7, §4.8).
 
 use super::error::{StreamCondition, StreamError};
+use super::framing::Framing;
 use crate::jid::{self, BareJid, DomainPart, Jid};
 use crate::ns;
 use crate::xml::reader::StreamHeader;
@@ -67,11 +68,26 @@ fn is_language_tag(lang: &str) -> bool {
     !lang.is_empty() && lang.len() <= MAX_LANG && lang.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// Writes our header, XML declaration first. `to` answers the client's `from` (§4.7.2).
-pub(super) fn write(id: &str, from: Option<&DomainPart>, to: Option<&Jid>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"<?xml version='1.0'?><stream:stream");
-    write_attribute("xmlns", ns::CLIENT, out);
-    write_attribute("xmlns:stream", ns::STREAM, out);
+/// Writes our header: the XML declaration and `<stream:stream>`, or the element `<open/>` (RFC 7395 §3.4). `to`
+/// answers the client's `from` (§4.7.2).
+pub(super) fn write(
+    framing: Framing,
+    id: &str,
+    from: Option<&DomainPart>,
+    to: Option<&Jid>,
+    out: &mut Vec<u8>,
+) {
+    match framing {
+        Framing::Tcp => {
+            out.extend_from_slice(b"<?xml version='1.0'?><stream:stream");
+            write_attribute("xmlns", ns::CLIENT, out);
+            write_attribute("xmlns:stream", ns::STREAM, out);
+        }
+        Framing::WebSocket => {
+            out.extend_from_slice(b"<open");
+            write_attribute("xmlns", ns::FRAMING, out);
+        }
+    }
     write_attribute("id", id, out);
     if let Some(from) = from {
         write_attribute("from", from.as_str(), out);
@@ -81,7 +97,7 @@ pub(super) fn write(id: &str, from: Option<&DomainPart>, to: Option<&Jid>, out: 
     }
     write_attribute("version", "1.0", out);
     write_attribute("xml:lang", "en", out);
-    out.push(b'>');
+    out.extend_from_slice(if framing == Framing::Tcp { b">" } else { b"/>" });
 }
 
 #[cfg(test)]

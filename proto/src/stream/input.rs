@@ -14,6 +14,9 @@ pub enum Transport {
     Plain,
     /// With TLS from the first byte (XEP-0368); the handshake is done.
     DirectTls(TlsInfo),
+    /// Over a WebSocket whose opening handshake is done (RFC 7395), with the TLS below it, if there is any. Bytes
+    /// are frames, both ways.
+    WebSocket(Option<TlsInfo>),
 }
 
 /// An event for [`StreamMachine::handle`](super::StreamMachine::handle). One that does not fit the state, such

@@ -8,14 +8,17 @@ use minidom::Element;
 use super::action::{Action, Output};
 use super::config::StreamConfig;
 use super::error::{StreamCondition, StreamError};
+use super::framing::Framing;
 use super::input::{Input, Transport};
 use super::state::State;
+use super::websocket::WebSocket;
 use super::{features, header};
 use crate::entropy::Entropy;
 use crate::jid::{BareJid, DomainPart, FullJid, Jid};
 use crate::ns;
 use crate::sasl::{Mechanism, TlsInfo};
 use crate::time::Timestamp;
+use crate::xml::limits::Limits;
 use crate::xml::reader::{StreamHeader, StreamReader, XmlEvent};
 
 /// Most bytes that are kept while the machine waits for an answer; more end the stream with
@@ -47,7 +50,9 @@ pub struct StreamMachine {
     pub(super) mechanism: Option<Mechanism>,
     /// Iqs before login, and binds that failed: each costs work, so there may be few.
     pub(super) requests: u32,
-    reader: StreamReader,
+    pub(super) reader: StreamReader,
+    /// What a WebSocket needs besides; `None` over TCP.
+    pub(super) websocket: Option<Box<WebSocket>>,
     /// Bytes that came while an answer was due.
     waiting: Vec<u8>,
     /// Whether our header was sent on the stream of now; a restart begins a new one.
@@ -62,9 +67,10 @@ impl StreamMachine {
     /// A machine for a new connection. `seed` must be random and used once.
     #[must_use]
     pub fn new(config: Arc<StreamConfig>, transport: Transport, seed: [u8; 32], now: Timestamp) -> Self {
-        let tls = match transport {
-            Transport::Plain => None,
-            Transport::DirectTls(info) => Some(info),
+        let (tls, framing) = match transport {
+            Transport::Plain => (None, Framing::Tcp),
+            Transport::DirectTls(info) => (Some(info), Framing::Tcp),
+            Transport::WebSocket(tls) => (tls, Framing::WebSocket),
         };
         StreamMachine {
             state: State::Header { user: None },
@@ -74,7 +80,8 @@ impl StreamMachine {
             auth_failures: 0,
             mechanism: None,
             requests: 0,
-            reader: StreamReader::new(config.limits_before),
+            reader: reader(framing, config.limits_before),
+            websocket: (framing == Framing::WebSocket).then(Box::default),
             waiting: Vec::new(),
             header_sent: false,
             padding: false,
@@ -86,7 +93,7 @@ impl StreamMachine {
 
     /// Takes an input at the time `now` and appends to `out` what is to be done, in order.
     pub fn handle(&mut self, input: Input<'_>, now: Timestamp, out: &mut Vec<Action>) {
-        let out = &mut Output::new(out);
+        let out = &mut Output::new(out, self.framing());
         match input {
             Input::Bytes(bytes) => self.read(bytes, out),
             Input::TlsEstablished(info) => {
@@ -100,7 +107,12 @@ impl StreamMachine {
             Input::Bound(result) => self.bound(result, out),
             Input::PreLoginReply(reply) => self.pre_login_reply(&reply, out),
             Input::Timer => self.timer(now, out),
-            Input::PeerClosed => self.close(out),
+            Input::PeerClosed => {
+                if let Some(websocket) = &mut self.websocket {
+                    websocket.closed = true;
+                }
+                self.close(out);
+            }
             Input::Fail(error) => self.fail(error, out),
             Input::End => self.end(now, out),
         }
@@ -170,6 +182,12 @@ impl StreamMachine {
         self.lang.as_deref()
     }
 
+    /// The form of the stream on its transport.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        if self.websocket.is_some() { Framing::WebSocket } else { Framing::Tcp }
+    }
+
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
@@ -184,6 +202,9 @@ impl StreamMachine {
     }
 
     fn read(&mut self, mut input: &[u8], out: &mut Output<'_>) {
+        if self.websocket.is_some() {
+            return self.read_frames(input, out);
+        }
         loop {
             match self.state {
                 State::Ended => return,
@@ -208,7 +229,7 @@ impl StreamMachine {
         }
     }
 
-    fn keep(&mut self, input: &[u8], out: &mut Output<'_>) {
+    pub(super) fn keep(&mut self, input: &[u8], out: &mut Output<'_>) {
         if self.waiting.len() + input.len() > MAX_WAITING_BYTES {
             let text = "too many bytes before the answer to the last request";
             return self.fail(StreamError::new(StreamCondition::PolicyViolation, text), out);
@@ -217,7 +238,7 @@ impl StreamMachine {
     }
 
     /// `rest` is what follows in the same chunk of bytes.
-    fn event(&mut self, event: XmlEvent, rest: &[u8], out: &mut Output<'_>) {
+    pub(super) fn event(&mut self, event: XmlEvent, rest: &[u8], out: &mut Output<'_>) {
         match event {
             XmlEvent::StreamStart(header) => self.open(&header, out),
             XmlEvent::StreamEnd => self.peer_ended(out),
@@ -261,21 +282,28 @@ impl StreamMachine {
                 out.send(&features::after_login(&self.config));
                 self.state = State::Bind { user };
             }
-            None => out.send(&features::before_login(&self.config, self.tls.as_ref())),
+            None => out.send(&features::before_login(&self.config, self.tls.as_ref(), out.framing())),
         }
     }
 
     fn send_header(&mut self, to: Option<&Jid>, out: &mut Output<'_>) {
         let id = self.entropy.token(STREAM_ID_BYTES);
         let from = self.domain.as_ref().or(self.config.domains.first());
-        header::write(&id, from, to, out.bytes());
+        match out.framing() {
+            Framing::Tcp => header::write(Framing::Tcp, &id, from, to, out.bytes()),
+            framing @ Framing::WebSocket => {
+                let mut open = Vec::new();
+                header::write(framing, &id, from, to, &mut open);
+                framing.write(&open, out.bytes());
+            }
+        }
         self.header_sent = true;
     }
 
     /// Begins a new stream on the same connection (§4.3.3).
     pub(super) fn restart(&mut self, user: Option<BareJid>) {
         let limits = if user.is_some() { self.config.limits_after } else { self.config.limits_before };
-        self.reader = StreamReader::new(limits);
+        self.reader = reader(self.framing(), limits);
         self.header_sent = false;
         // Not after TLS: what comes first there is the first of its channel.
         self.padding = user.is_some();
@@ -339,15 +367,26 @@ impl StreamMachine {
     }
 
     pub(super) fn send_end(&mut self, out: &mut Output<'_>) {
-        out.bytes().extend_from_slice(b"</stream:stream>");
+        out.framing().write_end(out.bytes());
     }
 
     pub(super) fn close(&mut self, out: &mut Output<'_>) {
         if !matches!(self.state, State::Ended) {
             self.state = State::Ended;
             self.waiting = Vec::new();
+            if let Some(websocket) = &mut self.websocket {
+                websocket.close(out);
+            }
             out.push(Action::Close);
         }
+    }
+}
+
+/// A reader for a new stream.
+fn reader(framing: Framing, limits: Limits) -> StreamReader {
+    match framing {
+        Framing::Tcp => StreamReader::new(limits),
+        Framing::WebSocket => StreamReader::document(limits),
     }
 }
 

@@ -12,21 +12,28 @@
 //! | `login`     | SASL                                                          | §6            |
 //! | `bind`      | resource binding                                              | §7            |
 //! | `error`     | stream errors                                                 | §4.9          |
+//! | `framing`   | the form of our side on its transport                         | RFC 7395      |
+//! | `websocket` | messages of a WebSocket to elements                           | RFC 7395      |
+//! | `frames`    | frames of a WebSocket                                         | RFC 6455      |
 
 mod action;
 mod bind;
 mod config;
 pub mod error;
 mod features;
+mod frames;
+mod framing;
 mod header;
 mod input;
 mod login;
 mod machine;
 mod negotiate;
 mod state;
+mod websocket;
 
 pub use action::Action;
 pub use config::StreamConfig;
+pub use framing::Framing;
 pub use input::{Bar, BindError, CredentialsReply, Input, PasswordVerdict, Transport};
 pub use machine::{MAX_WAITING_BYTES, StreamMachine};
 

@@ -5,7 +5,7 @@ use minidom::Element;
 
 use super::action::{Action, Output};
 use super::error::{StreamCondition, StreamError};
-use super::features::may_log_in;
+use super::features::{may_log_in, may_start_tls};
 use super::machine::StreamMachine;
 use super::state::State;
 use crate::jid::BareJid;
@@ -36,7 +36,7 @@ impl StreamMachine {
     }
 
     fn starttls(&mut self, rest: &[u8], out: &mut Output<'_>) {
-        if self.tls.is_some() || !self.config.starttls {
+        if !may_start_tls(&self.config, self.tls.as_ref(), out.framing()) {
             // §5.4.2.2: the failure case ends stream and connection.
             out.send(&Element::bare("failure", ns::TLS));
             self.send_end(out);

@@ -92,6 +92,8 @@ pub struct StreamReader {
     padded: bool,
     /// The header was `<stream/>`, perhaps: ask the tokenizer before looking at more bytes.
     drain: bool,
+    /// The root is itself the element: one document, not a stream.
+    document: bool,
     scope: Scope,
     head: Option<Head>,
     open: Vec<Open>,
@@ -112,11 +114,24 @@ impl StreamReader {
             prefixed: 0,
             padded: false,
             drain: false,
+            document: false,
             scope: Scope::default(),
             head: None,
             open: Vec::new(),
             failed: None,
         }
+    }
+
+    /// A reader of one document that is one element, such as a message of a WebSocket (RFC 7395 §3.3.3).
+    #[must_use]
+    pub fn document(limits: Limits) -> Self {
+        StreamReader { document: true, ..StreamReader::new(limits) }
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Changes the limits from the next byte on, also for an element under way.
@@ -201,7 +216,7 @@ impl StreamReader {
             _ => match self.phase {
                 Phase::Prolog => not_well_formed("text before the stream header"),
                 Phase::Stream => XmlError::Format("text between stanzas"),
-                Phase::Ended => not_well_formed("content after the end of the stream"),
+                Phase::Ended => not_well_formed("content after the end of the document"),
             },
         }
     }
@@ -230,6 +245,9 @@ impl StreamReader {
     }
 
     fn begin(&mut self, prefix: Option<NcName>, name: NcName) -> Result<(), XmlError> {
+        if self.document {
+            self.phase = Phase::Stream;
+        }
         if self.phase == Phase::Stream {
             if self.open.len() >= self.limits.depth {
                 return Err(LimitExceeded::Depth(self.limits.depth).into());
@@ -331,6 +349,9 @@ impl StreamReader {
             }
             None => {
                 self.used = 0;
+                if self.document {
+                    self.phase = Phase::Ended;
+                }
                 Some(XmlEvent::Element(element))
             }
         }
@@ -393,7 +414,7 @@ mod tests {
         assert!(matches!(reader.next(&mut bytes), Ok(None)));
         assert!(bytes.is_empty());
         let more = reader.next(&mut &b"<a/>"[..]).unwrap_err();
-        assert_eq!(more, not_well_formed("content after the end of the stream"));
+        assert_eq!(more, not_well_formed("content after the end of the document"));
     }
 
     #[test]

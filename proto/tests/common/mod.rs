@@ -10,7 +10,8 @@ use althing_proto::jid::DomainPart;
 use althing_proto::ns;
 use althing_proto::sasl::{Credentials, Mechanism, SaslCondition, TlsInfo, decoy};
 use althing_proto::stream::{
-    Action, Bar, BindError, CredentialsReply, Input, PasswordVerdict, StreamConfig, StreamMachine, Transport,
+    Action, Bar, BindError, CredentialsReply, Framing, Input, PasswordVerdict, StreamConfig, StreamMachine,
+    Transport,
 };
 use althing_proto::time::Timestamp;
 use althing_proto::xml::limits::Limits;
@@ -89,7 +90,10 @@ impl Shell {
             }
             actions = next;
         }
-        String::from_utf8(self.sent[already..].to_vec()).unwrap()
+        match self.machine.framing() {
+            Framing::Tcp => String::from_utf8(self.sent[already..].to_vec()).unwrap(),
+            Framing::WebSocket => spoken(&self.sent[already..]).join("\n"),
+        }
     }
 
     pub(crate) fn feed(&mut self, bytes: impl AsRef<[u8]>) -> String {
@@ -164,6 +168,43 @@ impl Shell {
             }
         }
     }
+}
+
+/// A frame of a WebSocket client: `first` is its first byte, 0x81 for a whole text.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    match u16::try_from(payload.len()).unwrap() {
+        short @ 0..=125 => out.push(0x80 | u8::try_from(short).unwrap()),
+        length => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    let mask = [0x37, 0xFA, 0x21, 0x3D];
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    out
+}
+
+/// What a WebSocket server sent, in words: texts as they are, `close CODE`, `pong TEXT`.
+pub(crate) fn spoken(mut bytes: &[u8]) -> Vec<String> {
+    let mut spoken = Vec::new();
+    while let [first, length, rest @ ..] = bytes {
+        let (length, rest) = match length {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            short => (usize::from(*short), rest),
+        };
+        let (payload, after) = rest.split_at(length);
+        bytes = after;
+        let text = || String::from_utf8(payload.to_vec()).unwrap();
+        spoken.push(match first {
+            0x81 => text(),
+            0x88 => format!("close {}", u16::from_be_bytes([payload[0], payload[1]])),
+            0x8A => format!("pong {}", text()),
+            other => panic!("frame {other:02x}"),
+        });
+    }
+    spoken
 }
 
 pub(crate) const HEADER: &str = "<?xml version='1.0'?><stream:stream to='example.com' version='1.0' \

@@ -46,6 +46,7 @@ const CORE: &[(&str, &str, &str)] = &[
     ("RFC 5929 §4", "Channel binding tls-server-end-point", "server/src/listener/tls.rs"),
     ("RFC 6120", "XMPP: Core", "proto/src/stream/machine.rs"),
     ("RFC 6121 §8", "Delivery of stanzas", "server/src/router/rules.rs"),
+    ("RFC 7395", "Streams over WebSocket", "proto/src/stream/websocket.rs"),
     ("RFC 7622", "Addresses, prepared by stringprep and IDNA2008, not by PRECIS", "proto/src/jid.rs"),
     (
         "RFC 7677",
@@ -55,6 +56,11 @@ const CORE: &[(&str, &str, &str)] = &[
     ("RFC 9266", "Channel binding tls-exporter, under TLS 1.3", "server/src/listener/tls.rs"),
     ("XEP-0004", "Data Forms, with XEP-0068 for their FORM_TYPE", "proto/src/form/mod.rs"),
     ("XEP-0082", "XMPP Date and Time Profiles", "proto/src/time.rs"),
+    (
+        "XEP-0156",
+        "host-meta, which tells browsers where the WebSocket is",
+        "server/src/listener/web/host_meta.rs",
+    ),
     ("XEP-0368", "Direct TLS for clients; the SRV records are the operator's", "server/src/listener/tls.rs"),
     ("XEP-0440", "SASL Channel-Binding Type Capability", "proto/src/stream/features.rs"),
 ];

@@ -22,7 +22,8 @@ section! {
         /// PBKDF2 iterations of passwords that are set from now on (RFC 5802 §5.1; RFC 7677 asks for at
         /// least 4096).
         scram_iterations: u32 = 10_000, in 4096..=1000000;
-        /// Lets clients log in without TLS. Refused unless every address of `listen.c2s` is a loopback address.
+        /// Lets clients log in without TLS. Refused unless every address of `listen.c2s` and
+        /// `listen.web` is a loopback address.
         allow_plaintext: bool = false;
         /// Failed attempts on one stream before it is closed.
         max_failures: u32 = 5, in 1..=100;

@@ -17,6 +17,11 @@ section! {
         c2s: Vec<SocketAddr> = vec![any(5222)];
         /// Client-to-server streams over direct TLS (XEP-0368). May be empty.
         c2s_tls: Vec<SocketAddr> = vec![any(5223)];
+        /// HTTPS for clients in browsers: WebSocket and host-meta, see `[web]`. May be empty. A port of its own, usually
+        /// 5281 or 443: metrics and probes are not seen there.
+        web_tls: Vec<SocketAddr> = Vec::new();
+        /// The same without TLS: on loopback, or behind a proxy of `web.trusted_proxies` that ends TLS. May be empty.
+        web: Vec<SocketAddr> = Vec::new();
         /// Metrics and health probes over HTTP, without TLS and without login: keep it inside your network.
         http: SocketAddr = any(5280);
     }

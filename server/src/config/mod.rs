@@ -15,6 +15,7 @@ pub mod reference;
 pub mod section;
 mod sources;
 mod validate;
+mod web;
 
 use std::path::Path;
 
@@ -29,6 +30,7 @@ pub use listen::{Http, Listen, Tls, TlsVersion};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
 pub use sources::ENV_PREFIX;
 pub use validate::Finding;
+pub use web::Web;
 
 use section::{Key, Section};
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub listen: Listen,
     /// Section `[tls]`.
     pub tls: Tls,
+    /// Section `[web]`.
+    pub web: Web,
     /// Section `[cluster]`.
     pub cluster: Cluster,
     /// Section `[auth]`.
@@ -86,6 +90,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Contact>(),
     info::<Listen>(),
     info::<Tls>(),
+    info::<Web>(),
     info::<Cluster>(),
     info::<Auth>(),
     info::<Registration>(),

@@ -46,6 +46,7 @@ impl Config {
         self.check_contact(&mut found);
         self.check_tls(&mut found);
         self.check_auth(&mut found);
+        self.check_web(&mut found);
         self.check_limits(&mut found);
         self.check_cluster(&mut found);
         if let Err(error) = EnvFilter::try_new(&self.log.filter) {
@@ -142,6 +143,8 @@ impl Config {
         let (listen, tls) = (&self.listen, &self.tls);
         let needed_by = if !listen.c2s_tls.is_empty() {
             Some("listen.c2s_tls has an address")
+        } else if !listen.web_tls.is_empty() {
+            Some("listen.web_tls has an address")
         } else if !listen.c2s.is_empty() && !self.auth.allow_plaintext {
             Some("listen.c2s has an address and auth.allow_plaintext is off")
         } else {
@@ -173,12 +176,14 @@ impl Config {
             ));
         }
         if self.auth.allow_plaintext {
-            for address in self.listen.c2s.iter().filter(|address| !address.ip().is_loopback()) {
-                found.push(finding(
-                    "auth.allow_plaintext",
-                    format!("true, but listen.c2s has {address}, which others can reach"),
-                    "true only when every address of listen.c2s is a loopback address, such as 127.0.0.1:5222",
-                ));
+            for (key, addresses) in [("listen.c2s", &self.listen.c2s), ("listen.web", &self.listen.web)] {
+                for address in addresses.iter().filter(|address| !address.ip().is_loopback()) {
+                    found.push(finding(
+                        "auth.allow_plaintext",
+                        format!("true, but {key} has {address}, which others can reach"),
+                        format!("true only when every address of {key} is a loopback address, such as 127.0.0.1:5222"),
+                    ));
+                }
             }
         }
     }

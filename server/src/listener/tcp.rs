@@ -52,29 +52,53 @@ impl Connections {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejection::Limit);
         }
+        let total = Total(Arc::clone(self));
+        let by_address = self.admit_address(peer, most_by_address)?;
+        Ok(Admitted { _total: total, _by_address: by_address })
+    }
+
+    /// Counts a connection among those of its address only: one that came through a proxy has been counted in.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn admit_address(self: &Arc<Self>, peer: IpAddr, most: usize) -> Result<ByAddress, Rejection> {
         let peer = network(peer);
         let mut by_address = self.by_address.lock();
         let count = by_address.entry(peer).or_insert(0);
-        if *count >= most_by_address && !peer.to_canonical().is_loopback() {
-            self.total.fetch_sub(1, Ordering::Relaxed);
+        if *count >= most && !peer.to_canonical().is_loopback() {
             return Err(Rejection::PerIpLimit);
         }
         *count += 1;
         drop(by_address);
-        Ok(Admitted { connections: Arc::clone(self), peer })
+        Ok(ByAddress { connections: Arc::clone(self), peer })
     }
 }
 
 /// A connection that was counted in; counts itself out.
 #[derive(Debug)]
 pub struct Admitted {
+    _total: Total,
+    _by_address: ByAddress,
+}
+
+#[derive(Debug)]
+struct Total(Arc<Connections>);
+
+impl Drop for Total {
+    fn drop(&mut self) {
+        self.0.total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection's place among those of its address; given back when dropped.
+#[derive(Debug)]
+pub struct ByAddress {
     connections: Arc<Connections>,
     peer: IpAddr,
 }
 
-impl Drop for Admitted {
+impl Drop for ByAddress {
     fn drop(&mut self) {
-        self.connections.total.fetch_sub(1, Ordering::Relaxed);
         let mut by_address = self.connections.by_address.lock();
         if let Some(count) = by_address.get_mut(&self.peer) {
             *count -= 1;
@@ -127,7 +151,10 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
             Ok((tcp, peer)) => {
                 let limits = &node.config.limits;
                 let peer = peer.ip();
-                match node.connections.admit(peer, limits.connections, limits.connections_per_ip) {
+                // A proxy's own address says nothing; its clients are counted when it has told who they are.
+                let proxy = kind == Listener::Web && node.config.web.trusts(peer);
+                let most_by_address = if proxy { usize::MAX } else { limits.connections_per_ip };
+                match node.connections.admit(peer, limits.connections, most_by_address) {
                     Ok(admitted) => hand_over(&node, tcp, peer, admitted, kind, &workers),
                     // Closed without a word: a word would cost what the limit saves.
                     Err(rejection) => node.metrics.connection_rejected(rejection),

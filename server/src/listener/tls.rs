@@ -18,6 +18,9 @@ use crate::config::{Tls, TlsVersion};
 /// XEP-0368 §5: the application protocol of direct TLS.
 pub const ALPN_CLIENT: &[u8] = b"xmpp-client";
 
+/// RFC 7301 §6: the application protocol of the HTTPS port; a WebSocket needs HTTP/1.1.
+const ALPN_HTTP: &[u8] = b"http/1.1";
+
 /// RFC 9266 §2: the label of `tls-exporter`.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
@@ -65,6 +68,8 @@ pub struct TlsContext {
     pub direct: Arc<ServerConfig>,
     /// For STARTTLS: no ALPN.
     pub starttls: Arc<ServerConfig>,
+    /// For HTTPS: ALPN `http/1.1`.
+    pub web: Arc<ServerConfig>,
     /// `tls-server-end-point` (RFC 5929 §4.1); none when the certificate's signature names no single hash.
     pub server_end_point: Option<Vec<u8>>,
     /// When the certificate begins to be valid.
@@ -98,6 +103,7 @@ impl TlsContext {
         Ok(TlsContext {
             direct: Arc::new(server_config(&certified, tls.min_version, &[ALPN_CLIENT])?),
             starttls: Arc::new(server_config(&certified, tls.min_version, &[])?),
+            web: Arc::new(server_config(&certified, tls.min_version, &[ALPN_HTTP])?),
             server_end_point,
             not_before,
             not_after,

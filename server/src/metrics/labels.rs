@@ -45,6 +45,10 @@ labels! {
         C2s = "c2s",
         /// `listen.c2s_tls`: direct TLS.
         C2sTls = "c2s_tls",
+        /// `listen.web`: HTTP, of which WebSockets come.
+        Web = "web",
+        /// `listen.web_tls`: the same under TLS.
+        WebTls = "web_tls",
     }
     /// Why a connection was closed right after it was accepted.
     pub Rejection {
@@ -52,6 +56,17 @@ labels! {
         Limit = "limit",
         /// `limits.connections_per_ip` is reached.
         PerIpLimit = "per_ip_limit",
+    }
+    /// How an HTTP request of a client was answered.
+    pub WebAnswer {
+        /// A WebSocket was opened.
+        WebSocket = "websocket",
+        /// With host-meta (XEP-0156).
+        HostMeta = "host_meta",
+        /// Refused: the page is of an origin that may open none, see `web.allowed_origins`.
+        Origin = "origin",
+        /// Refused: nothing is there, or not in this way.
+        Refused = "refused",
     }
     /// How a TLS handshake ended.
     pub Handshake {
@@ -150,6 +165,14 @@ labels! {
 
 impl Listener {
     /// The key of `[listen]` that names its addresses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.word()
+    }
+}
+
+impl WebAnswer {
+    /// As the metrics say it.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.word()

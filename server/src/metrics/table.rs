@@ -2,7 +2,7 @@
 
 use super::labels::{
     Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration, Rejection,
-    StoreOp,
+    StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -65,6 +65,11 @@ pub const METRICS: &[Metric] = &[
         "althing_connections_rejected_total",
         &["reason"],
         "Client connections closed at once, by the bound that was reached.",
+    ),
+    counter(
+        "althing_web_requests_total",
+        &["answer"],
+        "Requests at `listen.web` and `listen.web_tls`, by how they were answered.",
     ),
     counter("althing_tls_handshakes_total", &["result"], "TLS handshakes, by version when they succeeded."),
     histogram("althing_tls_handshake_duration_seconds", HANDLING, &[], "Time of successful TLS handshakes."),
@@ -177,6 +182,7 @@ type Values = &'static [(&'static str, &'static str)];
 const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
+    ("althing_web_requests_total", "answer", WebAnswer::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),
     ("althing_logins_total", "result", Login::VALUES),
     ("althing_registrations_total", "result", Registration::VALUES),

@@ -21,7 +21,7 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 use super::core::SessionState;
 use super::effect::{Effect, SessionChange, left_behind, stanza_span};
 use super::messages::{EndReason, Progress, Work};
-use super::outbox::{Full, Outbox, last_words};
+use super::outbox::{Full, Outbox};
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery;
@@ -295,7 +295,7 @@ impl Session {
                     StreamCondition::PolicyViolation,
                     "the client reads too slowly: limits.outbox_bytes are waiting",
                 );
-                self.outbox.abort(last_words(Some(&error)));
+                self.outbox.abort(self.outbox.last_words(Some(&error)));
                 drop(self.end(&EndReason::Error(error)));
             }
         }
@@ -345,7 +345,7 @@ impl Session {
         };
         let condition = error.map(|error| error.condition.name());
         debug!(jid = %self.state.jid(), condition, "session ends");
-        self.outbox.close(last_words(error));
+        self.outbox.close(self.outbox.last_words(error));
         let effects = self.state.farewell();
         self.state.apply(SessionChange::Presence(None));
         self.show();
@@ -374,7 +374,7 @@ impl Session {
         self.node.metrics.stream_error(error.condition);
         debug!(jid = %self.state.jid(), "session ends: the lease is lost");
         // What waits was not to be written without a lease.
-        self.outbox.abort(last_words(Some(&error)));
+        self.outbox.abort(self.outbox.last_words(Some(&error)));
         self.shown.set(None);
         self.node.sessions.remove(self.state.index());
         let farewell: BoxFuture<'static, ()> = Box::pin(std::future::ready(()));

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamError;
-use althing_proto::xml::writer;
 
 use super::pressure::Pressure;
 
@@ -26,10 +26,20 @@ enum State {
     Closed,
 }
 
+/// What waits to be written.
+#[derive(Debug)]
+enum Piece {
+    /// A stanza, whose bytes other sessions may share: it is framed when it is taken.
+    Element(Bytes),
+    /// Bytes as they go out.
+    Ready(Bytes),
+}
+
 /// The queue between a session and its socket's writer.
 #[derive(Debug)]
 pub struct Outbox {
-    queue: RefCell<VecDeque<Bytes>>,
+    framing: Framing,
+    queue: RefCell<VecDeque<Piece>>,
     bytes: Cell<usize>,
     limit: usize,
     /// Shows others that the client does not keep up.
@@ -48,8 +58,9 @@ pub struct Full;
 impl Outbox {
     /// An empty box that holds at most `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize, pressure: Arc<Pressure>) -> Self {
+    pub fn new(limit: usize, pressure: Arc<Pressure>, framing: Framing) -> Self {
         Outbox {
+            framing,
             queue: RefCell::default(),
             bytes: Cell::new(0),
             limit,
@@ -60,15 +71,30 @@ impl Outbox {
         }
     }
 
-    /// Appends bytes. One that is closing swallows them: the stream is over for its client.
+    /// Appends an element, as [`Framing::write`] takes it. A box that is closing swallows it: the stream is over for
+    /// its client.
     ///
     /// # Errors
     /// [`Full`] where the limit would be passed; nothing was appended.
-    pub fn push(&self, bytes: Bytes) -> Result<(), Full> {
+    pub fn push(&self, element: Bytes) -> Result<(), Full> {
+        let length = self.framing.length(&element);
+        self.append(Piece::Element(element), length)
+    }
+
+    /// Appends bytes that are framed already: what the stream machine says.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_ready(&self, bytes: Bytes) -> Result<(), Full> {
+        let length = bytes.len();
+        self.append(Piece::Ready(bytes), length)
+    }
+
+    fn append(&self, piece: Piece, length: usize) -> Result<(), Full> {
         if self.state.get() != State::Open {
             return Ok(());
         }
-        let total = self.bytes.get() + bytes.len();
+        let total = self.bytes.get() + length;
         if total > self.limit {
             return Err(Full);
         }
@@ -76,7 +102,7 @@ impl Outbox {
         if total > self.limit / 2 {
             self.pressure.set_congested(true);
         }
-        self.queue.borrow_mut().push_back(bytes);
+        self.queue.borrow_mut().push_back(piece);
         self.filled.notify_one();
         Ok(())
     }
@@ -92,7 +118,7 @@ impl Outbox {
             return;
         }
         self.count(self.bytes.get() + last.len());
-        self.queue.borrow_mut().push_back(last);
+        self.queue.borrow_mut().push_back(Piece::Ready(last));
         self.state.set(State::Closing);
         self.pressure.set_congested(false);
         self.filled.notify_one();
@@ -123,8 +149,11 @@ impl Outbox {
     pub async fn take(&self, out: &mut Vec<u8>) -> bool {
         loop {
             if !self.queue.borrow().is_empty() {
-                for bytes in self.queue.borrow_mut().drain(..) {
-                    out.extend_from_slice(&bytes);
+                for piece in self.queue.borrow_mut().drain(..) {
+                    match piece {
+                        Piece::Element(element) => self.framing.write(&element, out),
+                        Piece::Ready(bytes) => out.extend_from_slice(&bytes),
+                    }
                 }
                 return true;
             }
@@ -157,24 +186,17 @@ impl Outbox {
         }
     }
 
+    /// The last words of the stream: the error, if there is one, and its end.
+    #[must_use]
+    pub fn last_words(&self, error: Option<&StreamError>) -> Bytes {
+        self.framing.last_words(error).into()
+    }
+
     /// Whether bytes are still taken.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.get() == State::Open
     }
-}
-
-/// The last words of a stream (RFC 6120 §4.4).
-const STREAM_END: &[u8] = b"</stream:stream>";
-
-/// The stream error, if there is one, and the end of the stream.
-pub(super) fn last_words(error: Option<&StreamError>) -> Bytes {
-    let mut out = Vec::new();
-    if let Some(error) = error {
-        writer::write_element(&error.to_element(), althing_proto::ns::CLIENT, &mut out);
-    }
-    out.extend_from_slice(STREAM_END);
-    Bytes::from(out)
 }
 
 #[cfg(test)]
@@ -186,7 +208,7 @@ mod tests {
     }
 
     fn outbox(limit: usize) -> Outbox {
-        Outbox::new(limit, Arc::new(Pressure::new(1)))
+        Outbox::new(limit, Arc::new(Pressure::new(1)), Framing::Tcp)
     }
 
     #[actix_rt::test]
@@ -214,6 +236,20 @@ mod tests {
         assert_eq!(outbox.push(bytes("g")), Err(Full), "taken, but not written");
         outbox.written(6);
         assert_eq!(outbox.push(bytes("g")), Ok(()));
+    }
+
+    /// What a WebSocket adds counts as it comes and goes: else the bound would move with each stanza.
+    #[actix_rt::test]
+    async fn over_a_websocket_each_element_is_a_message_and_counts_as_one() {
+        let outbox = Outbox::new(40, Arc::new(Pressure::new(1)), Framing::WebSocket);
+        outbox.push(bytes("<presence/>")).unwrap();
+        assert_eq!(outbox.push(bytes("<x/>")), Err(Full));
+        outbox.push_ready(bytes("\u{1}\u{2}")).unwrap();
+        let mut out = Vec::new();
+        assert!(outbox.take(&mut out).await);
+        assert_eq!(out, b"\x81\x21<presence xmlns='jabber:client'/>\x01\x02");
+        outbox.written(out.len());
+        assert_eq!(outbox.bytes.get(), 0);
     }
 
     #[actix_rt::test]

@@ -10,6 +10,7 @@ use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{BindIndex, Bound, LocalRoutes, NodeState, Route, RouteError, Routes};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::stanza::Stanza;
+use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamCondition;
 
 use super::SessionHandle;
@@ -29,7 +30,7 @@ async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> A
 }
 
 fn outbox() -> Rc<Outbox> {
-    Rc::new(Outbox::new(1_000_000, Arc::new(Pressure::new(1_000_000))))
+    Rc::new(Outbox::new(1_000_000, Arc::new(Pressure::new(1_000_000)), Framing::Tcp))
 }
 
 /// What the client would have got, once the mailbox is empty and all that was spawned has run.
@@ -202,7 +203,7 @@ fn a_slow_consumer_with_stanzas_behind_ends() {
     std::thread::spawn(move || {
         actix_rt::System::new().block_on(async {
             let node = Arc::new(NodeContext::for_tests());
-            let small = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000_000))));
+            let small = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000_000)), Framing::Tcp));
             let session = bind(&node, "r", &small).await;
             for _ in 0..20 {
                 session.deliver(message_of(200), true).unwrap();

@@ -20,10 +20,12 @@ use tracing::debug;
 
 use althing_cluster::lease::Lease;
 use althing_proto::stream::error::{StreamCondition, StreamError};
-use althing_proto::stream::{Action, Input, StreamMachine, Transport};
+use althing_proto::stream::{Action, Input, StreamMachine, TlsInfo, Transport};
 
 use super::socket::{self, Socket};
 use super::{login, writer};
+use crate::listener::tcp::ByAddress;
+use crate::listener::web::{self, Upgraded};
 use crate::metrics::Listener;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
@@ -69,6 +71,8 @@ struct Connection {
     session: Option<Arc<SessionHandle>>,
     /// What the client sent right behind its bind.
     early: VecDeque<Element>,
+    /// Its place among the connections of its address, where a proxy's is the socket's.
+    _by_address: Option<ByAddress>,
 }
 
 impl Connection {
@@ -77,20 +81,44 @@ impl Connection {
         let limits = &node.config.limits;
         socket::prepare(&tcp, Duration::from_secs(limits.tcp_keepalive_s))?;
         let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
-        let (socket, transport) = match listener {
-            Listener::C2s => (Socket::Plain(tcp), Transport::Plain),
-            Listener::C2sTls => {
-                let patience = Duration::from_secs(limits.login_timeout_s);
-                let (stream, info) = login::accept_tls(&node, tcp, true, patience).await?;
-                (Socket::Tls(stream), Transport::DirectTls(info))
+        let patience = Duration::from_secs(limits.login_timeout_s);
+        let (mut socket, tls) = match listener {
+            Listener::C2s | Listener::Web => (Socket::Plain(tcp), None),
+            Listener::C2sTls | Listener::WebTls => {
+                let (stream, info) = login::accept_tls(&node, tcp, listener, patience).await?;
+                (Socket::Tls(stream), Some(info))
             }
+        };
+        let (mut peer, mut first, mut by_address) = (peer, Vec::new(), None);
+        let transport = match (listener, tls) {
+            (Listener::Web | Listener::WebTls, tls) => {
+                let left = patience.saturating_sub(began.elapsed());
+                let Some(upgraded) = open_websocket(&node, &mut socket, peer, listener, left).await? else {
+                    return part(&mut socket).await;
+                };
+                (peer, first, by_address) = (upgraded.peer, upgraded.early, upgraded.by_address);
+                Transport::WebSocket(tls.or(upgraded.secured.then(TlsInfo::default)))
+            }
+            (_, Some(info)) => Transport::DirectTls(info),
+            (_, None) => Transport::Plain,
         };
         let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, opened);
         let pressure = Arc::new(Pressure::new(limits.mailbox_bytes));
-        let outbox = Rc::new(Outbox::new(limits.outbox_bytes, pressure));
+        let outbox = Rc::new(Outbox::new(limits.outbox_bytes, pressure, machine.framing()));
         let early = VecDeque::new();
-        let mut connection = Connection { node, machine, socket, peer, began, outbox, session: None, early };
-        let result = connection.log_in().await;
+        let mut connection = Connection {
+            node,
+            machine,
+            socket,
+            peer,
+            began,
+            outbox,
+            session: None,
+            early,
+            _by_address: by_address,
+        };
+        let result = connection.log_in(&first).await;
+        drop(first);
         match connection.session.take() {
             Some(session) if result.is_ok() && connection.machine.is_established() => {
                 connection.converse(session).await;
@@ -105,16 +133,19 @@ impl Connection {
             }
             None => {
                 result?;
-                timeout(LINGER, connection.socket.shutdown()).await??;
-                linger(&mut connection.socket).await;
-                Ok(())
+                part(&mut connection.socket).await
             }
         }
     }
 
-    /// Drives the machine until a resource is bound or the stream has ended.
-    async fn log_in(&mut self) -> io::Result<()> {
+    /// Drives the machine until a resource is bound or the stream has ended. `first` came before.
+    async fn log_in(&mut self, first: &[u8]) -> io::Result<()> {
         let mut stopping = self.node.stopping.subscribe();
+        if !first.is_empty() {
+            let mut actions = Vec::new();
+            self.machine.handle(Input::Bytes(first), self.node.now(), &mut actions);
+            self.perform(actions.into()).await?;
+        }
         while !self.machine.is_established() && !self.machine.is_ended() {
             let mut actions = Vec::new();
             let now = self.node.now();
@@ -201,7 +232,7 @@ impl Connection {
             return Err(io::Error::other("TLS on TLS"));
         };
         let patience = self.machine.deadline().map_or(NEVER, |deadline| deadline.since(self.node.now()));
-        let (stream, info) = login::accept_tls(&self.node, tcp, false, patience).await?;
+        let (stream, info) = login::accept_tls(&self.node, tcp, Listener::C2s, patience).await?;
         self.socket = Socket::Tls(stream);
         self.machine.handle(Input::TlsEstablished(info), self.node.now(), more);
         Ok(())
@@ -249,8 +280,8 @@ impl Connection {
                 }
             }
             if !machine.is_ended() && !last_words.is_empty() {
-                // The machine's own answer, to a second bind.
-                if outbox.push(last_words.split().freeze()).is_err() {
+                // The machine's own answer, to a second bind or to a ping of the WebSocket.
+                if outbox.push_ready(last_words.split().freeze()).is_err() {
                     outbox.hang_up();
                 }
             }
@@ -265,6 +296,29 @@ impl Connection {
         let _ = writer.await;
         linger(&mut reader).await;
     }
+}
+
+/// What comes before a stream on an HTTP port; `None` where no stream follows.
+async fn open_websocket(
+    node: &NodeContext,
+    socket: &mut Socket,
+    peer: IpAddr,
+    listener: Listener,
+    patience: Duration,
+) -> io::Result<Option<Upgraded>> {
+    let mut stopping = node.stopping.subscribe();
+    let proxied = listener == Listener::Web && node.config.web.trusts(peer);
+    tokio::select! {
+        opened = timeout(patience, web::open(node, socket, peer, proxied)) => opened?,
+        _ = stopping.wait_for(|stopping| *stopping) => Ok(None),
+    }
+}
+
+/// Ends a connection without a session, in order.
+async fn part(socket: &mut Socket) -> io::Result<()> {
+    timeout(LINGER, socket.shutdown()).await??;
+    linger(socket).await;
+    Ok(())
 }
 
 /// The first stop of a stanza's way: it has no span yet, so the event names it.

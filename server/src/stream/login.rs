@@ -21,7 +21,7 @@ use althing_proto::stream::BindError;
 use althing_proto::stream::error::StreamCondition;
 
 use crate::listener::tls::channel_bindings;
-use crate::metrics::Handshake;
+use crate::metrics::{Handshake, Listener};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::actor::Session;
@@ -49,11 +49,15 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 pub async fn accept_tls(
     node: &NodeContext,
     tcp: TcpStream,
-    direct: bool,
+    listener: Listener,
     patience: Duration,
 ) -> std::io::Result<(Box<TlsStream<TcpStream>>, TlsInfo)> {
     let context = node.tls().ok_or_else(|| std::io::Error::other("no certificate is configured"))?;
-    let config = if direct { &context.direct } else { &context.starttls };
+    let config = match listener {
+        Listener::C2sTls => &context.direct,
+        Listener::C2s => &context.starttls,
+        Listener::Web | Listener::WebTls => &context.web,
+    };
     let began = Instant::now();
     let accepted = timeout(patience, TlsAcceptor::from(Arc::clone(config)).accept(tcp)).await;
     let stream = match accepted.map_err(std::io::Error::from).and_then(|result| result) {

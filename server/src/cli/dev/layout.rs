@@ -145,6 +145,8 @@ fn configuration(
                 ("c2s", Value::Array(vec![address(5222)?])),
                 ("c2s_tls", Value::Array(vec![address(5223)?])),
                 ("http", address(5280)?),
+                ("web_tls", Value::Array(vec![address(5281)?])),
+                ("web", Value::Array(if args.plaintext { vec![address(5282)?] } else { Vec::new() })),
             ]),
         ),
         (

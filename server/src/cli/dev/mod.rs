@@ -78,7 +78,8 @@ pub(super) fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
 fn check_ports(node: &NodeFiles) -> anyhow::Result<()> {
     let (listen, cluster) = (&node.config.listen, &node.config.cluster);
     let links = cluster.enabled.then_some(&cluster.listen);
-    for address in listen.c2s.iter().chain(&listen.c2s_tls).chain([&listen.http]).chain(links) {
+    let web = listen.web.iter().chain(&listen.web_tls);
+    for address in listen.c2s.iter().chain(&listen.c2s_tls).chain(web).chain([&listen.http]).chain(links) {
         TcpListener::bind(address).with_context(|| {
             format!("{}: {address} cannot be listened on; does another server run?", node.name)
         })?;
@@ -160,7 +161,8 @@ async fn leaders(nodes: &[NodeFiles]) -> anyhow::Result<String> {
 fn check_loopback(nodes: &[NodeFiles]) -> anyhow::Result<()> {
     for node in nodes {
         let listen = &node.config.listen;
-        let open = listen.c2s.iter().chain(&listen.c2s_tls).find(|address| !address.ip().is_loopback());
+        let addresses = [&listen.c2s, &listen.c2s_tls, &listen.web, &listen.web_tls].into_iter().flatten();
+        let open = addresses.into_iter().find(|address| !address.ip().is_loopback());
         if let Some(open) = open {
             bail!("--demo makes accounts with a public password, but {open} can be reached from outside");
         }
@@ -195,6 +197,11 @@ fn introduce(args: &DevArgs, nodes: &[NodeFiles]) -> anyhow::Result<()> {
             list(&listen.c2s),
             list(&listen.c2s_tls)
         ))?;
+        for (scheme, addresses) in [("wss", &listen.web_tls), ("ws", &listen.web)] {
+            for address in addresses {
+                say(format_args!("  browsers {scheme}://{address}/xmpp-websocket"))?;
+            }
+        }
         say(format_args!("  metrics  http://{}/metrics", listen.http))?;
         say(format_args!("  health   http://{}/readyz?verbose", listen.http))?;
         say(format_args!("  config   {}", node.config_file.display()))?;

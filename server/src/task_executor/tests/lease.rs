@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use althing_proto::stream::Framing;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, duplex};
 
@@ -124,7 +125,7 @@ async fn a_suspended_node_writes_nothing() {
     let lease = granted(LONG * 2, Duration::ZERO);
     let mut node = NodeContext::for_tests();
     node.lease = lease.clone();
-    let outbox = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000))));
+    let outbox = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000)), Framing::Tcp));
     let (near, mut far) = duplex(1_000);
     outbox.push(Bytes::from_static(b"word")).unwrap();
     let writing = writer::run(&node, near, Rc::clone(&outbox));

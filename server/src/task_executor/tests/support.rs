@@ -21,6 +21,7 @@ use althing_cluster::routes::{
 };
 use althing_cluster::task::{ClusterTask, TaskKind, TaskReply};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
+use althing_proto::stream::Framing;
 
 use crate::delivery::remote::Remote;
 use crate::node::NodeContext;
@@ -208,7 +209,11 @@ impl Node {
     /// Binds a resource of `user@localhost`.
     pub(super) async fn bind(&self, user: &str, resource: &str) -> Client {
         let limits = &self.context.config.limits;
-        let outbox = Rc::new(Outbox::new(limits.outbox_bytes, Arc::new(Pressure::new(limits.mailbox_bytes))));
+        let outbox = Rc::new(Outbox::new(
+            limits.outbox_bytes,
+            Arc::new(Pressure::new(limits.mailbox_bytes)),
+            Framing::Tcp,
+        ));
         let account = BareJid::new(&format!("{user}@localhost")).unwrap();
         let resource = ResourcePart::new(resource).unwrap().into_owned();
         let session = login::bind(&self.context, &account, &resource, &outbox, None).await.unwrap();

@@ -51,10 +51,32 @@ pub struct NodeMetrics {
     own_requests: Counters<OwnRequest>,
     mailbox_full: IntCounter,
     slow_consumers: IntCounter,
+    presence_superseded: IntCounter,
+    presence_waiting: IntGauge,
     storage_queue: IntGauge,
     storage_size: IntGauge,
     storage_errors: IntCounter,
     storage_duration: Vec<Histogram>,
+}
+
+/// A gauge of what waits in many places.
+#[derive(Debug, Clone)]
+pub struct Waiting(IntGauge);
+
+impl Waiting {
+    /// One place had `before`, and has `now`.
+    pub fn changed(&self, before: usize, now: usize) {
+        if before != now {
+            let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            self.0.add(signed(now) - signed(before));
+        }
+    }
+
+    /// One that nobody reads.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Waiting(IntGauge::new("waiting", "what waits").unwrap())
+    }
 }
 
 impl NodeMetrics {
@@ -87,6 +109,8 @@ impl NodeMetrics {
             own_requests: make.by_label("althing_own_requests_total")?,
             mailbox_full: make.counter("althing_mailbox_full_total")?,
             slow_consumers: make.counter("althing_slow_consumers_total")?,
+            presence_superseded: make.counter("althing_presence_superseded_total")?,
+            presence_waiting: make.gauge("althing_presence_waiting")?,
             storage_queue: make.gauge("althing_storage_queue_commands")?,
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
@@ -199,6 +223,17 @@ impl NodeMetrics {
     /// A stanza met a full mailbox.
     pub fn mailbox_full(&self) {
         self.mailbox_full.inc();
+    }
+
+    /// A presence that waited for a client went for a later one of the same sender.
+    pub fn presence_superseded(&self) {
+        self.presence_superseded.inc();
+    }
+
+    /// Counts the presence that waits aside for slow clients.
+    #[must_use]
+    pub fn presence_waiting(&self) -> Waiting {
+        Waiting(self.presence_waiting.clone())
     }
 
     /// A client was closed because it read too slowly.

@@ -114,6 +114,16 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Clients closed because they read too slowly: limits.outbox_bytes or limits.outbox_stall_s was reached.",
     ),
+    counter(
+        "althing_presence_superseded_total",
+        &[],
+        "Presences that waited for a client and were not sent, because a later one of the same sender had come.",
+    ),
+    gauge(
+        "althing_presence_waiting",
+        &[],
+        "Presences that let messages go first, because more than 32 KiB wait for their client.",
+    ),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
     counter(

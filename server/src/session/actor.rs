@@ -21,7 +21,7 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 use super::core::SessionState;
 use super::effect::{Effect, SessionChange, left_behind, stanza_span};
 use super::messages::{EndReason, Progress, Work};
-use super::outbox::{Full, Outbox};
+use super::outbox::{Entry, Full, Outbox};
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery;
@@ -284,8 +284,11 @@ impl Session {
     fn write(&mut self, stanza: &Stanza) {
         let bytes = stanza.to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
-        match self.outbox.push(bytes) {
-            Ok(()) => {
+        match self.outbox.push(entry(stanza), bytes) {
+            Ok(superseded) => {
+                if superseded {
+                    self.node.metrics.presence_superseded();
+                }
                 self.node.metrics.stanza(stanza.kind(), Direction::Out);
                 self.see(stanza);
             }
@@ -418,5 +421,18 @@ impl Session {
 
     fn view(&self) -> View<'_> {
         View { node: &self.node, session: Some(&self.state), now: self.node.now() }
+    }
+}
+
+/// How a stanza waits for its client. Presence that was broadcast is addressed to the account (RFC 6121 §4.2.2); that to a
+/// resource may be one of several that are all needed.
+fn entry(stanza: &Stanza) -> Entry<'_> {
+    let from = stanza.from();
+    let broadcast =
+        matches!(stanza.kind(), Kind::Presence(PresenceType::Available | PresenceType::Unavailable))
+            && stanza.to().is_some_and(|to| to.resource().is_none());
+    match from {
+        Some(from) if broadcast && from.resource().is_some() => Entry::Presence(from.as_str()),
+        _ => Entry::Stanza(from.map(|from| from.as_str())),
     }
 }

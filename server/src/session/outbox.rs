@@ -1,11 +1,13 @@
-//! The bytes on their way from a session to its socket: bounded, with a written policy for "full".
+//! The bytes on their way from a session to its socket: bounded, with a written policy for "full". Under pressure
+//! presence waits for messages, and the older one of a sender goes for the later (`queue.rs`).
 //!
 //! Policy: a client that lets more than the limit pile up is a slow consumer. It is counted, its queue is
 //! dropped and its stream closed with `policy-violation` (RFC 6120 §4.9.3.14). Session, reader and writer
 //! share the box on one arbiter; it never crosses a thread.
 
+mod queue;
+
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +17,13 @@ use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamError;
 
 use super::pressure::Pressure;
+use crate::metrics::Waiting;
+use queue::Queue;
+
+pub use queue::Entry;
+
+/// From so many waiting bytes on presence waits aside.
+const PRESSED: usize = 32 * 1024;
 
 /// Whether the box still takes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +48,9 @@ enum Piece {
 #[derive(Debug)]
 pub struct Outbox {
     framing: Framing,
-    queue: RefCell<VecDeque<Piece>>,
+    queue: RefCell<Queue<Piece>>,
+    /// Counts the presence that waits aside, over all boxes of the node.
+    late: Waiting,
     bytes: Cell<usize>,
     limit: usize,
     /// Shows others that the client does not keep up.
@@ -58,10 +69,11 @@ pub struct Full;
 impl Outbox {
     /// An empty box that holds at most `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize, pressure: Arc<Pressure>, framing: Framing) -> Self {
+    pub fn new(limit: usize, pressure: Arc<Pressure>, framing: Framing, late: Waiting) -> Self {
         Outbox {
             framing,
             queue: RefCell::default(),
+            late,
             bytes: Cell::new(0),
             limit,
             pressure,
@@ -72,13 +84,13 @@ impl Outbox {
     }
 
     /// Appends an element, as [`Framing::write`] takes it. A box that is closing swallows it: the stream is over for
-    /// its client.
+    /// its client. Whether an older presence, which nobody needs any more, went for this one.
     ///
     /// # Errors
     /// [`Full`] where the limit would be passed; nothing was appended.
-    pub fn push(&self, element: Bytes) -> Result<(), Full> {
+    pub fn push(&self, entry: Entry<'_>, element: Bytes) -> Result<bool, Full> {
         let length = self.framing.length(&element);
-        self.append(Piece::Element(element), length)
+        self.append(entry, Piece::Element(element), length)
     }
 
     /// Appends bytes that are framed already: what the stream machine says.
@@ -87,24 +99,34 @@ impl Outbox {
     /// As [`push`](Self::push).
     pub fn push_ready(&self, bytes: Bytes) -> Result<(), Full> {
         let length = bytes.len();
-        self.append(Piece::Ready(bytes), length)
+        self.append(Entry::Stanza(None), Piece::Ready(bytes), length).map(|_| ())
     }
 
-    fn append(&self, piece: Piece, length: usize) -> Result<(), Full> {
+    fn append(&self, entry: Entry<'_>, piece: Piece, length: usize) -> Result<bool, Full> {
         if self.state.get() != State::Open {
-            return Ok(());
+            return Ok(false);
         }
         let total = self.bytes.get() + length;
         if total > self.limit {
             return Err(Full);
         }
+        let superseded = self.change(|queue| queue.push(entry, piece, length, total > PRESSED));
+        let total = total - superseded.unwrap_or(0);
         self.count(total);
         if total > self.limit / 2 {
             self.pressure.set_congested(true);
         }
-        self.queue.borrow_mut().push_back(piece);
         self.filled.notify_one();
-        Ok(())
+        Ok(superseded.is_some())
+    }
+
+    /// Changes the queue, and counts what waits aside.
+    fn change<T>(&self, how: impl FnOnce(&mut Queue<Piece>) -> T) -> T {
+        let mut queue = self.queue.borrow_mut();
+        let before = queue.late();
+        let result = how(&mut queue);
+        self.late.changed(before, queue.late());
+        result
     }
 
     fn count(&self, bytes: usize) {
@@ -118,7 +140,7 @@ impl Outbox {
             return;
         }
         self.count(self.bytes.get() + last.len());
-        self.queue.borrow_mut().push_back(Piece::Ready(last));
+        self.change(|queue| queue.push_last(Piece::Ready(last)));
         self.state.set(State::Closing);
         self.pressure.set_congested(false);
         self.filled.notify_one();
@@ -130,7 +152,7 @@ impl Outbox {
         if self.state.get() != State::Open {
             return;
         }
-        self.queue.borrow_mut().clear();
+        self.change(Queue::clear);
         self.count(0);
         self.close(last);
     }
@@ -139,22 +161,22 @@ impl Outbox {
     pub fn hang_up(&self) {
         self.state.set(State::Closed);
         self.pressure.set_congested(false);
-        self.queue.borrow_mut().clear();
+        self.change(Queue::clear);
         self.count(0);
         self.filled.notify_one();
         self.ended.notify_one();
     }
 
-    /// Waits for bytes and moves all of them into `out`; `false` when the box is closed and empty.
+    /// Waits for bytes and moves what is next into `out`; `false` when the box is closed and empty.
     pub async fn take(&self, out: &mut Vec<u8>) -> bool {
         loop {
             if !self.queue.borrow().is_empty() {
-                for piece in self.queue.borrow_mut().drain(..) {
-                    match piece {
+                self.change(|queue| {
+                    queue.take(|piece| match piece {
                         Piece::Element(element) => self.framing.write(&element, out),
                         Piece::Ready(bytes) => out.extend_from_slice(&bytes),
-                    }
-                }
+                    });
+                });
                 return true;
             }
             if self.state.get() != State::Open {
@@ -199,6 +221,13 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        // A connection that was aborted leaves its queue as it is.
+        self.change(Queue::clear);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,15 +237,15 @@ mod tests {
     }
 
     fn outbox(limit: usize) -> Outbox {
-        Outbox::new(limit, Arc::new(Pressure::new(1)), Framing::Tcp)
+        Outbox::new(limit, Arc::new(Pressure::new(1)), Framing::Tcp, Waiting::for_tests())
     }
 
     #[actix_rt::test]
     async fn others_see_a_client_that_does_not_keep_up() {
         let outbox = outbox(8);
-        outbox.push(bytes("abcd")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("abcd")).unwrap();
         assert!(!outbox.pressure().is_congested());
-        outbox.push(bytes("e")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("e")).unwrap();
         assert!(outbox.pressure().is_congested());
         assert!(outbox.take(&mut Vec::new()).await);
         outbox.written(2);
@@ -228,22 +257,22 @@ mod tests {
     #[actix_rt::test]
     async fn bytes_come_out_in_order_and_count_until_written() {
         let outbox = outbox(6);
-        outbox.push(bytes("abc")).unwrap();
-        outbox.push(bytes("def")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("abc")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("def")).unwrap();
         let mut out = Vec::new();
         assert!(outbox.take(&mut out).await);
         assert_eq!(out, b"abcdef");
-        assert_eq!(outbox.push(bytes("g")), Err(Full), "taken, but not written");
+        assert_eq!(outbox.push(Entry::Stanza(None), bytes("g")), Err(Full), "taken, but not written");
         outbox.written(6);
-        assert_eq!(outbox.push(bytes("g")), Ok(()));
+        assert_eq!(outbox.push(Entry::Stanza(None), bytes("g")), Ok(false));
     }
 
     /// What a WebSocket adds counts as it comes and goes: else the bound would move with each stanza.
     #[actix_rt::test]
     async fn over_a_websocket_each_element_is_a_message_and_counts_as_one() {
-        let outbox = Outbox::new(40, Arc::new(Pressure::new(1)), Framing::WebSocket);
-        outbox.push(bytes("<presence/>")).unwrap();
-        assert_eq!(outbox.push(bytes("<x/>")), Err(Full));
+        let outbox = Outbox::new(40, Arc::new(Pressure::new(1)), Framing::WebSocket, Waiting::for_tests());
+        outbox.push(Entry::Stanza(None), bytes("<presence/>")).unwrap();
+        assert_eq!(outbox.push(Entry::Stanza(None), bytes("<x/>")), Err(Full));
         outbox.push_ready(bytes("\u{1}\u{2}")).unwrap();
         let mut out = Vec::new();
         assert!(outbox.take(&mut out).await);
@@ -255,9 +284,9 @@ mod tests {
     #[actix_rt::test]
     async fn closing_writes_what_waits_and_the_last_words() {
         let outbox = outbox(3);
-        outbox.push(bytes("abc")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("abc")).unwrap();
         outbox.close(bytes("</stream:stream>"));
-        outbox.push(bytes("too late")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("too late")).unwrap();
         outbox.ended().await;
         let mut out = Vec::new();
         assert!(outbox.take(&mut out).await);
@@ -268,7 +297,7 @@ mod tests {
     #[actix_rt::test]
     async fn aborting_drops_what_waits() {
         let outbox = outbox(3);
-        outbox.push(bytes("abc")).unwrap();
+        outbox.push(Entry::Stanza(None), bytes("abc")).unwrap();
         outbox.abort(bytes("!"));
         let mut out = Vec::new();
         assert!(outbox.take(&mut out).await);

@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::pressure::Pressure;
 use crate::delivery::fan_out;
 use crate::delivery::receivers::{self, Receiver};
+use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::stream::login;
 
@@ -30,7 +31,7 @@ async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> A
 }
 
 fn outbox() -> Rc<Outbox> {
-    Rc::new(Outbox::new(1_000_000, Arc::new(Pressure::new(1_000_000)), Framing::Tcp))
+    Rc::new(Outbox::new(1_000_000, Arc::new(Pressure::new(1_000_000)), Framing::Tcp, Waiting::for_tests()))
 }
 
 /// What the client would have got, once the mailbox is empty and all that was spawned has run.
@@ -203,7 +204,12 @@ fn a_slow_consumer_with_stanzas_behind_ends() {
     std::thread::spawn(move || {
         actix_rt::System::new().block_on(async {
             let node = Arc::new(NodeContext::for_tests());
-            let small = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000_000)), Framing::Tcp));
+            let small = Rc::new(Outbox::new(
+                1_000,
+                Arc::new(Pressure::new(1_000_000)),
+                Framing::Tcp,
+                Waiting::for_tests(),
+            ));
             let session = bind(&node, "r", &small).await;
             for _ in 0..20 {
                 session.deliver(message_of(200), true).unwrap();

@@ -104,7 +104,12 @@ impl Connection {
         };
         let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, opened);
         let pressure = Arc::new(Pressure::new(limits.mailbox_bytes));
-        let outbox = Rc::new(Outbox::new(limits.outbox_bytes, pressure, machine.framing()));
+        let outbox = Rc::new(Outbox::new(
+            limits.outbox_bytes,
+            pressure,
+            machine.framing(),
+            node.metrics.presence_waiting(),
+        ));
         let early = VecDeque::new();
         let mut connection = Connection {
             node,

@@ -14,9 +14,10 @@ use althing_cluster::link::LinkError;
 use althing_cluster::task::{NodeStats, TaskKind};
 
 use super::support::{Node, cluster_with, message};
+use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::session::lost_lease;
-use crate::session::outbox::Outbox;
+use crate::session::outbox::{Entry, Outbox};
 use crate::session::pressure::Pressure;
 use crate::stream::writer;
 
@@ -125,9 +126,10 @@ async fn a_suspended_node_writes_nothing() {
     let lease = granted(LONG * 2, Duration::ZERO);
     let mut node = NodeContext::for_tests();
     node.lease = lease.clone();
-    let outbox = Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000)), Framing::Tcp));
+    let outbox =
+        Rc::new(Outbox::new(1_000, Arc::new(Pressure::new(1_000)), Framing::Tcp, Waiting::for_tests()));
     let (near, mut far) = duplex(1_000);
-    outbox.push(Bytes::from_static(b"word")).unwrap();
+    outbox.push(Entry::Stanza(None), Bytes::from_static(b"word")).unwrap();
     let writing = writer::run(&node, near, Rc::clone(&outbox));
     let reading = async {
         let mut word = [0; 4];

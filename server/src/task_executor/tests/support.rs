@@ -24,6 +24,7 @@ use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::stream::Framing;
 
 use crate::delivery::remote::Remote;
+use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::session::effect::Effect;
 use crate::session::messages::{Progress, Work};
@@ -213,6 +214,7 @@ impl Node {
             limits.outbox_bytes,
             Arc::new(Pressure::new(limits.mailbox_bytes)),
             Framing::Tcp,
+            Waiting::for_tests(),
         ));
         let account = BareJid::new(&format!("{user}@localhost")).unwrap();
         let resource = ResourcePart::new(resource).unwrap().into_owned();

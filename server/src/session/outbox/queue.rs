@@ -1,0 +1,213 @@
+//! PURE: what waits for one client: stanzas in order, and broadcast presence, which may be late.
+//!
+//! While little waits there is one queue. Under pressure presence that is broadcast waits aside, so that messages and
+//! answers go first; there a later presence of a sender takes the place of the earlier one, which nobody needs any more.
+//! Whatever else comes from that sender takes its presence along: the order of a pair never changes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// Most bytes of late presence that go out behind the rest in one write: what comes meanwhile goes first again.
+const LATE_BYTES: usize = 16 * 1024;
+
+/// What is put into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// What must not wait behind presence, and who sends it: `None` for the server.
+    Stanza(Option<&'a str>),
+    /// Available or unavailable presence that this sender has broadcast.
+    Presence(&'a str),
+}
+
+/// What waits: pieces, each with its length in bytes.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    ready: VecDeque<T>,
+    /// Presence by age.
+    late: BTreeMap<u64, (Box<str>, T, usize)>,
+    /// The place in `late` of each sender's presence.
+    senders: HashMap<Box<str>, u64>,
+    next: u64,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue { ready: VecDeque::new(), late: BTreeMap::new(), senders: HashMap::new(), next: 0 }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Whether nothing waits.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.late.is_empty()
+    }
+
+    /// How many presences wait aside.
+    #[must_use]
+    pub(super) fn late(&self) -> usize {
+        self.late.len()
+    }
+
+    /// Puts a piece of so many bytes into the queue, under pressure or not. How many bytes of an older presence went
+    /// for it.
+    pub(super) fn push(&mut self, entry: Entry<'_>, piece: T, length: usize, pressed: bool) -> Option<usize> {
+        // As a rule nothing is late, and nothing is looked up.
+        let older = match entry {
+            Entry::Presence(from) | Entry::Stanza(Some(from)) if !self.late.is_empty() => self.remove(from),
+            _ => None,
+        };
+        match (entry, older) {
+            (Entry::Presence(from), Some((_, older))) => {
+                self.push_late(from, piece, length);
+                return Some(older);
+            }
+            (Entry::Presence(from), None) if pressed => self.push_late(from, piece, length),
+            (_, older) => {
+                self.ready.extend(older.map(|(piece, _)| piece));
+                self.ready.push_back(piece);
+            }
+        }
+        None
+    }
+
+    fn push_late(&mut self, from: &str, piece: T, length: usize) {
+        self.next += 1;
+        self.senders.insert(from.into(), self.next);
+        self.late.insert(self.next, (from.into(), piece, length));
+    }
+
+    fn remove(&mut self, from: &str) -> Option<(T, usize)> {
+        let place = self.senders.remove(from)?;
+        self.late.remove(&place).map(|(_, piece, length)| (piece, length))
+    }
+
+    /// Puts a piece behind all that waits.
+    pub(super) fn push_last(&mut self, piece: T) {
+        self.senders.clear();
+        self.ready.extend(std::mem::take(&mut self.late).into_values().map(|(_, piece, _)| piece));
+        self.ready.push_back(piece);
+    }
+
+    /// Gives what is next to `out`: all that must not wait, and some of the presence that is late.
+    pub(super) fn take(&mut self, mut out: impl FnMut(T)) {
+        self.ready.drain(..).for_each(&mut out);
+        let mut taken = 0;
+        while taken < LATE_BYTES {
+            let Some((_, (from, piece, length))) = self.late.pop_first() else { break };
+            self.senders.remove(&from);
+            taken += length;
+            out(piece);
+        }
+    }
+
+    /// Drops all that waits.
+    pub(super) fn clear(&mut self) {
+        *self = Queue::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Texts = Queue<String>;
+
+    fn push(queue: &mut Texts, entry: Entry<'_>, text: &str, pressed: bool) -> Option<usize> {
+        queue.push(entry, text.to_owned(), text.len(), pressed)
+    }
+
+    fn taken(queue: &mut Texts) -> String {
+        let mut out = String::new();
+        queue.take(|text| out.push_str(&text));
+        out
+    }
+
+    #[test]
+    fn without_pressure_all_goes_in_order() {
+        let mut queue = Texts::default();
+        push(&mut queue, Entry::Presence("a"), "1", false);
+        push(&mut queue, Entry::Stanza(None), "2", false);
+        push(&mut queue, Entry::Presence("a"), "3", false);
+        assert_eq!(taken(&mut queue), "123");
+        assert!(queue.is_empty());
+    }
+
+    /// P14: presence of the same resource is worth only its last word.
+    #[test]
+    fn p14_a_later_presence_takes_the_place_of_an_earlier_one_that_waits() {
+        let mut queue = Texts::default();
+        assert_eq!(push(&mut queue, Entry::Presence("a"), "a1", true), None);
+        assert_eq!(push(&mut queue, Entry::Presence("b"), "b1", true), None);
+        assert_eq!(push(&mut queue, Entry::Presence("a"), "a2!", true), Some(2));
+        assert_eq!(queue.late(), 2);
+        assert_eq!(taken(&mut queue), "b1a2!");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_message_goes_before_presence_of_others_and_behind_that_of_its_sender() {
+        let mut queue = Texts::default();
+        push(&mut queue, Entry::Presence("a"), "a1", true);
+        push(&mut queue, Entry::Presence("b"), "b1", true);
+        push(&mut queue, Entry::Stanza(Some("b")), "b2", true);
+        push(&mut queue, Entry::Stanza(Some("c")), "c1", true);
+        // The older one has gone: this one does not overtake the message.
+        push(&mut queue, Entry::Presence("b"), "b3", true);
+        assert_eq!(taken(&mut queue), "b1b2c1a1b3");
+    }
+
+    #[test]
+    fn late_presence_goes_in_pieces_and_the_last_words_are_last() {
+        let mut queue = Texts::default();
+        let long = "x".repeat(LATE_BYTES);
+        for from in ["a", "b", "c"] {
+            push(&mut queue, Entry::Presence(from), &long, true);
+        }
+        assert_eq!(taken(&mut queue).len(), LATE_BYTES);
+        push(&mut queue, Entry::Stanza(None), "!", true);
+        assert!(taken(&mut queue).starts_with('!'));
+        queue.push_last("end".to_owned());
+        assert_eq!(taken(&mut queue), format!("{long}end"));
+    }
+
+    proptest! {
+        /// Whatever comes: of each sender all but superseded presence arrives, in order, and its last word always.
+        #[test]
+        fn the_order_of_a_pair_never_changes(
+            pushes in proptest::collection::vec((0..4_usize, any::<bool>(), any::<bool>(), any::<bool>()), 0..200)
+        ) {
+            let names = ["a", "b", "c", "d"];
+            let mut queue = Texts::default();
+            let mut out = String::new();
+            let mut sent: BTreeMap<usize, Vec<(usize, bool)>> = BTreeMap::new();
+            for (number, (sender, is_presence, pressed, take)) in pushes.into_iter().enumerate() {
+                let entry = match is_presence {
+                    true => Entry::Presence(names[sender]),
+                    false => Entry::Stanza(Some(names[sender])),
+                };
+                push(&mut queue, entry, &format!("{sender}:{number} "), pressed);
+                sent.entry(sender).or_default().push((number, is_presence));
+                if take {
+                    out.push_str(&taken(&mut queue));
+                }
+            }
+            while !queue.is_empty() {
+                out.push_str(&taken(&mut queue));
+            }
+            for (sender, sent) in sent {
+                let prefix = format!("{sender}:");
+                let arrived: Vec<usize> =
+                    out.split(' ').filter_map(|word| word.strip_prefix(&prefix)?.parse().ok()).collect();
+                prop_assert!(arrived.is_sorted());
+                for (at, (number, is_presence)) in sent.iter().enumerate() {
+                    let superseded = *is_presence && sent.get(at + 1).is_some_and(|(_, next)| *next);
+                    prop_assert!(superseded || arrived.contains(number));
+                }
+            }
+        }
+    }
+}

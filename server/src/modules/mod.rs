@@ -11,6 +11,7 @@ mod time;
 mod version;
 
 pub use register::{Limiter, before_login};
+pub use roster::missed_pushes;
 
 use minidom::Element;
 

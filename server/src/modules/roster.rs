@@ -4,22 +4,26 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use althing_proto::jid::{self, BareJid};
+use althing_proto::jid::{self, BareJid, FullJid};
 use althing_proto::ns;
 use althing_proto::roster::{RosterChange, RosterError, RosterItem, SubscriptionKind};
 use althing_proto::stanza::{IqType, Kind, PresenceType, Stanza, StanzaCondition, StanzaError};
+use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::xml::build::{BuilderExt, ElementExt};
 use althing_proto::xml::{Element, name};
 
 use super::{Module, Spec};
 use crate::pipeline::{At, Effects, Interest, Outcome, Packet, View, refusal};
 use crate::session::effect::{Effect, RosterChanged, SessionChange, UserEvent};
-use crate::storage::{Changed, StorageError};
+use crate::storage::{Changed, RosterNews, StorageError};
 
 /// The module.
 pub(super) const MODULE: RosterModule = RosterModule;
 
 const SPEC: Spec = Spec { name: "roster", document: "RFC 6121 §2", version: "", title: "Roster" };
+
+/// So many changes are told one by one, however small the roster is.
+const FEW_CHANGES: usize = 5;
 
 pub(super) struct RosterModule;
 
@@ -35,6 +39,11 @@ impl Module for RosterModule {
         }
     }
 
+    /// §2.6.1.
+    fn stream_features(&self) -> Vec<Element> {
+        vec![Element::bare("ver", ns::ROSTER_VERSIONING)]
+    }
+
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {
         let Some(owner) = packet.account().filter(|account| packet.is_from_account(account)) else {
             // §2.1.5, §2.3.3: nobody handles another's roster.
@@ -42,7 +51,7 @@ impl Module for RosterModule {
         };
         match (packet.stanza.kind(), packet.stanza.payload()) {
             (Kind::Iq(IqType::Get), Some(query)) if query.children().next().is_none() => {
-                get(packet, owner, view)
+                get(packet, owner, query.attr("ver"), view)
             }
             (Kind::Iq(IqType::Set), Some(query)) => match requested(query) {
                 Ok((contact, change)) => set(packet, owner, contact, change, view),
@@ -53,23 +62,67 @@ impl Module for RosterModule {
     }
 }
 
-/// §2.2: the whole roster; from now on the session wants pushes.
-fn get(packet: &Packet, owner: &BareJid, view: &View<'_>) -> Outcome {
+/// §2.2: the whole roster; from now on the session wants pushes. Whoever names the version that it has (§2.6.2) gets
+/// what is new since: nothing, pushes, or the whole where that is less.
+fn get(packet: &Packet, owner: &BareJid, version: Option<&str>, view: &View<'_>) -> Outcome {
+    let has: Option<u64> = version.and_then(|version| version.parse().ok());
     let (storage, owner, packet) = (view.node.storage.clone(), owner.clone(), packet.clone());
+    let Some(session) = view.session else { return Outcome::refuse(&packet, StanzaCondition::Forbidden) };
+    if let Some(version) = has.filter(|version| *version == session.roster_version()) {
+        // The session has loaded the roster at its bind, or later: the store need not be asked.
+        return Outcome::Done(vec![
+            Effect::Route(packet.stanza.result(None)),
+            Effect::Session(SessionChange::Interested { version }),
+        ]);
+    }
+    let jid = session.jid().clone();
+    // A push is a stanza of its own, with an answer; an item of the whole roster is not.
+    let most = u32::try_from(FEW_CHANGES.max(session.contact_count() / 2)).unwrap_or(u32::MAX);
     Outcome::later(async move {
-        match storage.rosters.load(&owner).await {
-            Ok(roster) => {
+        let news = match has {
+            Some(version) => storage.rosters.since(&owner, version, most).await,
+            None => storage.rosters.load(&owner).await.map(RosterNews::Whole),
+        };
+        match news {
+            Ok(RosterNews::Whole(roster)) => {
                 let items = roster.items.iter().filter(|item| item.listed).map(item_element);
-                let query = Element::builder("query", ns::ROSTER).append_all(items).build();
+                let query = Element::builder("query", ns::ROSTER)
+                    .set(name!("ver"), roster.version.to_string())
+                    .append_all(items)
+                    .build();
                 vec![
                     Effect::Route(packet.stanza.result(Some(query))),
                     // After the result: the client would take an earlier push for older than the result.
                     Effect::Session(SessionChange::Interested { version: roster.version }),
                 ]
             }
+            Ok(changes) => {
+                // §2.6.3: an empty result, then what is new.
+                let mut effects = vec![Effect::Route(packet.stanza.result(None))];
+                effects.extend(missed_pushes(&jid, changes));
+                effects
+            }
             Err(error) => storage_failed(&packet, &error),
         }
     })
+}
+
+/// The pushes that bring a client that lacks `news` up to date.
+pub fn missed_pushes(jid: &FullJid, news: RosterNews) -> Effects {
+    match news {
+        RosterNews::Changes { version, changes } => {
+            let pushes =
+                changes.iter().map(|change| push(&change.contact, change.item.as_ref(), change.version));
+            let pushes = pushes.map(|push| Effect::Deliver(push.with_to(jid.clone())));
+            pushes.chain([Effect::Session(SessionChange::Interested { version })]).collect()
+        }
+        // More changes than are remembered, all at once: pushes cannot tell what has gone. It has to begin anew.
+        RosterNews::Whole(_) => {
+            let text = "more roster changes were missed than are remembered: connect again";
+            let error = StreamError::new(StreamCondition::Reset, text);
+            vec![Effect::Session(SessionChange::Close(error))]
+        }
+    }
 }
 
 /// §2.3 to §2.5: adds, updates or removes one item.
@@ -124,23 +177,7 @@ fn requested(query: &Element) -> Result<(BareJid, RosterChange), StanzaError> {
 /// The effects of a change on the owner's sessions: their view of the contact, and the push.
 pub(super) fn changed_effects(owner: &BareJid, contact: &BareJid, changed: &Changed) -> Effects {
     let item = changed.outcome.item.as_ref();
-    let push = changed.outcome.push.then(|| {
-        let element = match item.filter(|item| item.listed) {
-            Some(item) => item_element(item),
-            None => Element::builder("item", ns::ROSTER)
-                .set(name!("jid"), contact.as_str())
-                .set(name!("subscription"), "remove")
-                .build(),
-        };
-        let query = Element::builder("query", ns::ROSTER).append(element);
-        let iq = Element::builder("iq", ns::CLIENT)
-            .set(name!("type"), IqType::Set.name())
-            .set(name!("id"), format!("push-{}", changed.version))
-            .append(query)
-            .build();
-        // §2.1.6: from the account; no `from` says so (RFC 6120 §8.1.2.1).
-        Stanza::from_parts(Kind::Iq(IqType::Set), None, None, iq)
-    });
+    let push = changed.outcome.push.then(|| push(contact, item, changed.version));
     let event = RosterChanged {
         version: changed.version,
         contact: contact.clone(),
@@ -149,6 +186,25 @@ pub(super) fn changed_effects(owner: &BareJid, contact: &BareJid, changed: &Chan
         push,
     };
     vec![Effect::Notify { account: owner.clone(), event: UserEvent::Roster(event) }]
+}
+
+/// §2.1.6: the push of an item, or of its removal, for one of the sessions of the account.
+fn push(contact: &BareJid, item: Option<&RosterItem>, version: u64) -> Stanza {
+    let element = match item.filter(|item| item.listed) {
+        Some(item) => item_element(item),
+        None => Element::builder("item", ns::ROSTER)
+            .set(name!("jid"), contact.as_str())
+            .set(name!("subscription"), "remove")
+            .build(),
+    };
+    let query = Element::builder("query", ns::ROSTER).set(name!("ver"), version.to_string()).append(element);
+    let iq = Element::builder("iq", ns::CLIENT)
+        .set(name!("type"), IqType::Set.name())
+        .set(name!("id"), format!("push-{version}"))
+        .append(query)
+        .build();
+    // From the account; no `from` says so (RFC 6120 §8.1.2.1).
+    Stanza::from_parts(Kind::Iq(IqType::Set), None, None, iq)
 }
 
 /// A subscription stanza between bare JIDs (§3: servers send it so).

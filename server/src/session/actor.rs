@@ -26,6 +26,7 @@ use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery;
 use crate::metrics::{Delivery, Direction, Dropped};
+use crate::modules::missed_pushes;
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
 
@@ -208,9 +209,9 @@ impl Session {
                 (!unchanged).then(|| self.commit_priority(priority))
             }
             SessionChange::Interested { version } => {
-                let missed = self.state.missed_pushes(*version);
-                self.perform_all(missed)
+                self.state.roster_told(*version).map(|since| self.missing_pushes(since))
             }
+            SessionChange::MissingPush { since } => Some(self.missing_pushes(*since)),
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
                 None
@@ -228,6 +229,21 @@ impl Session {
     /// Lets others see what has changed, before anybody is told.
     fn show(&self) {
         self.shown.set(self.state.visible());
+    }
+
+    /// What the client lacks of its roster since a version, as pushes.
+    fn missing_pushes(&self, since: u64) -> BoxFuture<'static, Effects> {
+        let (storage, jid) = (self.node.storage.clone(), self.state.jid().clone());
+        Box::pin(async move {
+            match storage.rosters.since(&jid.to_bare(), since, u32::MAX).await {
+                Ok(news) => missed_pushes(&jid, news),
+                Err(error) => {
+                    // The next change asks again.
+                    warn!(%jid, %error, "roster pushes are late");
+                    vec![Effect::Session(SessionChange::Interested { version: since })]
+                }
+            }
+        })
     }
 
     /// Lets the route table know; what follows waits until it does.

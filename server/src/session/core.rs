@@ -15,6 +15,7 @@ use althing_proto::xml::{Element, name};
 
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
 use super::losses::{self, Lost};
+use super::pushes::{Next, Pushes};
 use super::seen::Seen;
 use super::shown::{Contacts, Visible};
 
@@ -34,16 +35,16 @@ pub struct SessionState {
     index: BindIndex,
     /// The last available presence that was broadcast.
     presence: Option<Stanza>,
-    /// Whether the client asked for the roster.
-    interested: bool,
+    /// What the client has of its roster.
+    pushes: Pushes,
     /// Contacts with a subscription in either direction.
     contacts: Arc<Contacts>,
     /// Subscription requests that wait for an answer, as XML.
     pending: BTreeMap<BareJid, Bytes>,
     /// The version of the roster that the session began with.
     loaded_version: u64,
-    /// The last changes since, as they came.
-    recent: VecDeque<RosterChanged>,
+    /// The last changes since, as they came: version and contact.
+    recent: VecDeque<(u64, BareJid)>,
     /// Whom directed presence told that this session is available.
     directed: HashSet<Jid>,
     /// Whose available presence was delivered here.
@@ -72,7 +73,7 @@ impl SessionState {
             account,
             index,
             presence: None,
-            interested: false,
+            pushes: Pushes::new(version),
             contacts: Arc::new(contacts),
             pending,
             loaded_version: version,
@@ -107,6 +108,12 @@ impl SessionState {
         self.presence.as_ref()
     }
 
+    /// How many contacts have a subscription.
+    #[must_use]
+    pub fn contact_count(&self) -> usize {
+        self.contacts.len()
+    }
+
     /// The subscription with a contact.
     #[must_use]
     pub fn subscription(&self, contact: &BareJid) -> Subscription {
@@ -139,7 +146,19 @@ impl SessionState {
         self.directed.len() >= MAX_DIRECTED
     }
 
-    /// Takes a change over. `Close` is no change of state.
+    /// The latest version of the roster that this session has heard of.
+    #[must_use]
+    pub fn roster_version(&self) -> u64 {
+        self.pushes.known()
+    }
+
+    /// The client has been sent its roster as of `version`, and gets pushes from now on: what it still lacks is to be
+    /// asked for, since the version given back.
+    pub fn roster_told(&mut self, version: u64) -> Option<u64> {
+        self.pushes.told(version)
+    }
+
+    /// Takes a change over. What the actor does more than that is its own.
     pub fn apply(&mut self, change: SessionChange) {
         match change {
             SessionChange::Presence(presence) => {
@@ -151,7 +170,6 @@ impl SessionState {
                 self.took_over = false;
                 self.presence = presence;
             }
-            SessionChange::Interested { .. } => self.interested = true,
             SessionChange::Directed(target) => {
                 if !self.directed_full() {
                     self.directed.insert(target);
@@ -161,7 +179,9 @@ impl SessionState {
                 self.directed.remove(&target);
             }
             SessionChange::TookOver => self.took_over = true,
-            SessionChange::Close(_) => {}
+            SessionChange::Interested { .. }
+            | SessionChange::MissingPush { .. }
+            | SessionChange::Close(_) => {}
         }
     }
 
@@ -186,7 +206,7 @@ impl SessionState {
             UserEvent::Stanza { stanza, audience } => {
                 let wanted = match audience {
                     Audience::Available => self.presence.is_some(),
-                    Audience::Interested => self.interested,
+                    Audience::Interested => self.pushes.is_interested(),
                 };
                 if wanted { vec![Effect::Deliver(stanza)] } else { Vec::new() }
             }
@@ -211,8 +231,15 @@ impl SessionState {
     /// (RFC 6121 §3.1.5, §3.2.1).
     fn on_roster_changed(&mut self, change: RosterChanged) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if let Some(push) = &change.push {
+            effects.extend(match self.pushes.changed(change.version) {
+                Next::Nothing => None,
+                Next::Push => Some(Effect::Deliver(push.with_to(self.jid.clone()))),
+                Next::Ask(since) => Some(Effect::Session(SessionChange::MissingPush { since })),
+            });
+        }
         let overtaken =
-            |newer: &RosterChanged| newer.contact == change.contact && newer.version > change.version;
+            |(version, contact): &(u64, BareJid)| *contact == change.contact && *version > change.version;
         if self.recent.iter().any(overtaken) {
             return effects;
         }
@@ -232,15 +259,10 @@ impl SessionState {
         }
         .unwrap_or_default();
         if before != change.subscription || change.push.is_some() {
-            self.recent.push_back(change.clone());
+            self.recent.push_back((change.version, change.contact.clone()));
             if self.recent.len() > MAX_RECENT {
                 self.recent.pop_front();
             }
-        }
-        if let Some(push) = change.push
-            && self.interested
-        {
-            effects.push(Effect::Deliver(push.with_to(self.jid.clone())));
         }
         if let Some(presence) = &self.presence {
             match (before.is_from(), change.subscription.is_from()) {
@@ -252,17 +274,6 @@ impl SessionState {
             }
         }
         effects
-    }
-
-    /// The pushes that a client has missed which was given the roster as of `version`: changes that came while
-    /// the roster was on its way.
-    #[must_use]
-    pub fn missed_pushes(&self, version: u64) -> Vec<Effect> {
-        let mut missed: Vec<&RosterChanged> =
-            self.recent.iter().filter(|change| change.version > version).collect();
-        missed.sort_by_key(|change| change.version);
-        let pushes = missed.into_iter().filter_map(|change| change.push.as_ref());
-        pushes.map(|push| Effect::Deliver(push.with_to(self.jid.clone()))).collect()
     }
 
     /// What must be told to others when the session stops being available with `presence`: contacts,

@@ -89,10 +89,16 @@ pub(crate) fn stanza_span(stanza: &Stanza, session: Option<&FullJid>) -> Span {
 pub enum SessionChange {
     /// The session is available with that presence, or no longer available.
     Presence(Option<Stanza>),
-    /// The client asked for the roster, which is on its way: it wants pushes (RFC 6121 §2.2).
+    /// The client asked for the roster, which is on its way: it wants pushes (RFC 6121 §2.2). Or it has been sent
+    /// pushes that it lacked.
     Interested {
-        /// The version of that roster: later changes are pushed, also those that came meanwhile.
+        /// The version that it has then: later changes are pushed, also those that came meanwhile.
         version: u64,
+    },
+    /// A push before another one is missing (RFC 6121 §2.6.3): what came after this version is read from the store.
+    MissingPush {
+        /// The version that the client has.
+        since: u64,
     },
     /// A directed presence was sent (RFC 6121 §4.6): its target learns of the session's end.
     Directed(Jid),

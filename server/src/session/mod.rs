@@ -8,6 +8,7 @@ pub mod lost_lease;
 pub mod messages;
 pub mod outbox;
 pub mod pressure;
+pub mod pushes;
 pub mod registry;
 pub mod requests;
 pub mod seen;

@@ -11,8 +11,10 @@ use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
 use super::replicated::fake;
+use super::roster_rules::HISTORY;
 use super::{
-    Account, Changed, MAX_KEY_BYTES, MAX_VALUE_BYTES, Roster, RosterLimits, RowBound, Storage, StorageError,
+    Account, Changed, MAX_KEY_BYTES, MAX_VALUE_BYTES, Roster, RosterLimits, RosterNews, RowBound, Storage,
+    StorageError,
 };
 
 const LIMITS: RosterLimits = RosterLimits { items: 200, requests: 5 };
@@ -30,7 +32,7 @@ pub(super) fn account(seed: u8) -> Account {
         server_key: vec![!byte; 32],
     };
     let credentials = Credentials { sha1: keys(seed), sha256: keys(seed ^ 0x55), sha512: keys(seed ^ 0xaa) };
-    Account { credentials, created: Timestamp::from_millis(1_000 + u64::from(seed)) }
+    Account { credentials, created: Timestamp::from_millis(u64::from(seed)) }
 }
 
 pub(super) fn named(name: &str) -> RosterChange {
@@ -117,7 +119,10 @@ async fn rosters_keep_what_is_set(storage: Storage) {
     let item = storage.rosters.item(&juliet, &jid("nurse@example.com")).await.unwrap();
     assert_eq!(item, first.outcome.item);
     assert_eq!(storage.rosters.item(&juliet, &jid("nobody@example.com")).await, Ok(None));
-    assert_eq!(storage.rosters.load(&jid("romeo@example.com")).await, Ok(Roster::default()));
+    assert_eq!(
+        storage.rosters.load(&jid("romeo@example.com")).await,
+        Ok(Roster { version: 1, items: vec![] })
+    );
 
     let removed = change(&storage, "juliet@example.com", "nurse@example.com", RosterChange::Remove).await;
     assert_eq!(removed.unwrap().version, 3);
@@ -143,6 +148,53 @@ async fn the_version_grows_with_what_clients_see(storage: Storage) {
     assert_eq!(granted.unwrap().version, 1);
     let item = storage.rosters.item(&jid(juliet), &jid(romeo)).await.unwrap().unwrap();
     assert_eq!((item.subscription, item.pending_in, item.listed), (Subscription::From, None, true));
+}
+
+/// RFC 6121 §2.6: each contact once, by its last change, in order; the whole roster where that is better.
+async fn a_client_learns_what_it_has_missed(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = jid("juliet@example.com");
+    let contact = |number: u64| format!("c{number}@example.net");
+    let since = async |version| storage.rosters.since(&juliet, version, 10).await.unwrap();
+    let nothing = |version| RosterNews::Changes { version, changes: vec![] };
+    assert_eq!(since(0).await, nothing(0));
+    assert_eq!(since(1).await, RosterNews::Whole(Roster::default()), "a version that never was");
+    for number in 1..=20 {
+        change(&storage, "juliet@example.com", &contact(number), named("C")).await.unwrap();
+    }
+    assert_eq!(since(20).await, nothing(20));
+    change(&storage, "juliet@example.com", &contact(3), named("Three")).await.unwrap();
+    change(&storage, "juliet@example.com", &contact(4), RosterChange::Remove).await.unwrap();
+    change(&storage, "juliet@example.com", &contact(3), named("III")).await.unwrap();
+    let RosterNews::Changes { version: 23, changes } = since(20).await else { panic!("the whole roster") };
+    let named: Vec<_> = changes
+        .iter()
+        .map(|change| {
+            (change.version, change.contact.as_str(), change.item.as_ref().map(|item| item.name.as_deref()))
+        })
+        .collect();
+    assert_eq!(named, [(22, "c4@example.net", None), (23, "c3@example.net", Some(Some("III")))]);
+    assert_eq!(since(22).await, RosterNews::Changes { version: 23, changes: changes[1..].to_vec() });
+    let whole = RosterNews::Whole(storage.rosters.load(&juliet).await.unwrap());
+    assert_eq!(since(1).await, whole, "more than was wanted");
+    for _ in 0..HISTORY {
+        change(&storage, "juliet@example.com", &contact(1), self::named("C")).await.unwrap();
+    }
+    let RosterNews::Changes { version: 123, changes } = since(23).await else { panic!("the whole roster") };
+    assert_eq!(changes.len(), 1);
+    assert!(matches!(since(22).await, RosterNews::Whole(_)), "nobody remembers");
+}
+
+async fn an_account_made_again_repeats_no_version(storage: Storage) {
+    let juliet = jid("juliet@example.com");
+    let born = |millis| Account { created: Timestamp::from_millis(millis), ..account(0) };
+    storage.accounts.create(&juliet, born(1_000)).await.unwrap();
+    let first = change(&storage, "juliet@example.com", "a@example.net", named("A")).await.unwrap().version;
+    storage.accounts.delete(&juliet).await.unwrap();
+    storage.accounts.create(&juliet, born(2_000)).await.unwrap();
+    let second = change(&storage, "juliet@example.com", "b@example.net", named("B")).await.unwrap().version;
+    assert_eq!((first, second), (1_001, 2_001));
+    assert!(matches!(storage.rosters.since(&juliet, first, 10).await, Ok(RosterNews::Whole(_))));
 }
 
 async fn rosters_are_bounded(storage: Storage) {
@@ -348,7 +400,8 @@ async fn deletion_takes_all_that_a_user_owns(storage: Storage) {
         tokio::join!(storage.accounts.delete(&juliet), storage.accounts.create(&juliet, account(7)));
     assert_eq!((deleted, created), (Ok(true), Ok(true)));
     assert_eq!(storage.accounts.get(&juliet).await, Ok(Some(account(7))));
-    assert_eq!(storage.rosters.load(&juliet).await, Ok(Roster::default()));
+    assert_eq!(storage.rosters.load(&juliet).await, Ok(Roster { version: 7, items: vec![] }));
+    assert!(matches!(storage.rosters.since(&juliet, 6, 10).await, Ok(RosterNews::Whole(_))));
     assert_eq!(storage.private.list(&juliet, "urn:a", None, 10).await, Ok(vec![]));
 
     assert_eq!(storage.rosters.load(&romeo).await.unwrap().items.len(), 150);
@@ -413,6 +466,8 @@ suites!(
     rosters_keep_what_is_set,
     the_version_grows_with_what_clients_see,
     rosters_are_bounded,
+    a_client_learns_what_it_has_missed,
+    an_account_made_again_repeats_no_version,
     concurrent_changes_lose_nothing,
     loads_never_see_half_a_change,
     one_of_many_creations_wins,

@@ -1,6 +1,6 @@
 //! Stores in memory: tests and simulation. Gone with the value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use althing_proto::jid::BareJid;
@@ -9,10 +9,10 @@ use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use super::roster_rules::RosterHead;
+use super::roster_rules::{self, HISTORY, RosterHead};
 use super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, StorageError,
-    check_row,
+    Account, Accounts, Changed, Engine, ItemChange, PrivateData, Roster, RosterLimits, RosterNews, Rosters,
+    RowBound, StorageError, check_row,
 };
 
 /// All stores in one map of users.
@@ -35,6 +35,8 @@ struct User {
     account: Account,
     head: RosterHead,
     items: BTreeMap<Name, RosterItem>,
+    /// The last changes of the roster: version and contact.
+    history: VecDeque<(u64, BareJid)>,
     /// By (namespace, key).
     private: BTreeMap<(String, String), Vec<u8>>,
 }
@@ -69,9 +71,10 @@ impl Accounts for Memory {
     async fn create(&self, user: &BareJid, account: Account) -> Result<bool, StorageError> {
         let new = User {
             jid: user.clone(),
+            head: RosterHead::of_new(account.created),
             account,
-            head: RosterHead::default(),
             items: BTreeMap::new(),
+            history: VecDeque::new(),
             private: BTreeMap::new(),
         };
         self.write(|state| {
@@ -137,12 +140,38 @@ impl Rosters for Memory {
             let before = user.items.get(&name(contact)).cloned();
             let (head, outcome) = user.head.change(before, contact, change, limits)?;
             user.head = head;
+            if outcome.push {
+                user.history.push_back((head.version, contact.clone()));
+                if user.history.len() as u64 > HISTORY {
+                    user.history.pop_front();
+                }
+            }
             match &outcome.item {
                 Some(item) => user.items.insert(name(contact), item.clone()),
                 None => user.items.remove(&name(contact)),
             };
             Ok(Changed { version: head.version, outcome })
         })
+    }
+
+    async fn since(&self, owner: &BareJid, version: u64, most: u32) -> Result<RosterNews, StorageError> {
+        let news = self.read(|state| {
+            let user = state.users.get(&name(owner))?;
+            let noted = user.history.iter().filter(|(number, _)| *number > version).cloned().collect();
+            let missed = user
+                .head
+                .remembers(version)
+                .then(|| roster_rules::missed(user.head, version, noted, most))??;
+            let changes = missed.into_iter().map(|(version, contact)| {
+                let item = user.items.get(&name(&contact)).cloned();
+                ItemChange::new(version, contact, item)
+            });
+            Some(RosterNews::Changes { version: user.head.version, changes: changes.collect() })
+        })?;
+        match news {
+            Some(news) => Ok(news),
+            None => Ok(RosterNews::Whole(self.load(owner).await?)),
+        }
     }
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {

@@ -8,8 +8,8 @@ use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
 
 use super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, Storage,
-    StorageError,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
+    Storage, StorageError,
 };
 use crate::metrics::{NodeMetrics, StoreOp};
 
@@ -110,6 +110,10 @@ impl Rosters for Metered {
         limits: RosterLimits,
     ) -> Result<Result<Changed, RosterError>, StorageError> {
         self.write(self.inner.rosters.change(owner, contact, change, limits)).await
+    }
+
+    async fn since(&self, owner: &BareJid, version: u64, most: u32) -> Result<RosterNews, StorageError> {
+        self.read(self.inner.rosters.since(owner, version, most)).await
     }
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {

@@ -86,8 +86,8 @@ pub trait Accounts: Send + Sync {
 /// A roster as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roster {
-    /// Grows by one with each change that is pushed; 0: never changed. It begins anew when an
-    /// account is deleted and made again.
+    /// Grows by one with each change that is pushed. It begins at the time at which the account was made, in
+    /// milliseconds: an account that is made again repeats none.
     pub version: u64,
     /// All items, those that are not [`listed`](RosterItem::listed) too, ordered by domain, then
     /// local part of the contact.
@@ -118,10 +118,41 @@ pub struct Changed {
     pub outcome: RosterOutcome,
 }
 
+/// What is new in a roster since a version that a client has (RFC 6121 §2.6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RosterNews {
+    /// These contacts have changed, each once, by its last change; oldest first. None: nothing is new.
+    Changes {
+        /// The version of the roster now.
+        version: u64,
+        /// The changes.
+        changes: Vec<ItemChange>,
+    },
+    /// Too much, or it is no longer known: the whole roster.
+    Whole(Roster),
+}
+
+/// The last change of one contact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemChange {
+    /// The version of the roster after it.
+    pub version: u64,
+    /// The contact.
+    pub contact: BareJid,
+    /// The item as clients see it; `None`: it is not in the roster.
+    pub item: Option<RosterItem>,
+}
+
+impl ItemChange {
+    fn new(version: u64, contact: BareJid, item: Option<RosterItem>) -> Self {
+        ItemChange { version, contact, item: item.filter(|item| item.listed) }
+    }
+}
+
 /// Who is in whose roster (RFC 6121 §2).
 #[async_trait]
 pub trait Rosters: Send + Sync {
-    /// The roster of `owner`; an empty one of version 0 if it never had an item.
+    /// The roster of `owner`; an empty one if it never had an item, of version 0 without an account.
     async fn load(&self, owner: &BareJid) -> Result<Roster, StorageError>;
 
     /// Applies `change` to what `owner` has for `contact`. Changes of one roster happen one after the
@@ -133,6 +164,10 @@ pub trait Rosters: Send + Sync {
         change: RosterChange,
         limits: RosterLimits,
     ) -> Result<Result<Changed, RosterError>, StorageError>;
+
+    /// What is new in the roster of `owner` since `version`: the whole roster where more than `most` contacts have
+    /// changed.
+    async fn since(&self, owner: &BareJid, version: u64, most: u32) -> Result<RosterNews, StorageError>;
 
     /// The item for `contact` in the roster of `owner`, listed or not.
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError>;

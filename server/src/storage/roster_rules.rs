@@ -1,16 +1,22 @@
 //! What a roster change means for the roster as a whole: version, number of items, limits. Pure; shared
 //! by all places of storage.
 
+use std::collections::HashMap;
+
 use althing_proto::jid::BareJid;
 use althing_proto::roster::{RosterChange, RosterError, RosterItem, RosterOutcome, apply};
+use althing_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::RosterLimits;
 
+/// How many changes of a roster are remembered, for clients that come back with an older version.
+pub(super) const HISTORY: u64 = 100;
+
 /// What is kept of a roster beside its items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct RosterHead {
-    /// Number of changes that were pushed.
+    /// Grows by one with each change that is pushed.
     pub(super) version: u64,
     /// Number of items that are listed.
     items: u32,
@@ -19,6 +25,12 @@ pub(super) struct RosterHead {
 }
 
 impl RosterHead {
+    /// The empty roster of an account that was made at that time. Versions begin there, so that an account made
+    /// again never has a version that a client knows from its predecessor.
+    pub(super) fn of_new(created: Timestamp) -> Self {
+        RosterHead { version: created.as_millis(), ..RosterHead::default() }
+    }
+
     /// Applies `change` to the item that the roster has for `contact`: the head afterwards, and the
     /// outcome with the item afterwards.
     pub(super) fn change(
@@ -44,6 +56,31 @@ impl RosterHead {
         };
         Ok((head, outcome))
     }
+
+    /// Whether the changes since `version` may all be remembered.
+    pub(super) fn remembers(self, version: u64) -> bool {
+        version <= self.version && self.version - version <= HISTORY
+    }
+}
+
+/// The changes since `version` as (version, contact), each contact once, by its last change. `noted` are the
+/// remembered ones, in order. `None` where one is missing, or where more than `most` contacts have changed.
+pub(super) fn missed(
+    head: RosterHead,
+    version: u64,
+    noted: Vec<(u64, BareJid)>,
+    most: u32,
+) -> Option<Vec<(u64, BareJid)>> {
+    if !noted.iter().map(|(number, _)| *number).eq(version + 1..=head.version) {
+        return None;
+    }
+    let mut last = HashMap::new();
+    for (number, contact) in &noted {
+        last.insert(contact.clone(), *number);
+    }
+    let mut missed = noted;
+    missed.retain(|(number, contact)| last.get(contact) == Some(number));
+    (missed.len() <= most as usize).then_some(missed)
 }
 
 /// What one item adds to the counts: (listed items, mere requests).

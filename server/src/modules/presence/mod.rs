@@ -12,7 +12,10 @@ mod probe;
 mod subscription;
 mod update;
 
+use althing_proto::ns;
 use althing_proto::stanza::{Kind, PresenceType, StanzaCondition, StanzaError};
+
+use althing_proto::xml::Element;
 
 use super::{Module, Spec};
 use crate::pipeline::{At, Interest, Outcome, Packet, Pass, View};
@@ -30,6 +33,11 @@ pub(super) struct Presence;
 impl Module for Presence {
     fn spec(&self) -> Spec {
         SPEC
+    }
+
+    /// §3.4.1.
+    fn stream_features(&self) -> Vec<Element> {
+        vec![Element::bare("sub", ns::PRE_APPROVAL)]
     }
 
     fn interests(&self) -> &'static [Interest] {

@@ -67,17 +67,14 @@ fn a_change_while_the_roster_is_loaded_for_the_client_is_pushed_after_it() {
     for version in [8, 10, 9] {
         assert!(state.on_event(push(version)).is_empty(), "the client did not ask yet");
     }
-    state.apply(SessionChange::Interested { version: 8 });
-    let missed = state.missed_pushes(8);
-    let ids: Vec<_> = missed
-        .iter()
-        .map(|effect| match effect {
-            Effect::Deliver(push) => push.id().unwrap(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(ids, ["9", "10"]);
-    assert_eq!(state.on_event(push(11)).len(), 1);
+    assert_eq!(state.roster_told(8), Some(8), "9 and 10 are to be asked for");
+    assert_eq!(state.roster_told(10), None);
+    assert!(matches!(&state.on_event(push(11))[..], [Effect::Deliver(push)] if push.id() == Some("11")));
+    let missing = state.on_event(push(13));
+    assert!(
+        matches!(missing[..], [Effect::Session(SessionChange::MissingPush { since: 11 })]),
+        "{missing:?}"
+    );
 }
 
 #[test]

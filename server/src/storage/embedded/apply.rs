@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled::{IVec, Tree};
 
-use super::super::roster_rules::RosterHead;
+use super::super::roster_rules::{HISTORY, RosterHead};
 use super::super::{Account, Changed, RowBound};
 use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, PutPrivate, SetCredentials};
 use super::fault::Fault;
@@ -157,8 +157,7 @@ impl<'a> View<'a> {
         }
         writes.push((keys::account(&user), None));
         // One more than may go, to know whether any is left.
-        let mut rows = self.rows(&keys::roster(&user), DELETIONS_PER_BATCH + 1)?;
-        rows.extend(self.rows(&keys::private_of(&user), DELETIONS_PER_BATCH + 1 - rows.len())?);
+        let rows = self.belongings(&user, DELETIONS_PER_BATCH + 1)?;
         if rows.len() > DELETIONS_PER_BATCH {
             writes.push((keys::deletion(&user), Some(IVec::default())));
             self.unfinished = Some(user);
@@ -169,12 +168,12 @@ impl<'a> View<'a> {
 
     fn change_roster(&self, command: ChangeRoster, writes: &mut Writes) -> Result<Reply, Fault> {
         let ChangeRoster { owner, contact, change, limits } = command;
-        if !self.has_account(&owner)? {
+        let Some(account) = self.read::<Account>(&keys::account(&owner))? else {
             return Ok(Reply::UnknownUser(owner));
-        }
+        };
         let head_key = keys::roster(&owner);
         let item_key = keys::roster_item(&owner, &contact);
-        let head: RosterHead = self.read(&head_key)?.unwrap_or_default();
+        let head: RosterHead = self.read(&head_key)?.unwrap_or_else(|| RosterHead::of_new(account.created));
         let before = self.read(&item_key)?;
         let (new_head, outcome) = match head.change(before.clone(), &contact, change, limits) {
             Ok(changed) => changed,
@@ -182,6 +181,13 @@ impl<'a> View<'a> {
         };
         if new_head != head {
             put(writes, head_key, &new_head)?;
+        }
+        if outcome.push {
+            put(writes, keys::roster_change(&owner, new_head.version), &contact)?;
+            let old = keys::roster_change(&owner, new_head.version.saturating_sub(HISTORY));
+            if self.get(&old)?.is_some() {
+                writes.push((old, None));
+            }
         }
         match &outcome.item {
             Some(item) if before.as_ref() != Some(item) => put(writes, item_key, item)?,
@@ -205,6 +211,15 @@ impl<'a> View<'a> {
 
     fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
         self.get(key)?.map(|value| wire::decode(&value).map_err(|error| Fault::row(key, &error))).transpose()
+    }
+
+    /// Up to `limit` keys of rows that go with an account.
+    fn belongings(&self, user: &BareJid, limit: usize) -> Result<Vec<Vec<u8>>, Fault> {
+        let mut rows = Vec::new();
+        for prefix in keys::belongings(user) {
+            rows.extend(self.rows(&prefix, limit - rows.len())?);
+        }
+        Ok(rows)
     }
 
     /// Up to `limit` keys that begin with `prefix`.
@@ -238,8 +253,7 @@ fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) -> Result<(),
 /// The next batch of an unfinished deletion; `true`: it is the last one, and takes the mark away.
 pub(super) fn finish_deletion(tree: &Tree, user: &BareJid) -> Result<(Batch, bool), Fault> {
     let view = View::new(tree);
-    let mut rows = view.rows(&keys::roster(user), DELETIONS_PER_BATCH + 1)?;
-    rows.extend(view.rows(&keys::private_of(user), DELETIONS_PER_BATCH + 1 - rows.len())?);
+    let rows = view.belongings(user, DELETIONS_PER_BATCH + 1)?;
     let last = rows.len() <= DELETIONS_PER_BATCH;
     let mut batch: Batch = rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)).collect();
     if last {

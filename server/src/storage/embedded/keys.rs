@@ -9,6 +9,7 @@
 //! | account        | `a` user                                        | [`Account`]               |
 //! | roster head    | `r` user                                        | `RosterHead`              |
 //! | roster item    | `r` user contact                                | [`RosterItem`]            |
+//! | roster change  | `h` user version(u64, big-endian)               | the contact               |
 //! | private row    | `p` user length(namespace, u16) namespace key   | the bytes as given        |
 //! | unfinished deletion | `x` user                                   | empty                     |
 //! | mark           | `m` `mark`                                      | as the store group gave it |
@@ -41,6 +42,7 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 const ACCOUNT: u8 = b'a';
 const ROSTER: u8 = b'r';
 const PRIVATE: u8 = b'p';
+const HISTORY: u8 = b'h';
 const DELETION: u8 = b'x';
 
 /// How far the log of the store group has been applied, in the store of a replica.
@@ -100,6 +102,28 @@ pub(super) fn roster_item(owner: &BareJid, contact: &BareJid) -> Vec<u8> {
     let mut key = roster(owner);
     push_user(&mut key, contact);
     key
+}
+
+/// All remembered changes of the roster of `owner` begin with this.
+pub(super) fn roster_changes(owner: &BareJid) -> Vec<u8> {
+    of_user(HISTORY, owner)
+}
+
+/// The change of the roster of `owner` that made it `version`.
+pub(super) fn roster_change(owner: &BareJid, version: u64) -> Vec<u8> {
+    let mut key = roster_changes(owner);
+    key.extend_from_slice(&version.to_be_bytes());
+    key
+}
+
+/// The version at the end of a key of kind roster change.
+pub(super) fn version(key: &[u8]) -> Option<u64> {
+    key.last_chunk().copied().map(u64::from_be_bytes)
+}
+
+/// All rows that belong to `user` and are not the account itself begin with one of these.
+pub(super) fn belongings(user: &BareJid) -> [Vec<u8>; 3] {
+    [roster(user), roster_changes(user), private_of(user)]
 }
 
 /// All private rows of `user` begin with this.

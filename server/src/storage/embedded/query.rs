@@ -5,7 +5,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterItem;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Account, Roster};
+use super::super::{Account, Roster, RosterNews};
 use super::fault::Fault;
 use super::rows::Rows;
 use super::tagged::tagged;
@@ -75,6 +75,17 @@ pub struct ListPrivate {
     pub limit: u64,
 }
 
+/// [`Query::GetRosterNews`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetRosterNews {
+    /// Whose roster.
+    pub owner: BareJid,
+    /// The version that is known.
+    pub version: u64,
+    /// Most changed contacts; above it the whole roster is wanted.
+    pub most: u32,
+}
+
 /// Rows in order, perhaps fewer than were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
@@ -99,6 +110,8 @@ tagged! {
         5 GetPrivate(GetPrivate), since 1;
         /// Rows of a module. Answer: [`Answer::PrivateRows`].
         6 ListPrivate(ListPrivate), since 1;
+        /// What is new in a roster. Answer: [`Answer::RosterNews`].
+        7 GetRosterNews(GetRosterNews), since 1;
     }
 }
 
@@ -117,6 +130,8 @@ tagged! {
         5 PrivateRow(Option<Vec<u8>>), since 1;
         /// Keys and values.
         6 PrivateRows(Page<(String, Vec<u8>)>), since 1;
+        /// What is new.
+        7 RosterNews(RosterNews), since 1;
     }
 }
 
@@ -129,6 +144,9 @@ pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
         })?),
         Query::LoadRoster(load) => Answer::Roster(rows.roster(&load.owner)?),
         Query::GetRosterItem(get) => Answer::RosterItem(rows.roster_item(&get.owner, &get.contact)?),
+        Query::GetRosterNews(get) => {
+            Answer::RosterNews(rows.roster_since(&get.owner, get.version, get.most)?)
+        }
         Query::GetPrivate(get) => Answer::PrivateRow(rows.private(&get.user, &get.namespace, &get.key)?),
         Query::ListPrivate(list) => Answer::PrivateRows(page(list.limit, ROWS_PER_PAGE, |limit| {
             rows.private_rows(&list.user, &list.namespace, list.after.as_deref(), limit)
@@ -152,6 +170,7 @@ mod tests {
     use althing_proto::sasl::{Credentials, ScramKeys};
     use althing_proto::time::Timestamp;
 
+    use super::super::super::ItemChange;
     use super::super::tagged::assert_golden;
     use super::*;
 
@@ -172,6 +191,7 @@ mod tests {
             ("0004036a4064036a4064", Query::GetRosterItem(GetRosterItem { owner: jid(), contact: jid() })),
             ("0005036a4064016e016b", Query::GetPrivate(row)),
             ("0006036a4064016e01016bfb2c01", Query::ListPrivate(rows)),
+            ("0007036a40640907", Query::GetRosterNews(GetRosterNews { owner: jid(), version: 9, most: 7 })),
         ];
         assert_golden!(Query, samples);
     }
@@ -184,6 +204,8 @@ mod tests {
         let account = Account { credentials, created: Timestamp::from_millis(5) };
         let item = RosterItem::new(jid());
         let roster = Roster { version: 9, items: vec![item.clone()] };
+        let gone = ItemChange { version: 9, contact: jid(), item: None };
+        let news = RosterNews::Changes { version: 10, changes: vec![gone] };
         let samples = [
             ("000100", Answer::Account(None)),
             ("00010101010101020103010104010201030101070102010305", Answer::Account(Some(account))),
@@ -194,6 +216,7 @@ mod tests {
             ("000601016b017600", {
                 Answer::PrivateRows(Page { rows: vec![("k".to_owned(), b"v".to_vec())], more: false })
             }),
+            ("0007000a0109036a406400", Answer::RosterNews(news)),
         ];
         assert_golden!(Answer, samples);
     }

@@ -1,5 +1,7 @@
 //! The opened database: its rows, its lock against half-written batches, its first failure.
 
+mod history;
+
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -283,6 +285,9 @@ impl Rows {
         let rows = self.scan(&prefix, None, usize::MAX, |key, value| Ok((key, value)))?;
         // Decoded without the lock: it is most of the work.
         let mut roster = Roster::default();
+        if rows.first().is_none_or(|(key, _)| *key != prefix) {
+            roster.version = self.roster_head(owner)?.version;
+        }
         for (key, value) in rows {
             if key == prefix {
                 roster.version = decode::<RosterHead>(&key, &value)?.version;
@@ -291,6 +296,16 @@ impl Rows {
             }
         }
         Ok(roster)
+    }
+
+    /// The head of a roster, also of one that never had an item.
+    fn roster_head(&self, owner: &BareJid) -> Result<RosterHead, Fault> {
+        Ok(match self.read(&keys::roster(owner))? {
+            Some(head) => head,
+            None => {
+                self.account(owner)?.map(|account| RosterHead::of_new(account.created)).unwrap_or_default()
+            }
+        })
     }
 
     /// One item of a roster.

@@ -12,7 +12,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, StorageError,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
+    StorageError,
 };
 use super::command::{
     ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
@@ -223,6 +224,11 @@ impl Rosters for Embedded {
     ) -> Result<Result<Changed, RosterError>, StorageError> {
         let command = ChangeRoster { owner: owner.clone(), contact: contact.clone(), change, limits };
         self.write(Command::ChangeRoster(command)).await?.roster()
+    }
+
+    async fn since(&self, owner: &BareJid, version: u64, most: u32) -> Result<RosterNews, StorageError> {
+        let owner = owner.clone();
+        self.on_reader(move |rows| rows.roster_since(&owner, version, most)).await
     }
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {

@@ -11,10 +11,12 @@ use super::super::embedded::command::{
     SetCredentials,
 };
 use super::super::embedded::query::{
-    Answer, GetAccount, GetPrivate, GetRosterItem, ListAccounts, ListPrivate, LoadRoster, Page, Query,
+    Answer, GetAccount, GetPrivate, GetRosterItem, GetRosterNews, ListAccounts, ListPrivate, LoadRoster,
+    Page, Query,
 };
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, Rosters, RowBound, StorageError,
+    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
+    StorageError,
 };
 use super::Replicated;
 
@@ -94,6 +96,11 @@ impl Rosters for Replicated {
     ) -> Result<Result<Changed, RosterError>, StorageError> {
         let command = ChangeRoster { owner: owner.clone(), contact: contact.clone(), change, limits };
         self.write(Command::ChangeRoster(command)).await?.roster()
+    }
+
+    async fn since(&self, owner: &BareJid, version: u64, most: u32) -> Result<RosterNews, StorageError> {
+        let query = GetRosterNews { owner: owner.clone(), version, most };
+        answered!(RosterNews, self.read(Query::GetRosterNews(query)).await?)
     }
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {

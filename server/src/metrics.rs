@@ -53,6 +53,7 @@ pub struct NodeMetrics {
     slow_consumers: IntCounter,
     presence_superseded: IntCounter,
     presence_waiting: IntGauge,
+    binds_waiting: IntGauge,
     storage_queue: IntGauge,
     storage_size: IntGauge,
     storage_errors: IntCounter,
@@ -111,6 +112,7 @@ impl NodeMetrics {
             slow_consumers: make.counter("althing_slow_consumers_total")?,
             presence_superseded: make.counter("althing_presence_superseded_total")?,
             presence_waiting: make.gauge("althing_presence_waiting")?,
+            binds_waiting: make.gauge("althing_binds_waiting")?,
             storage_queue: make.gauge("althing_storage_queue_commands")?,
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
@@ -234,6 +236,12 @@ impl NodeMetrics {
     #[must_use]
     pub fn presence_waiting(&self) -> Waiting {
         Waiting(self.presence_waiting.clone())
+    }
+
+    /// Counts the binds that wait for their turn.
+    #[must_use]
+    pub fn binds_waiting(&self) -> Waiting {
+        Waiting(self.binds_waiting.clone())
     }
 
     /// A client was closed because it read too slowly.

@@ -40,11 +40,12 @@ use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
+use crate::session::admission::Admission;
 use crate::session::messages::EndReason;
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
 use crate::storage::{RosterLimits, Storage};
-use parts::{Foundation, load_tls, stream_config, workers};
+use parts::{Foundation, admission, load_tls, stream_config, workers};
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
@@ -91,6 +92,8 @@ pub struct NodeContext {
     pub stream_config: Arc<StreamConfig>,
     /// Makes the salt of unknown users: stable over restarts, so that it gives nobody away.
     pub decoy_secret: [u8; 32],
+    /// Who may begin a session now.
+    pub admission: Admission,
     /// One permit a core for work that fills one, such as PBKDF2.
     pub hashing: Semaphore,
     /// Turns true when the node stops.
@@ -201,6 +204,7 @@ impl Node {
             registration: Limiter::new(&config.registration),
             stream_config: Arc::new(stream_config(&config, tls.is_some(), identity.decoy_secret)?),
             decoy_secret: identity.decoy_secret,
+            admission: admission(&config, &metrics),
             hashing: Semaphore::new(workers(&config)),
             stopping: watch::Sender::new(false),
             tls,

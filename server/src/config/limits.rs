@@ -31,6 +31,11 @@ section! {
         mailbox_bytes: usize = 1_048_576, in 65536..=1073741824;
         /// Sessions of one account at the same time. One more is refused with `resource-constraint`.
         sessions_per_account: usize = 100, in 1..=100000;
+        /// Resources that are bound at the same time. Further ones wait for their turn, so that those who are there already
+        /// are served while many come at once.
+        binds_at_once: usize = 64, in 1..=100000;
+        /// Binds that wait for their turn. One more is refused with `resource-constraint`.
+        binds_waiting: usize = 20_000, in 1..=10000000;
         /// Seconds of silence after which the kernel asks whether the client's host is still there (TCP
         /// keepalive).
         tcp_keepalive_s: u64 = 120, in 5..=86400;

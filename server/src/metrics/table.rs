@@ -124,6 +124,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Presences that let messages go first, because more than 32 KiB wait for their client.",
     ),
+    gauge(
+        "althing_binds_waiting",
+        &[],
+        "Clients that have logged in and wait until fewer resources are being bound.",
+    ),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
     counter(

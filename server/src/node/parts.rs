@@ -24,6 +24,7 @@ use crate::config::{Backend, Config};
 use crate::listener::tls::TlsContext;
 use crate::metrics::NodeMetrics;
 use crate::modules::REGISTRY;
+use crate::session::admission::Admission;
 use crate::storage::{EmbeddedOptions, Storage};
 use crate::task_executor::NodeExecutor;
 
@@ -141,4 +142,9 @@ pub(super) fn workers(config: &Config) -> usize {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     }
+}
+
+/// How many may begin a session at once.
+pub(super) fn admission(config: &Config, metrics: &NodeMetrics) -> Admission {
+    Admission::new(config.limits.binds_at_once, config.limits.binds_waiting, metrics.binds_waiting())
 }

@@ -16,10 +16,11 @@ use super::NodeContext;
 use super::parts::stream_config;
 use crate::config::Config;
 use crate::delivery::remote::Remote;
-use crate::metrics::NodeMetrics;
+use crate::metrics::{NodeMetrics, Waiting};
 use crate::modules::{Limiter, REGISTRY};
 use crate::pipeline::Registry;
 use crate::session::SessionRegistry;
+use crate::session::admission::Admission;
 use crate::session::requests::Requests;
 use crate::storage::Storage;
 use crate::task_executor::NodeExecutor;
@@ -47,6 +48,7 @@ impl NodeContext {
             registration: Limiter::new(&config.registration),
             stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),
             decoy_secret: [7; 32],
+            admission: Admission::new(1, 1, Waiting::for_tests()),
             hashing: Semaphore::new(1),
             stopping: watch::Sender::new(false),
             tls: None,

@@ -1,6 +1,7 @@
 //! The session: one bound resource. A pure core that decides, an actor that performs.
 
 pub mod actor;
+pub mod admission;
 pub mod core;
 pub mod effect;
 pub mod losses;

@@ -116,6 +116,11 @@ pub async fn bind(
         info!(%jid, others, "resource not bound: limits.sessions_per_account");
         return Err(BindError::ResourceConstraint);
     }
+    // Held until the session has begun, but not while an older one is ended: that may wait until its node is down.
+    let place = node.admission.enter().await.map_err(|_| {
+        info!(%jid, "resource not bound: limits.binds_waiting");
+        BindError::ResourceConstraint
+    })?;
     let bound = node.routes.bind(&jid).await.map_err(|error| {
         info!(%jid, %error, "resource not bound");
         BindError::Unavailable
@@ -123,6 +128,7 @@ pub async fn bind(
     let session = Session::begin(node, jid.clone(), bound.index, outbox, peer);
     node.sessions.insert(Arc::clone(&session));
     let mut first = Work::default();
+    let place = bound.displaced.is_none().then_some(place);
     if let Some(old) = bound.displaced
         && end_displaced(node, &jid, bound.index, &old).await == Displaced::Lost
     {
@@ -144,7 +150,9 @@ pub async fn bind(
         session.end(EndReason::Error(reason.into())).await;
         return Ok(session);
     }
-    match session.advance(first).await {
+    let begun = session.advance(first).await;
+    drop(place);
+    match begun {
         Ok(Progress::Done) => {
             debug!(%jid, "resource bound");
             Ok(session)

@@ -33,7 +33,7 @@ def free_address():
         # The first block belongs to `althing dev`, those from 127.1 on to the Rust tests.
         address = f"127.{202 + number // 62500 % 50}.{number // 250 % 250}.{1 + number % 250}"
         try:
-            for port in (5222, 5223, 5280):
+            for port in (5222, 5223, 5280, 5281):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind((address, port))
@@ -49,11 +49,13 @@ class Node:
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
         self.address, self.c2s, self.c2s_tls, self.http = free_address(), 5222, 5223, 5280
+        self.web_tls = 5281
         self.process = None
         certificates = self.directory / "certs"
         command = [binary(), "cert", "dev", "--dir", str(certificates), "--domain", DOMAIN]
         subprocess.run(command, check=True, capture_output=True, timeout=START_S)
         self.authority = str(certificates / "ca.pem")
+        self.certificate = str(certificates / "server.pem")
         (self.directory / "althing.toml").write_text(
             f"""
             [xmpp]
@@ -65,6 +67,7 @@ class Node:
             c2s = ["{self.address}:{self.c2s}"]
             c2s_tls = ["{self.address}:{self.c2s_tls}"]
             http = "{self.address}:{self.http}"
+            web_tls = ["{self.address}:{self.web_tls}"]
             [tls]
             certificate = "{certificates / 'server.pem'}"
             key = "{certificates / 'server.key'}"

@@ -12,10 +12,12 @@
 //! | [`sasl`]    | PLAIN, SCRAM and their channel bindings                  | RFC 4616, 5802    |
 //! | [`roster`]  | roster items, the subscription table                     | RFC 6121 §2, §3   |
 //! | [`form`]    | data forms: asked, submitted, results                    | XEP-0004          |
+//! | [`disco`]   | what service discovery tells, and its hashes             | XEP-0030, 0115, 0390 |
 //! | [`entropy`] | random-looking bytes from a seed that is handed in       |                   |
 //! | [`time`]    | timestamps that are handed in, and their text form       | XEP-0082          |
 //! | [`ns`]      | every namespace, beside its specification                |                   |
 
+pub mod disco;
 pub mod entropy;
 pub mod form;
 pub mod jid;

@@ -36,6 +36,16 @@ pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
 /// XEP-0049: private XML storage.
 pub const PRIVATE: &str = "jabber:iq:private";
+/// XEP-0115: entity capabilities.
+pub const CAPS: &str = "http://jabber.org/protocol/caps";
+/// XEP-0390: entity capabilities 2.0.
+pub const ECAPS2: &str = "urn:xmpp:caps";
+/// XEP-0300: hash functions.
+pub const HASHES: &str = "urn:xmpp:hashes:2";
+/// XEP-0128 and XEP-0157: the FORM_TYPE of what a server tells of itself.
+pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
+/// XEP-0478: limits of a stream.
+pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
 /// XEP-0077: in-band registration.
 pub const REGISTER: &str = "jabber:iq:register";
 /// XEP-0077 §8: the stream feature of in-band registration.

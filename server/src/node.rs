@@ -1,6 +1,7 @@
 //! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
 //! process.
 
+mod offered;
 mod parts;
 #[cfg(test)]
 mod testing;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use actix_rt::Arbiter;
 use actix_web::dev::ServerHandle;
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use prometheus::Registry as MetricsRegistry;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
@@ -45,6 +47,7 @@ use crate::session::messages::EndReason;
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
 use crate::storage::{RosterLimits, Storage};
+use offered::Offered;
 use parts::{Foundation, admission, load_tls, stream_config, workers};
 
 /// How often the runtime shows that it is alive (`/livez`).
@@ -88,8 +91,7 @@ pub struct NodeContext {
     pub connections: Arc<Connections>,
     /// Who may register how often.
     pub registration: Limiter,
-    /// What the listeners offer.
-    pub stream_config: Arc<StreamConfig>,
+    offered: ArcSwap<Offered>,
     /// Makes the salt of unknown users: stable over restarts, so that it gives nobody away.
     pub decoy_secret: [u8; 32],
     /// Who may begin a session now.
@@ -202,7 +204,11 @@ impl Node {
             modules: Registry::new(REGISTRY.iter().copied()),
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
-            stream_config: Arc::new(stream_config(&config, tls.is_some(), identity.decoy_secret)?),
+            offered: ArcSwap::from_pointee(Offered::before_modules(stream_config(
+                &config,
+                tls.is_some(),
+                identity.decoy_secret,
+            )?)),
             decoy_secret: identity.decoy_secret,
             admission: admission(&config, &metrics),
             hashing: Semaphore::new(workers(&config)),
@@ -213,6 +219,7 @@ impl Node {
             metrics,
             config,
         });
+        context.offer(StreamConfig::clone(&context.stream_config()));
         executor.set_node(&context);
         tasks.push(actix_rt::spawn(lost_lease::watch(Arc::clone(&context))));
         health.add_condition("storage", {

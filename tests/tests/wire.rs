@@ -82,6 +82,16 @@ fn cases(arguments: &[String]) -> std::io::Result<Vec<Case>> {
     Ok(all.filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(*word))).collect())
 }
 
+/// What the scripts need beyond a test node's own configuration.
+const OVERLAY: &str = "
+[xmpp]
+admins = [\"admin@localhost\"]
+
+[contact]
+abuse = [\"mailto:abuse@example.org\", \"xmpp:admin@localhost\"]
+support = [\"https://example.org/help\"]
+";
+
 /// What plays the scripts of one place.
 enum Stage {
     Node(TestNode),
@@ -92,8 +102,8 @@ enum Stage {
 impl Stage {
     async fn open(place: Place) -> anyhow::Result<Stage> {
         Ok(match place {
-            Place::One => Stage::Node(TestNode::start("").await?),
-            Place::Three => Stage::Cluster(TestCluster::start(3, "").await?),
+            Place::One => Stage::Node(TestNode::start(OVERLAY).await?),
+            Place::Three => Stage::Cluster(TestCluster::start(3, OVERLAY).await?),
             Place::Given => Stage::Given(Endpoint::parse(&std::env::var(GIVEN)?)?),
         })
     }

@@ -52,6 +52,7 @@ fn config() -> StreamConfig {
         registration: true,
         limits_before: Limits::BEFORE_LOGIN,
         limits_after: Limits::AFTER_LOGIN,
+        idle: Some(Duration::from_secs(180)),
         login_timeout: Duration::from_secs(30),
         max_auth_failures: 3,
         features_after_login: Vec::new(),

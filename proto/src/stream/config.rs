@@ -26,6 +26,9 @@ pub struct StreamConfig {
     pub limits_before: Limits,
     /// Limits on XML from a client that has.
     pub limits_after: Limits,
+    /// After so long without a byte of a client that has logged in the server asks whether it is there; `None`: never.
+    /// The machine only tells it (XEP-0478).
+    pub idle: Option<Duration>,
     /// Time from the connection's start to a bound resource.
     pub login_timeout: Duration,
     /// Failed logins after which the stream is closed (RFC 6120 §6.4.5 advises 2 to 5).

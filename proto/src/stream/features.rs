@@ -1,5 +1,7 @@
 //! What is offered when (RFC 6120 §4.3).
 
+use std::time::Duration;
+
 use minidom::Element;
 
 use super::config::StreamConfig;
@@ -28,6 +30,16 @@ pub(super) fn mechanisms(config: &StreamConfig, tls: Option<&TlsInfo>) -> Vec<Me
     let fits =
         |mechanism: &Mechanism| config.mechanisms.contains(mechanism) && (can_bind || !mechanism.is_plus());
     Mechanism::ALL.into_iter().filter(fits).collect()
+}
+
+/// XEP-0478: what may be sent at most, and when silence is noticed.
+fn limits(max_bytes: usize, idle: Option<Duration>) -> Element {
+    let number = |name, number: u64| Element::builder(name, ns::STREAM_LIMITS).append(number.to_string());
+    let idle = idle.map(|idle| number("idle-seconds", idle.as_secs()).build());
+    Element::builder("limits", ns::STREAM_LIMITS)
+        .append(number("max-bytes", max_bytes as u64))
+        .append_all(idle)
+        .build()
 }
 
 /// Features for a client that has not logged in.
@@ -59,6 +71,8 @@ pub(super) fn before_login(config: &StreamConfig, tls: Option<&TlsInfo>, framing
     if config.registration && may_log_in(config, tls) {
         features.append_child(Element::bare("register", ns::REGISTER_FEATURE));
     }
+    // How long a login may take is no limit on silence.
+    features.append_child(limits(config.limits_before.stanza_bytes, None));
     features
 }
 
@@ -72,5 +86,6 @@ pub(super) fn after_login(config: &StreamConfig) -> Element {
     for feature in &config.features_after_login {
         features.append_child(feature.clone());
     }
+    features.append_child(limits(config.limits_after.stanza_bytes, config.idle));
     features
 }

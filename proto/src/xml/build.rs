@@ -1,7 +1,7 @@
 //! Short ways to read and write attributes of elements.
 
 use minidom::{Element, ElementBuilder};
-use rxml::{Namespace, NcNameStr};
+use rxml::{Namespace, NcNameStr, xml_ncname};
 
 /// Attributes and namespace of an [`Element`].
 pub trait ElementExt {
@@ -13,6 +13,8 @@ pub trait ElementExt {
     fn is_ns(&self, ns: &str) -> bool;
     /// The value of `xml:lang` on this very element (RFC 6120 §8.1.5).
     fn lang(&self) -> Option<&str>;
+    /// Sets `xml:lang`; an old value is replaced.
+    fn set_lang(&mut self, lang: &str);
 }
 
 impl ElementExt for Element {
@@ -30,6 +32,10 @@ impl ElementExt for Element {
 
     fn lang(&self) -> Option<&str> {
         self.attr_ns(Namespace::xml(), "lang")
+    }
+
+    fn set_lang(&mut self, lang: &str) {
+        self.attrs_mut().insert(Namespace::XML, xml_ncname!("lang").to_owned(), lang.to_owned());
     }
 }
 

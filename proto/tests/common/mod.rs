@@ -32,6 +32,7 @@ pub(crate) fn config() -> StreamConfig {
         registration: false,
         limits_before: Limits::BEFORE_LOGIN,
         limits_after: Limits::AFTER_LOGIN,
+        idle: Some(Duration::from_secs(180)),
         login_timeout: Duration::from_secs(30),
         max_auth_failures: 3,
         features_after_login: vec![Element::bare("ver", ns::ROSTER_VERSIONING)],

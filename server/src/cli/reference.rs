@@ -63,6 +63,7 @@ const CORE: &[(&str, &str, &str)] = &[
     ),
     ("XEP-0368", "Direct TLS for clients; the SRV records are the operator's", "server/src/listener/tls.rs"),
     ("XEP-0440", "SASL Channel-Binding Type Capability", "proto/src/stream/features.rs"),
+    ("XEP-0478", "Stream Limits Advertisement, for clients", "proto/src/stream/features.rs"),
 ];
 
 /// The table between the marks in README.md: what modules say of themselves, and [`CORE`].

@@ -1,6 +1,9 @@
 //! One file a XEP, one registry line each. CONTRIBUTING.md, "Add a XEP", is the recipe.
 
+mod caps;
+mod contact;
 mod disco;
+mod ecaps2;
 mod ping;
 mod presence;
 mod private;
@@ -10,11 +13,14 @@ mod session;
 mod time;
 mod version;
 
+pub use disco::{Capabilities, Discovered, info, is_info};
 pub use register::{Limiter, before_login};
 pub use roster::missed_pushes;
 
 use minidom::Element;
 
+use althing_proto::disco::{Identity, Item};
+use althing_proto::form::Form;
 use althing_proto::stanza::Stanza;
 
 use crate::pipeline::{At, Interest, Outcome, Packet, Verdict, View};
@@ -27,6 +33,9 @@ pub const REGISTRY: &[&dyn Module] = &[
     &register::MODULE,
     &private::MODULE,
     &disco::MODULE,
+    &caps::MODULE,
+    &ecaps2::MODULE,
+    &contact::MODULE,
     &ping::MODULE,
     &version::MODULE,
     &time::MODULE,
@@ -67,6 +76,28 @@ pub trait Module: Send + Sync {
     /// What service discovery lists.
     fn features(&self, _view: &View<'_>) -> Vec<Feature> {
         Vec::new()
+    }
+
+    /// What a place is, beside what others say of it (XEP-0030 §3.1).
+    fn identities(&self, _view: &View<'_>) -> Vec<(At, Identity)> {
+        Vec::new()
+    }
+
+    /// Further information on a place, as forms with a `FORM_TYPE` (XEP-0128). It may not differ from one asker to
+    /// another, nor from one moment to the next: what the server can do is hashed once.
+    fn extensions(&self, _view: &View<'_>) -> Vec<(At, Form)> {
+        Vec::new()
+    }
+
+    /// Items of the place that a packet asks for its items (XEP-0030 §4.1).
+    fn items(&self, _packet: &Packet, _view: &View<'_>) -> Vec<Item> {
+        Vec::new()
+    }
+
+    /// What it knows of `node` of the place that a packet asks (XEP-0030 §3.2, §4.2); `None` for a node that is not
+    /// its own. [`is_info`] says what is asked for.
+    fn discover(&self, _packet: &Packet, _node: &str, _view: &View<'_>) -> Option<Discovered> {
+        None
     }
 
     /// What the stream's features list after login (RFC 6120 §4.3.2).

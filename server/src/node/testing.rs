@@ -3,6 +3,7 @@
 use std::hash::RandomState;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use prometheus::Registry as MetricsRegistry;
 use ring::rand::SystemRandom;
 use tokio::sync::{Semaphore, watch};
@@ -13,6 +14,7 @@ use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::LocalRoutes;
 
 use super::NodeContext;
+use super::offered::Offered;
 use super::parts::stream_config;
 use crate::config::Config;
 use crate::delivery::remote::Remote;
@@ -46,7 +48,9 @@ impl NodeContext {
             metrics,
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
-            stream_config: Arc::new(stream_config(&config, false, [7; 32]).unwrap()),
+            offered: ArcSwap::from_pointee(Offered::before_modules(
+                stream_config(&config, false, [7; 32]).unwrap(),
+            )),
             decoy_secret: [7; 32],
             admission: Admission::new(1, 1, Waiting::for_tests()),
             hashing: Semaphore::new(1),

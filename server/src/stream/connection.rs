@@ -102,7 +102,7 @@ impl Connection {
             (_, Some(info)) => Transport::DirectTls(info),
             (_, None) => Transport::Plain,
         };
-        let machine = StreamMachine::new(Arc::clone(&node.stream_config), transport, seed, opened);
+        let machine = StreamMachine::new(node.stream_config(), transport, seed, opened);
         let pressure = Arc::new(Pressure::new(limits.mailbox_bytes));
         let outbox = Rc::new(Outbox::new(
             limits.outbox_bytes,
@@ -423,8 +423,7 @@ mod tests {
         let node = NodeContext::for_tests();
         let lease = Lease::new(LeaseTimes { suspend: LONG, close: LONG * 2, down: LONG * 3 });
         lease.begin_anew();
-        let mut machine =
-            StreamMachine::new(Arc::clone(&node.stream_config), Transport::Plain, [7; 32], node.now());
+        let mut machine = StreamMachine::new(node.stream_config(), Transport::Plain, [7; 32], node.now());
         let (mut near, mut far) = duplex(1_000);
         far.write_all(
             b"<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \

@@ -10,6 +10,9 @@ use super::play::Player;
 use crate::endpoint::Endpoint;
 use crate::login::{Account, register_at};
 
+/// The account of this name is the same in all scripts, and an administrator of the server.
+pub const ADMIN: &str = "admin";
+
 /// A script on its way.
 pub(super) struct Run<'a> {
     pub(super) endpoints: &'a [Endpoint],
@@ -30,8 +33,8 @@ pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
     run.captures.set("domain", first.domain.as_str());
     let names: BTreeSet<&str> = script.clients.iter().map(|client| client.account.as_str()).collect();
     for name in names {
-        let account = Account::fresh(name);
-        register_at(first, &account).await.with_context(|| format!("registering {name}"))?;
+        let account =
+            if name == ADMIN { administrator(first).await? } else { registered(first, name).await? };
         run.accounts.insert(name.to_owned(), account);
     }
     for (index, declared) in script.clients.iter().enumerate() {
@@ -41,6 +44,23 @@ pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
         run.step(step).await.with_context(|| format!("line {}", step.line))?;
     }
     run.nothing_left().await.context("at the end of the script")
+}
+
+async fn registered(endpoint: &Endpoint, name: &str) -> Result<Account> {
+    let account = Account::fresh(name);
+    register_at(endpoint, &account).await.with_context(|| format!("registering {name}"))?;
+    Ok(account)
+}
+
+/// The administrator's account, made by the first script that needs it.
+async fn administrator(endpoint: &Endpoint) -> Result<Account> {
+    let account = Account { user: ADMIN.to_owned(), password: "administrator".to_owned() };
+    match register_at(endpoint, &account).await {
+        Err(error) if !error.to_string().contains("conflict") => {
+            Err(error.context("registering the administrator"))
+        }
+        _ => Ok(account),
+    }
 }
 
 impl Run<'_> {

@@ -6,6 +6,8 @@ pub const STREAM: &str = "http://etherx.jabber.org/streams";
 pub const CLIENT: &str = "jabber:client";
 /// RFC 6120 §4.8.2: content of a server-to-server stream.
 pub const SERVER: &str = "jabber:server";
+/// XEP-0114 §3: content of a stream that a component has opened.
+pub const COMPONENT_ACCEPT: &str = "jabber:component:accept";
 /// RFC 6120 §4.9.2: conditions of stream errors.
 pub const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 /// RFC 7395 §3.3.2: `<open/>` and `<close/>` of a stream over a WebSocket.

@@ -10,6 +10,7 @@ pub mod stream;
 pub mod task_executor;
 
 pub mod auth;
+pub mod components;
 pub mod storage;
 
 pub mod admin;

@@ -19,11 +19,11 @@ use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
 pub use cluster::{ClusterCollector, ClusterMetrics};
-use labels::{Counters, Counters2, Gauges, Label, Name};
 pub use labels::{
-    Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration, Rejection, StoreOp,
-    WebAnswer,
+    Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration,
+    Rejection, StoreOp, WebAnswer,
 };
+use labels::{Counters, Counters2, Gauges, Label, Name};
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
 /// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
@@ -54,6 +54,10 @@ pub struct NodeMetrics {
     presence_superseded: IntCounter,
     presence_waiting: IntGauge,
     binds_waiting: IntGauge,
+    components: IntGauge,
+    component_handshakes: Counters<Attachment>,
+    component_stanzas: Counters2<Direction, Name>,
+    component_inbox_full: IntCounter,
     storage_queue: IntGauge,
     storage_size: IntGauge,
     storage_errors: IntCounter,
@@ -113,6 +117,10 @@ impl NodeMetrics {
             presence_superseded: make.counter("althing_presence_superseded_total")?,
             presence_waiting: make.gauge("althing_presence_waiting")?,
             binds_waiting: make.gauge("althing_binds_waiting")?,
+            components: make.gauge("althing_components")?,
+            component_handshakes: make.by_label("althing_component_handshakes_total")?,
+            component_stanzas: Counters2::new(&make.counters("althing_component_stanzas_total")?),
+            component_inbox_full: make.counter("althing_component_inbox_full_total")?,
             storage_queue: make.gauge("althing_storage_queue_commands")?,
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
@@ -247,6 +255,31 @@ impl NodeMetrics {
     /// A client was closed because it read too slowly.
     pub fn slow_consumer(&self) {
         self.slow_consumers.inc();
+    }
+
+    /// A component was attached.
+    pub fn component_attached(&self) {
+        self.components.inc();
+    }
+
+    /// A component was detached.
+    pub fn component_detached(&self) {
+        self.components.dec();
+    }
+
+    /// The handshake of an external component ended.
+    pub fn component_handshake(&self, result: Attachment) {
+        self.component_handshakes.inc(result);
+    }
+
+    /// A stanza was read from an external component or written to one.
+    pub fn component_stanza(&self, kind: Kind, direction: Direction) {
+        self.component_stanzas.inc(direction, kind.into());
+    }
+
+    /// A stanza met a full inbox of a component.
+    pub fn component_inbox_full(&self) {
+        self.component_inbox_full.inc();
     }
 
     /// How many writes wait for the store.

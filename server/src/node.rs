@@ -34,6 +34,7 @@ use althing_proto::time::Timestamp;
 
 use crate::admin::{self, AdminSocket, Health, NodeAdmin};
 use crate::cluster_node::{self};
+use crate::components::{ComponentRegistry, Ending};
 use crate::config::{Backend, Config};
 use crate::delivery::remote::Remote;
 use crate::identity::Identity;
@@ -48,7 +49,7 @@ use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
 use crate::storage::{RosterLimits, Storage};
 use offered::Offered;
-use parts::{Foundation, admission, load_tls, stream_config, workers};
+use parts::{Foundation, admission, component_config, load_tls, stream_config, workers};
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
@@ -83,6 +84,8 @@ pub struct NodeContext {
     pub requests: Requests,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
+    /// The components of this node.
+    pub components: ComponentRegistry,
     /// The modules, in order.
     pub modules: Registry,
     /// Counters and gauges.
@@ -201,6 +204,7 @@ impl Node {
             started: crate::clock::now(),
             requests: Requests::new(node_id, crate::clock::now(), metrics.clone()),
             sessions: SessionRegistry::default(),
+            components: ComponentRegistry::new(component_config(&config)?),
             modules: Registry::new(REGISTRY.iter().copied()),
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
@@ -244,6 +248,8 @@ impl Node {
             (Listener::C2sTls, "listen.c2s_tls", &listen.c2s_tls),
             (Listener::Web, "listen.web", &listen.web),
             (Listener::WebTls, "listen.web_tls", &listen.web_tls),
+            (Listener::Component, "components.listen", &context.config.components.listen),
+            (Listener::ComponentTls, "components.listen_tls", &context.config.components.listen_tls),
         ] {
             for address in addresses {
                 let listener =
@@ -301,7 +307,9 @@ impl Node {
         let ended = sessions
             .iter()
             .map(|session| session.end(EndReason::Error(StreamCondition::SystemShutdown.into())));
-        if tokio::time::timeout(FAREWELL, futures_util::future::join_all(ended)).await.is_err() {
+        let ended =
+            async { tokio::join!(futures_util::future::join_all(ended), end_components(&self.context)) };
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
             warn!("some sessions did not end in time");
         }
         wait_for_sockets(&self.context).await;
@@ -322,10 +330,20 @@ impl Node {
     }
 }
 
+/// Ends the streams of all components, and waits until what they have not taken is on its way elsewhere.
+async fn end_components(context: &NodeContext) {
+    let components = context.components.all();
+    for component in &components {
+        component.end(Ending::Error(StreamCondition::SystemShutdown.into()));
+    }
+    futures_util::future::join_all(components.iter().map(|component| component.detached())).await;
+}
+
 /// Gives the writers a moment to bring out their last words.
 async fn wait_for_sockets(context: &NodeContext) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-    while context.connections.open() > 0 && tokio::time::Instant::now() < deadline {
+    let open = || context.connections.open() + context.components.connections.open();
+    while open() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -25,8 +25,10 @@ use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamCondition;
 
+use crate::components::balance::lane_named;
 use crate::delivery::{account, fan_out, local, probes};
 use crate::node::NodeContext;
+use crate::router::component;
 use crate::session::SessionHandle;
 use crate::session::effect::{Audience, UserEvent};
 use crate::session::losses::{self, Lost};
@@ -240,6 +242,9 @@ fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<Se
 
 async fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
+    if lane_named(&task.to).is_some() {
+        return Ok(component::deliver_task(node, task, &stanza).await);
+    }
     // Said to be absent while it is about to be here, it would get what comes a moment later first.
     let found = local::session_soon(node, &task.to, task.owner).await;
     let Some(session) = found.filter(|session| session.jid == task.to) else { return Ok(no_session(node)) };

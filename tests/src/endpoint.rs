@@ -14,6 +14,8 @@ pub struct Endpoint {
     pub c2s: SocketAddr,
     /// Clients, TLS from the first byte (XEP-0368).
     pub c2s_tls: SocketAddr,
+    /// External components (XEP-0114); `None` where they cannot connect.
+    pub components: Option<SocketAddr>,
     /// PEM file of the authority that signed its certificate.
     pub authority: PathBuf,
 }
@@ -30,6 +32,7 @@ impl Endpoint {
             domain: parts.get(3).unwrap_or(&"localhost").to_string(),
             c2s: parts[0].parse().with_context(|| format!("{:?} is no address", parts[0]))?,
             c2s_tls: parts[1].parse().with_context(|| format!("{:?} is no address", parts[1]))?,
+            components: None,
             authority: Path::new(parts[2]).to_owned(),
         })
     }

@@ -12,6 +12,7 @@
 //! | `websocket` | a client's WebSocket, and requests to the HTTP port beside it            |
 //! | `login`    | registration, SASL with channel binding, resource binding                 |
 //! | `client`   | a logged-in client                                                        |
+//! | `component`| an external component                                                     |
 //! | `friends`  | rosters and presence between clients                                      |
 //! | `converse` | numbered messages both ways: nothing lost, doubled, reordered             |
 //! | `history`  | what many clients have sent and received while nodes come and go          |
@@ -24,6 +25,7 @@
 pub mod admin;
 pub mod client;
 pub mod cluster;
+pub mod component;
 pub mod converse;
 pub mod deadline;
 pub mod endpoint;

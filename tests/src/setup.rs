@@ -12,6 +12,12 @@ use toml::{Table, Value};
 pub const DOMAIN: &str = "localhost";
 /// Port for links between nodes.
 const LINKS: u16 = 5275;
+/// Port for external components.
+pub const COMPONENTS: u16 = 5347;
+/// The components that may attach to every test node: below [`DOMAIN`], and whether one connection is all they may have.
+pub const COMPONENT_LABELS: &[(&str, bool)] = &[("gateway", false), ("bots", false), ("single", true)];
+/// The secret of all of them.
+pub const COMPONENT_SECRET: &str = "known to all tests, and to nobody else";
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -76,9 +82,16 @@ impl Setup {
              [listen]\nc2s = [\"{address}:5222\"]\nc2s_tls = [\"{address}:5223\"]\nhttp = \"{address}:5280\"\n\
              web_tls = [\"{address}:5281\"]\nweb = [\"{address}:5282\"]\n\
              [tls]\ncertificate = {chain}\nkey = {key}\n\
-             [registration]\nenabled = true\nunlimited_on_loopback = true\n"
+             [registration]\nenabled = true\nunlimited_on_loopback = true\n\
+             [components]\nlisten = [\"{address}:{COMPONENTS}\"]\n"
         );
-        let mut table: Table = base.parse()?;
+        let components = COMPONENT_LABELS.iter().map(|(label, exclusive)| {
+            format!(
+                "[[components.external]]\ndomain = \"{label}.{DOMAIN}\"\nname = \"The {label}\"\n\
+                 secret = \"{COMPONENT_SECRET}\"\nexclusive = {exclusive}\n"
+            )
+        });
+        let mut table: Table = components.fold(base, |base, component| base + &component).parse()?;
         if let Some(cluster) = &self.cluster {
             table.insert("cluster".to_owned(), Value::Table(cluster.section(name, address)));
         }
@@ -161,7 +174,7 @@ pub fn free_address() -> Result<IpAddr> {
         let [_, high, middle, low] = number.to_be_bytes();
         let address = IpAddr::V4(Ipv4Addr::new(127, 1 + high % 200, middle, 1 + low % 250));
         let free = |port| TcpListener::bind(SocketAddr::new(address, port)).is_ok();
-        if [5222, 5223, LINKS, 5280, 5281, 5282].into_iter().all(free) {
+        if [5222, 5223, LINKS, 5280, 5281, 5282, COMPONENTS].into_iter().all(free) {
             return Ok(address);
         }
     }

@@ -76,6 +76,22 @@ impl Stream {
         })
     }
 
+    /// Connects as an external component does. Its content is told as `jabber:client`.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn connect_component(endpoint: &Endpoint) -> Result<Stream> {
+        let address = endpoint.components.context("no components may connect there")?;
+        let tcp = within("connecting", async { Ok(TcpStream::connect(address).await?) }).await?;
+        tcp.set_nodelay(true)?;
+        Ok(Stream {
+            socket: Socket::Tcp(tcp),
+            reader: StreamReader::new(LIMITS).with_content(ns::COMPONENT_ACCEPT),
+            inbox: Vec::new(),
+            domain: endpoint.domain.clone(),
+        })
+    }
+
     /// Connects, secures the stream as asked for, and returns it with the features of the secured stream.
     ///
     /// # Errors

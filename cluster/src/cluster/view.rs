@@ -9,6 +9,7 @@ use crate::link::LaneStatus;
 use crate::node_id::{Incarnation, NodeId};
 use crate::raft::GroupNumbers;
 use crate::routes::NodeState;
+use crate::routes::table::is_session;
 
 /// One member as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Cluster {
     pub fn view(&self) -> ClusterView {
         let table = self.parts.table.table();
         let mut sessions: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for (_, route) in table.routes() {
+        for (_, route) in table.routes().filter(|(jid, _)| is_session(jid)) {
             *sessions.entry(route.node).or_default() += 1;
         }
         let mut members = self.members();

@@ -191,8 +191,8 @@ impl RouteTable {
     fn insert(&mut self, jid: FullJid, route: Route) {
         let account = account_of(&jid);
         let shard = Arc::make_mut(&mut self.shards[self.shard_of(account)]);
+        self.sessions += usize::from(is_session(&jid));
         shard.entry(account.into()).or_default().push((jid, route));
-        self.sessions += 1;
     }
 
     /// Removes the owner of `jid` if it is meant. Copies no shared shard in vain.
@@ -205,7 +205,7 @@ impl RouteTable {
         if sessions.is_empty() {
             shard.remove(account);
         }
-        self.sessions -= 1;
+        self.sessions -= usize::from(is_session(jid));
         Some(found)
     }
 
@@ -252,7 +252,7 @@ impl RouteTable {
                 }
             }
         }
-        self.sessions -= ended.len();
+        self.sessions -= ended.iter().filter(|(jid, _)| is_session(jid)).count();
         ended.sort_unstable_by_key(|(_, route)| route.index);
         ended
     }
@@ -308,7 +308,7 @@ impl RouteTable {
         Ok(table)
     }
 
-    /// How many sessions there are.
+    /// How many sessions there are. Connections of components are none.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions
@@ -317,6 +317,12 @@ impl RouteTable {
 
 fn changed_if(changed: bool) -> RouteReply {
     if changed { RouteReply::Changed } else { RouteReply::Stale }
+}
+
+/// Whether the address is that of a client's session: a component is attached under an address without a local part.
+#[must_use]
+pub fn is_session(jid: &FullJid) -> bool {
+    jid.node().is_some()
 }
 
 /// The bare JID of a full one, borrowed: all before the first slash (RFC 7622 §3.1).
@@ -441,6 +447,20 @@ mod tests {
         assert_eq!(ended.len(), 1);
         assert_eq!(apply(&mut table, 3, bind("a@b/1")), RouteReply::Fenced);
         assert_eq!(apply(&mut table, 4, NodeDown { node: NODE, incarnation: FIRST }), RouteReply::Stale);
+    }
+
+    #[test]
+    fn connections_of_components_are_found_and_ended_like_sessions_and_not_counted_as_such() {
+        let mut table = table();
+        for (at, full) in [(1, "a@b/1"), (2, "irc.b/x"), (3, "irc.b/y")] {
+            apply(&mut table, at, bind(full));
+        }
+        assert_eq!(table.sessions(), 1);
+        assert_eq!(table.locate_account(&BareJid::new("irc.b").unwrap()).len(), 2);
+        apply(&mut table, 4, Unbind { jid: jid("irc.b/x"), index: BindIndex(2) });
+        let down = NodeDown { node: NODE, incarnation: FIRST };
+        let RouteReply::Ended(ended) = apply(&mut table, 5, down) else { panic!("nothing ended") };
+        assert_eq!((ended.len(), table.sessions()), (2, 0));
     }
 
     #[test]

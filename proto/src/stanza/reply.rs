@@ -70,7 +70,7 @@ impl Stanza {
 }
 
 /// The error stanza that answers a raw `element` which is not good enough for a [`Stanza`], or `None`
-/// where an answer is forbidden. Its recipient is left to the caller, who knows whose stream it was.
+/// where an answer is forbidden. It goes to `from`, if that is an address; who knows whose stream it was knows better.
 #[must_use]
 pub fn error_for(element: &Element, error: &StanzaError) -> Option<Stanza> {
     let kind = match (element.name(), element.attr("type")) {
@@ -84,8 +84,8 @@ pub fn error_for(element: &Element, error: &StanzaError) -> Option<Stanza> {
     if let Some(id) = element.attr("id") {
         answer.set(name!("id"), id);
     }
-    let from = element.attr("to").and_then(|to| crate::jid::parse(to).ok());
-    Some(Stanza::from_parts(kind, from, None, answer))
+    let address = |name| element.attr(name).and_then(|text| crate::jid::parse(text).ok());
+    Some(Stanza::from_parts(kind, address("to"), address("from"), answer))
 }
 
 fn error_kind(kind: Kind) -> Kind {

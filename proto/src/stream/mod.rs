@@ -15,9 +15,12 @@
 //! | `framing`   | the form of our side on its transport                         | RFC 7395      |
 //! | `websocket` | messages of a WebSocket to elements                           | RFC 7395      |
 //! | `frames`    | frames of a WebSocket                                         | RFC 6455      |
+//!
+//! [`component::ComponentMachine`] is the same for external components (XEP-0114), which have a stream of their own kind.
 
 mod action;
 mod bind;
+pub mod component;
 mod config;
 pub mod error;
 mod features;

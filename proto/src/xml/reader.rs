@@ -8,6 +8,7 @@ use super::error::not_well_formed;
 pub use super::error::{LimitExceeded, XmlError};
 use super::limits::{Limits, TOKEN_BYTES};
 use super::scope::Scope;
+use crate::ns;
 
 /// What a stream is made of. Whitespace between elements (RFC 6120 §4.6.1) is not told.
 #[derive(Debug)]
@@ -81,6 +82,8 @@ struct Open {
 pub struct StreamReader {
     parser: RawParser,
     limits: Limits,
+    /// The content namespace that is told as `jabber:client`.
+    content: Option<&'static str>,
     phase: Phase,
     /// Bytes of the element under way; zero exactly between elements.
     used: usize,
@@ -108,6 +111,7 @@ impl StreamReader {
         StreamReader {
             parser: RawParser::with_options(options),
             limits,
+            content: None,
             phase: Phase::Prolog,
             used: 0,
             children: 0,
@@ -132,6 +136,13 @@ impl StreamReader {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Tells elements in the namespace `content` as those of [`ns::CLIENT`](crate::ns::CLIENT), at every depth: the
+    /// content namespaces of streams differ in nothing but their name (RFC 6120 §4.8.3). The header is told as it is.
+    #[must_use]
+    pub fn with_content(self, content: &'static str) -> Self {
+        StreamReader { content: Some(content), ..self }
     }
 
     /// Changes the limits from the next byte on, also for an element under way.
@@ -312,7 +323,9 @@ impl StreamReader {
             self.drain = true;
             return Ok(Some(XmlEvent::StreamStart(header)));
         }
-        let mut element = Element::bare(head.name, namespace.as_str());
+        let namespace = namespace.as_str();
+        let namespace = if self.content == Some(namespace) { ns::CLIENT } else { namespace };
+        let mut element = Element::bare(head.name, namespace);
         *element.attrs_mut() = head.attributes;
         self.open.push(Open { element, mark: head.mark });
         Ok(None)
@@ -381,7 +394,6 @@ fn insert(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ns;
 
     #[test]
     fn a_stream_is_told_as_header_stanzas_and_end() {

@@ -61,6 +61,11 @@ const CORE: &[(&str, &str, &str)] = &[
         "host-meta, which tells browsers where the WebSocket is",
         "server/src/listener/web/host_meta.rs",
     ),
+    (
+        "XEP-0114",
+        "Jabber Component Protocol: external components that connect to the server",
+        "server/src/stream/component.rs",
+    ),
     ("XEP-0368", "Direct TLS for clients; the SRV records are the operator's", "server/src/listener/tls.rs"),
     ("XEP-0440", "SASL Channel-Binding Type Capability", "proto/src/stream/features.rs"),
     ("XEP-0478", "Stream Limits Advertisement, for clients", "proto/src/stream/features.rs"),

@@ -6,6 +6,7 @@
 
 mod access;
 mod cluster;
+mod components;
 mod contact;
 mod error;
 mod limits;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Auth, MECHANISMS, Registration};
 pub use cluster::{Cluster, InitialNode, is_cluster_name};
+pub use components::{ComponentSecret, Components, External, LEAST_SECRET};
 pub use contact::Contact;
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
@@ -52,6 +54,8 @@ pub struct Config {
     pub web: Web,
     /// Section `[cluster]`.
     pub cluster: Cluster,
+    /// Section `[components]`.
+    pub components: Components,
     /// Section `[auth]`.
     pub auth: Auth,
     /// Section `[registration]`.
@@ -92,6 +96,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Tls>(),
     info::<Web>(),
     info::<Cluster>(),
+    info::<Components>(),
     info::<Auth>(),
     info::<Registration>(),
     info::<Limits>(),
@@ -151,7 +156,8 @@ impl Config {
         let (tls, cluster) = (&mut self.tls, &mut self.cluster);
         let paths =
             [&mut tls.certificate, &mut tls.key, &mut cluster.ca, &mut cluster.certificate, &mut cluster.key];
-        for path in paths.into_iter().flatten() {
+        let secrets = self.components.external.iter_mut().map(|component| &mut component.secret_file);
+        for path in paths.into_iter().chain(secrets).flatten() {
             *path = base.join(&*path);
         }
     }

@@ -33,6 +33,7 @@ impl Key {
             Kind::OneOf(words) => one_of(words),
             Kind::Texts => "list of texts".to_owned(),
             Kind::Addresses => "list of address:port".to_owned(),
+            Kind::Tables(keys) => format!("list of tables with {keys}"),
         };
         match self.range.first() {
             Some((low, high)) => format!("{kind} from {low} to {high}"),
@@ -64,6 +65,8 @@ pub enum Kind {
     Texts,
     /// A list of IP addresses with ports.
     Addresses,
+    /// A list of tables with these keys, in words.
+    Tables(&'static str),
 }
 
 impl Kind {

@@ -172,9 +172,16 @@ fn value(kind: Kind, text: &str) -> Value {
     }
     match kind {
         Kind::Flag => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        Kind::Tables(_) => tables(text).unwrap_or_else(|| Value::from(text)),
         Kind::Number => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
         _ => Value::from(text),
     }
+}
+
+/// A TOML list of tables.
+fn tables(text: &str) -> Option<Value> {
+    let mut table: toml::Table = format!("items = {text}").parse().ok()?;
+    Value::serialize(table.remove("items")?).ok()
 }
 
 /// A TOML list, or texts separated by commas; nothing at all is the empty list.

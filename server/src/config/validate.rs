@@ -49,6 +49,7 @@ impl Config {
         self.check_web(&mut found);
         self.check_limits(&mut found);
         self.check_cluster(&mut found);
+        self.check_components(&mut found);
         if let Err(error) = EnvFilter::try_new(&self.log.filter) {
             found.push(finding(
                 "log.filter",

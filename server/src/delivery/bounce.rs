@@ -23,6 +23,17 @@ pub fn congested(node: &NodeContext, stanza: &Stanza) -> Effects {
     answer(node, stanza, StanzaError::new(StanzaCondition::ResourceConstraint, text))
 }
 
+/// A component that is configured, but not attached now. Unavailable presence needs no answer: the component has
+/// seen nobody.
+pub fn detached(node: &NodeContext, stanza: &Stanza) -> Effects {
+    if stanza.kind() == Kind::Presence(PresenceType::Unavailable) {
+        node.metrics.dropped(Dropped::Rule);
+        return Vec::new();
+    }
+    let text = "the component of this domain is not connected";
+    answer(node, stanza, StanzaError::new(StanzaCondition::ServiceUnavailable, text))
+}
+
 /// No streams to other servers yet: every other domain is unknown (RFC 6120 §10.4).
 pub fn remote(node: &NodeContext, stanza: &Stanza) -> Effects {
     answer(node, stanza, StanzaCondition::RemoteServerNotFound.into())

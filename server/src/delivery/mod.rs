@@ -40,6 +40,21 @@ pub fn route(
     }
 }
 
+/// Routes a stanza that a component has sent; as [`route`]. It passes the filters, and no pass of a sender: components
+/// are trusted with what is of their domain. Errors that they send are not counted as this server's.
+pub fn from_component(node: &Arc<NodeContext>, stanza: Stanza) -> Option<BoxFuture<'static, Effects>> {
+    let effect = Effect::Route(stanza);
+    let span = effect.span(None);
+    let _in_span = span.enter();
+    let view = View { node, session: None, now: node.now() };
+    if !stage::filter(&node.modules, &effect, &view) {
+        node.metrics.dropped(Dropped::Filter);
+        return None;
+    }
+    let Effect::Route(stanza) = effect else { return None };
+    route(node, stanza, None)
+}
+
 /// Performs effects outside any session until nothing follows from them.
 pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
     let mut queue = std::collections::VecDeque::from(effects);

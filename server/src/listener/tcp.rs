@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::auth::rate::network;
 use crate::metrics::{Listener, Rejection};
 use crate::node::NodeContext;
-use crate::stream::connection;
+use crate::stream::{component, connection};
 
 /// How long to wait after a failed accept: descriptors may have run out, and spinning frees none.
 const BREATH: Duration = Duration::from_millis(100);
@@ -149,12 +149,8 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
-                let limits = &node.config.limits;
                 let peer = peer.ip();
-                // A proxy's own address says nothing; its clients are counted when it has told who they are.
-                let proxy = kind == Listener::Web && node.config.web.trusts(peer);
-                let most_by_address = if proxy { usize::MAX } else { limits.connections_per_ip };
-                match node.connections.admit(peer, limits.connections, most_by_address) {
+                match admit(&node, peer, kind) {
                     Ok(admitted) => hand_over(&node, tcp, peer, admitted, kind, &workers),
                     // Closed without a word: a word would cost what the limit saves.
                     Err(rejection) => node.metrics.connection_rejected(rejection),
@@ -164,6 +160,23 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
                 warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(BREATH).await;
             }
+        }
+    }
+}
+
+/// Counts a connection in by the limits of its listener.
+fn admit(node: &NodeContext, peer: IpAddr, kind: Listener) -> Result<Admitted, Rejection> {
+    match kind {
+        Listener::C2s | Listener::C2sTls | Listener::Web | Listener::WebTls => {
+            let limits = &node.config.limits;
+            // A proxy's own address says nothing; its clients are counted when it has told who they are.
+            let proxy = kind == Listener::Web && node.config.web.trusts(peer);
+            let most_by_address = if proxy { usize::MAX } else { limits.connections_per_ip };
+            node.connections.admit(peer, limits.connections, most_by_address)
+        }
+        Listener::Component | Listener::ComponentTls => {
+            let most = node.config.components.connections;
+            node.components.connections.admit(peer, most, most)
         }
     }
 }
@@ -205,7 +218,15 @@ fn hand_over(
         match TcpStream::from_std(tcp) {
             Ok(tcp) => {
                 actix_rt::spawn(async move {
-                    connection::serve(Arc::clone(&carried.node), tcp, peer, kind).await;
+                    let node = Arc::clone(&carried.node);
+                    match kind {
+                        Listener::C2s | Listener::C2sTls | Listener::Web | Listener::WebTls => {
+                            connection::serve(node, tcp, peer, kind).await;
+                        }
+                        Listener::Component | Listener::ComponentTls => {
+                            component::serve(node, tcp, peer, kind).await;
+                        }
+                    }
                     drop(carried);
                 });
             }

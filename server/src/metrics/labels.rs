@@ -39,7 +39,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// A client-to-server listener.
+    /// A listener for streams.
     pub Listener {
         /// `listen.c2s`: STARTTLS.
         C2s = "c2s",
@@ -49,10 +49,14 @@ labels! {
         Web = "web",
         /// `listen.web_tls`: the same under TLS.
         WebTls = "web_tls",
+        /// `components.listen`: external components (XEP-0114).
+        Component = "component",
+        /// `components.listen_tls`: the same over direct TLS.
+        ComponentTls = "component_tls",
     }
     /// Why a connection was closed right after it was accepted.
     pub Rejection {
-        /// `limits.connections` is reached.
+        /// `limits.connections` is reached; for components `components.connections`.
         Limit = "limit",
         /// `limits.connections_per_ip` is reached.
         PerIpLimit = "per_ip_limit",
@@ -134,6 +138,8 @@ labels! {
         Undeliverable = "undeliverable",
         /// A presence, for a session whose mailbox is full; that session is closed.
         MailboxFull = "mailbox_full",
+        /// A presence, for a component whose inbox is full.
+        InboxFull = "inbox_full",
         /// A presence or roster event, for a node that takes nothing.
         LinkFull = "link_full",
         /// Its session ended before it could be handled.
@@ -154,6 +160,15 @@ labels! {
         /// Not sent: too many wait for an answer.
         Refused = "refused",
     }
+    /// How the handshake of an external component ended (XEP-0114 §3).
+    pub Attachment {
+        /// It is attached.
+        Attached = "attached",
+        /// Its secret is wrong.
+        NotAuthorized = "not_authorized",
+        /// Its domain is not configured, or it came second and is exclusive, or the stream was broken.
+        Refused = "refused",
+    }
     /// What the store did.
     pub StoreOp {
         /// A read.
@@ -164,7 +179,7 @@ labels! {
 }
 
 impl Listener {
-    /// The key of `[listen]` that names its addresses.
+    /// The word for log and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.word()

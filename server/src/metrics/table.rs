@@ -1,8 +1,8 @@
 //! Every metric of a node, in one table: the source of its registration and of the reference page.
 
 use super::labels::{
-    Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration, Rejection,
-    StoreOp, WebAnswer,
+    Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration,
+    Rejection, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -59,12 +59,12 @@ pub const METRICS: &[Metric] = &[
     gauge("althing_build_info", &["version"], "Always 1; the label is the version of this binary."),
     gauge("althing_node_info", &["node"], "Always 1; the label is node.name."),
     gauge("althing_sessions", &[], "Bound sessions on this node."),
-    gauge("althing_connections", &["listener"], "Open client connections."),
-    counter("althing_connections_accepted_total", &["listener"], "Client connections accepted."),
+    gauge("althing_connections", &["listener"], "Open connections of clients and components."),
+    counter("althing_connections_accepted_total", &["listener"], "Connections accepted, by listener."),
     counter(
         "althing_connections_rejected_total",
         &["reason"],
-        "Client connections closed at once, by the bound that was reached.",
+        "Connections closed at once, by the bound that was reached.",
     ),
     counter(
         "althing_web_requests_total",
@@ -129,6 +129,18 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Clients that have logged in and wait until fewer resources are being bound.",
     ),
+    gauge("althing_components", &[], "Components that are attached to this node."),
+    counter(
+        "althing_component_handshakes_total",
+        &["result"],
+        "Streams of external components, by how their handshake ended.",
+    ),
+    counter(
+        "althing_component_stanzas_total",
+        &["direction", "kind"],
+        "Stanzas read from external components (in) and written to them (out).",
+    ),
+    counter("althing_component_inbox_full_total", &[], "Stanzas that met a full inbox of a component."),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
     counter(
@@ -206,6 +218,9 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_delivery_total", "outcome", Delivery::VALUES),
     ("althing_stanzas_dropped_total", "reason", Dropped::VALUES),
     ("althing_own_requests_total", "outcome", OwnRequest::VALUES),
+    ("althing_component_handshakes_total", "result", Attachment::VALUES),
+    ("althing_component_stanzas_total", "direction", Direction::VALUES),
+    ("althing_component_stanzas_total", "kind", Name::VALUES),
     ("althing_storage_duration_seconds", "op", StoreOp::VALUES),
 ];
 

@@ -14,13 +14,14 @@ use althing_cluster::link::hello::ClusterId;
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{LocalRoutes, Routes};
 use althing_proto::jid::DomainPart;
-use althing_proto::sasl::Mechanism;
+use althing_proto::sasl::{Mechanism, Secret};
 use althing_proto::stream::StreamConfig;
+use althing_proto::stream::component::ComponentConfig;
 use althing_proto::xml::limits::Limits;
 
 use crate::admin::Health;
 use crate::cluster_node::ClusterPart;
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, External, LEAST_SECRET};
 use crate::listener::tls::TlsContext;
 use crate::metrics::NodeMetrics;
 use crate::modules::REGISTRY;
@@ -115,12 +116,7 @@ pub(super) fn stream_config(
         config.xmpp.domains.iter().map(|domain| DomainPart::new(domain).map(|part| part.into_owned()));
     let mechanisms = config.auth.mechanisms.iter().filter_map(|name| Mechanism::from_name(name));
     let limits = &config.limits;
-    let limits_after = Limits {
-        stanza_bytes: limits.stanza_bytes,
-        depth: limits.depth,
-        attributes: limits.attributes,
-        children: limits.children,
-    };
+    let limits_after = stream_limits(config);
     Ok(StreamConfig {
         domains: domains.collect::<Result<_, _>>().context("xmpp.domains")?,
         starttls: tls,
@@ -136,6 +132,48 @@ pub(super) fn stream_config(
         decoy_secret,
         scram_iterations: config.auth.scram_iterations,
     })
+}
+
+/// What external components may attach: reads the files with their secrets.
+pub(super) fn component_config(config: &Config) -> anyhow::Result<ComponentConfig> {
+    let domain = |external: &External| -> anyhow::Result<_> {
+        let key = || format!("components.external: {}", external.domain);
+        let domain = DomainPart::new(&external.domain).with_context(key)?.into_owned();
+        let secret = match (&external.secret, &external.secret_file) {
+            (Some(secret), _) => secret.expose().to_owned(),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                text.with_context(|| format!("{}: {} cannot be read", key(), file.display()))?
+                    .trim()
+                    .to_owned()
+            }
+            (None, None) => String::new(),
+        };
+        anyhow::ensure!(
+            secret.chars().count() >= LEAST_SECRET,
+            "{}: its secret can be guessed: at least {LEAST_SECRET} characters, drawn at random",
+            key()
+        );
+        Ok((domain, Secret::new(secret)))
+    };
+    let limits = stream_limits(config);
+    let components = &config.components;
+    Ok(ComponentConfig {
+        domains: components.external.iter().map(domain).collect::<Result<_, _>>()?,
+        limits_before: Limits { stanza_bytes: config.limits.stanza_bytes_before_login, ..limits },
+        limits_after: limits,
+        handshake_timeout: Duration::from_secs(components.handshake_timeout_s),
+    })
+}
+
+fn stream_limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        stanza_bytes: limits.stanza_bytes,
+        depth: limits.depth,
+        attributes: limits.attributes,
+        children: limits.children,
+    }
 }
 
 pub(super) fn workers(config: &Config) -> usize {

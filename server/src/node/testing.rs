@@ -15,7 +15,8 @@ use althing_cluster::routes::LocalRoutes;
 
 use super::NodeContext;
 use super::offered::Offered;
-use super::parts::stream_config;
+use super::parts::{component_config, stream_config};
+use crate::components::ComponentRegistry;
 use crate::config::Config;
 use crate::delivery::remote::Remote;
 use crate::metrics::{NodeMetrics, Waiting};
@@ -44,6 +45,7 @@ impl NodeContext {
             started: crate::clock::now(),
             requests: Requests::new(NodeId::new(1), crate::clock::now(), metrics.clone()),
             sessions: SessionRegistry::default(),
+            components: ComponentRegistry::new(component_config(&config).unwrap()),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics,
             connections: Arc::default(),

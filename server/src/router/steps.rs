@@ -1,6 +1,5 @@
-//! The chain that a stanza walks to its receivers: local domain, then remote. Each step leaves its name in
-//! the trace. Sessions on this node and on others are alike here. Components and other servers become steps of
-//! their own.
+//! The chain that a stanza walks to its receivers: local domain, then component, then remote. Each step leaves its
+//! name in the trace. Sessions on this node and on others are alike here. Other servers become a step of their own.
 
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{IqType, Kind, Stanza};
 
 use super::address::{Target, classify};
+use super::component::{self, Given, Place};
 use super::rules::{self, Presence, Rule};
 use crate::delivery::bounce;
 use crate::delivery::receivers::{self, Delivered, Receiver};
@@ -36,7 +36,8 @@ pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionSt
     Walk { node, session, tries: 0 }.route(stanza)
 }
 
-/// The one session on another node that `stanza` would go to now, if there is just one and it is not here.
+/// The one session on another node that `stanza` would go to now, if there is just one and it is not here; or the
+/// connection of a component there, with the address of the lane.
 #[must_use]
 pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Route)> {
     let receivers = match classify(stanza.to(), stanza.from(), &node.config.xmpp.domains) {
@@ -46,7 +47,12 @@ pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Rout
             let there = Presence::Account { reachable: reachable(&sessions) };
             chosen(rules::rule(stanza.kind(), there), sessions)?
         }
-        _ => return None,
+        Target::Remote => {
+            let place = component::find(node, stanza)?;
+            let is_remote = place.route.node != node.node_id;
+            return is_remote.then(|| (place.address().clone(), place.route));
+        }
+        Target::Server => return None,
     };
     match <[Receiver; 1]>::try_from(receivers) {
         Ok([Receiver { route, remote: Some(jid) }]) => Some((jid, route)),
@@ -86,7 +92,34 @@ impl Walk<'_> {
             Target::Server => self.for_receiver(stanza, Pass::Server),
             Target::Account(account) => self.to_account(stanza, account),
             Target::Resource(full) => self.to_resource(stanza, &full),
-            Target::Remote => remote(self.node, &stanza),
+            Target::Remote => match component::find(self.node, &stanza) {
+                Some(place) => self.to_component(stanza, &place),
+                None => remote(self.node, &stanza),
+            },
+        }
+    }
+
+    fn to_component(&self, stanza: Stanza, place: &Place) -> Routed {
+        let address = place.address();
+        if self.tries == 0 {
+            match self.node.remote.wait_behind(address, Some(place.route.index), &stanza) {
+                Behind::Nothing => {}
+                Behind::Queued => return self.until_found(address),
+                Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
+            }
+        }
+        match component::give(self.node, &stanza, place, self.tries) {
+            Given::Taken => Routed::Done(Vec::new()),
+            Given::Braked(pause) => self.pause(pause),
+            Given::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
+            Given::Impossible => Routed::Done(bounce::unavailable(self.node, &stanza)),
+            Given::Ending(gone) => {
+                let (node, tries) = (Arc::clone(self.node), self.tries);
+                Routed::Later(Box::pin(async move {
+                    gone.await;
+                    once_more(&node, stanza, tries).await
+                }))
+            }
         }
     }
 
@@ -127,10 +160,7 @@ impl Walk<'_> {
         if self.tries == 0 {
             match self.node.remote.wait_behind(full, route.map(|route| route.index), &stanza) {
                 Behind::Nothing => {}
-                Behind::Queued => {
-                    let (node, to) = (Arc::clone(self.node), full.clone());
-                    return self.pause(Box::pin(async move { node.remote.found(&to).await }));
-                }
+                Behind::Queued => return self.until_found(full),
                 Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
             }
         }
@@ -207,6 +237,12 @@ impl Walk<'_> {
         }))
     }
 
+    /// The stanza waits behind others for that address: its client goes on when they are found, or after a while.
+    fn until_found(&self, to: &FullJid) -> Routed {
+        let (node, to) = (Arc::clone(self.node), to.clone());
+        self.pause(Box::pin(async move { node.remote.found(&to).await }))
+    }
+
     /// As `brake`, for a receiver on another node.
     fn pause(&self, pause: BoxFuture<'static, ()>) -> Routed {
         if self.session.is_none() {
@@ -242,5 +278,11 @@ fn reachable(sessions: &[Receiver]) -> bool {
 
 fn remote(node: &Arc<NodeContext>, stanza: &Stanza) -> Routed {
     debug!(stop = "router.remote");
-    Routed::Done(bounce::remote(node, stanza))
+    let domain = stanza.to().map(|to| to.domain().as_str());
+    let mut components = node.config.components.external.iter();
+    Routed::Done(if components.any(|component| Some(component.domain.as_str()) == domain) {
+        bounce::detached(node, stanza)
+    } else {
+        bounce::remote(node, stanza)
+    })
 }

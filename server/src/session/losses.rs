@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use althing_cluster::routes::Ended;
+use althing_cluster::routes::table::is_session;
 use althing_proto::jid::{FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
@@ -35,6 +36,11 @@ impl Lost {
         Lost { sessions: hashed.collect() }
     }
 
+    /// All of them, each with its hash.
+    pub fn sessions(&self) -> impl Iterator<Item = (u64, &FullJid)> {
+        self.sessions.iter().map(|(hash, jid)| (*hash, jid))
+    }
+
     /// Those of them that were seen. Looks at whichever of the two is shorter.
     #[must_use]
     pub fn seen_by<'a>(&'a self, seen: &Seen) -> Vec<&'a FullJid> {
@@ -56,7 +62,9 @@ pub fn unavailable(from: &FullJid, to: impl Into<Jid>) -> Stanza {
 
 /// Tells this node's sessions of each loss, in the order of the log, until nobody can send any more.
 pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) {
-    while let Some(Ended { index, node: lost, sessions }) = ended.recv().await {
+    while let Some(Ended { index, node: lost, mut sessions }) = ended.recv().await {
+        // Connections of components have no presence.
+        sessions.retain(|(jid, _)| is_session(jid));
         if sessions.is_empty() {
             continue;
         }
@@ -65,9 +73,10 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
     }
 }
 
-/// Tells all sessions of this node. One whose mailbox is full is closed: it would show somebody for ever.
+/// Tells all sessions and components of this node. One whose mailbox is full is closed: it would show somebody for ever.
 pub fn tell(node: &NodeContext, lost: Lost) {
     let lost = Arc::new(lost);
+    node.components.tell_lost(&lost);
     for session in node.sessions.all() {
         if session.tell_lost(Arc::clone(&lost)) == Err(Refused::Full) {
             node.metrics.mailbox_full();

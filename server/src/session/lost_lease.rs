@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tracing::warn;
 
 use super::messages::EndReason;
+use crate::components::attach;
 use crate::node::NodeContext;
 
 /// Closes all sessions each time the lease is lost, for as long as there is a lease.
@@ -29,8 +30,9 @@ pub async fn watch(node: Arc<NodeContext>) {
     }
 }
 
-/// Closes all sessions that began before so many losses.
+/// Closes all sessions, and ends all components, that began before so many losses.
 async fn close(node: Arc<NodeContext>, losses: u64) {
+    attach::end_lost(&node, losses);
     let mut sessions = node.sessions.all();
     sessions.retain(|session| session.losses < losses);
     if !sessions.is_empty() {

@@ -52,7 +52,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// Serves one accepted connection to its end.
+/// Serves one accepted connection of a client to its end.
 pub async fn serve(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) {
     debug!(%peer, listener = listener.name(), "connection accepted");
     if let Err(error) = Connection::run(node, tcp, peer, listener).await {
@@ -83,8 +83,8 @@ impl Connection {
         let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
         let patience = Duration::from_secs(limits.login_timeout_s);
         let (mut socket, tls) = match listener {
-            Listener::C2s | Listener::Web => (Socket::Plain(tcp), None),
-            Listener::C2sTls | Listener::WebTls => {
+            Listener::C2s | Listener::Web | Listener::Component => (Socket::Plain(tcp), None),
+            Listener::C2sTls | Listener::WebTls | Listener::ComponentTls => {
                 let (stream, info) = login::accept_tls(&node, tcp, listener, patience).await?;
                 (Socket::Tls(stream), Some(info))
             }
@@ -387,7 +387,7 @@ async fn read(
 }
 
 /// Reads and drops what the peer still sends, within bounds.
-async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
+pub(super) async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
     let drop_all = async {
         let mut left = LINGER_BYTES;
         while left > 0 {

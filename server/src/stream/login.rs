@@ -55,7 +55,7 @@ pub async fn accept_tls(
     let context = node.tls().ok_or_else(|| std::io::Error::other("no certificate is configured"))?;
     let config = match listener {
         Listener::C2sTls => &context.direct,
-        Listener::C2s => &context.starttls,
+        Listener::C2s | Listener::Component | Listener::ComponentTls => &context.starttls,
         Listener::Web | Listener::WebTls => &context.web,
     };
     let began = Instant::now();

@@ -1,12 +1,14 @@
-//! The socket side of a client's stream.
+//! The socket side of the streams of clients and of external components.
 //!
 //! | file            | what                                                                   |
 //! |-----------------|------------------------------------------------------------------------|
 //! | `connection.rs` | one connection from accept to close; the only file that reads and writes it |
+//! | `component.rs`  | the same for an external component                                      |
 //! | `socket.rs`     | plain TCP or TLS behind one type                                       |
 //! | `login.rs`      | what the stream machine asks for: credentials, TLS, bind               |
 //! | `writer.rs`     | from the session's outbox to the socket                                |
 
+pub mod component;
 pub mod connection;
 pub mod login;
 pub mod socket;

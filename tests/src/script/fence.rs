@@ -4,7 +4,7 @@ use althing_proto::ns;
 use anyhow::{Context, Result, bail, ensure};
 use minidom::Element;
 
-use super::play::show;
+use super::play::{Player, show};
 use super::runner::Run;
 use crate::client::Client;
 use crate::login;
@@ -14,24 +14,22 @@ impl Run<'_> {
     /// Proves that nothing is on its way to `who`: every other client sends it a marker, which comes after all
     /// that this client has sent it before (RFC 6120 §10.1); then `who` pings the server.
     pub(super) async fn nothing_for(&mut self, who: &str) -> Result<()> {
-        let jid = match self.players.get_mut(who).and_then(|player| player.bound()) {
-            Some(client) => client.jid().to_owned(),
-            None => bail!("{who} is not bound"),
+        let Some((jid, own)) = self.players.get(who).and_then(Player::address) else {
+            bail!("{who} is not bound");
         };
         let others: Vec<String> = self.players.keys().filter(|name| *name != who).cloned().collect();
         for name in others {
-            let Some(sender) = self.players.get_mut(&name).and_then(|player| player.bound()) else {
-                continue;
-            };
+            let Some(sender) = self.players.get_mut(&name) else { continue };
+            let Some((_, from)) = sender.address() else { continue };
             let id = format!("fence-{}", random::hex(4));
-            sender.send(&format!("<message to='{jid}' id='{id}' type='normal'/>")).await?;
+            sender.send(&format!("<message{from} to='{jid}' id='{id}' type='normal'/>")).await?;
             self.only(who, |stanza| stanza.attr("id") == Some(&id)).await?;
         }
         let id = format!("fence-{}", random::hex(4));
-        let client = self.players.get_mut(who).and_then(|player| player.bound()).context("not bound")?;
-        let ping =
-            format!("<iq type='get' id='{id}' to='{}'><ping xmlns='{}'/></iq>", client.domain(), ns::PING);
-        client.send(&ping).await?;
+        let player = self.players.get_mut(who).context("no such client")?;
+        let server = player.server();
+        let ping = format!("<iq{own} type='get' id='{id}' to='{server}'><ping xmlns='{}'/></iq>", ns::PING);
+        player.send(&ping).await?;
         self.only(who, |stanza| stanza.attr("id") == Some(&id)).await
     }
 
@@ -48,10 +46,8 @@ impl Run<'_> {
         let names: Vec<String> = self.players.keys().cloned().collect();
         // A client that ignores its stanzas would let the markers of others vanish among them; they still count.
         for name in names {
-            let looks = self
-                .players
-                .get_mut(&name)
-                .is_some_and(|player| !player.ignoring && player.bound().is_some());
+            let looks =
+                self.players.get(&name).is_some_and(|player| !player.ignoring && player.address().is_some());
             if looks {
                 self.nothing_for(&name).await?;
             }
@@ -74,7 +70,8 @@ impl Run<'_> {
     }
 
     async fn go_between(&self, name: &str) -> Result<Client> {
-        let (endpoint, account) = self.players.get(name).context("no such client")?.account();
+        let player = self.players.get(name).context("no such client")?;
+        let (endpoint, account) = player.account().context("a component has no roster")?;
         let mut client = login::connect(endpoint, account, "befriending").await?;
         let query = format!("<query xmlns='{}'/>", ns::ROSTER);
         client.iq("get", None, &query).await?;

@@ -15,15 +15,30 @@ pub struct Script {
     pub steps: Vec<Step>,
 }
 
-/// `client tablet = alice/tablet`
+/// What a declared client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// `client tablet = alice/tablet`
+    Client {
+        /// The account, made fresh for each run.
+        account: String,
+        /// The resource to bind.
+        resource: String,
+    },
+    /// `component gw = gateway`: an external component (XEP-0114).
+    Component {
+        /// What its domain begins with.
+        label: String,
+    },
+}
+
+/// A line that declares who takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
-    /// How the script calls the client.
+    /// How the script calls it.
     pub name: String,
-    /// The account, made fresh for each run.
-    pub account: String,
-    /// The resource to bind.
-    pub resource: String,
+    /// What it is.
+    pub role: Role,
 }
 
 /// One line of the script, with its block.
@@ -76,6 +91,8 @@ pub enum Action {
     ReceiveNothing,
     /// A stream error of this condition, then the end of the stream.
     StreamError(String),
+    /// A component's attachment is refused with this stream error.
+    Refused(String),
     /// The end of the stream, without an error.
     Closed,
     /// Kills the TCP connection.
@@ -122,6 +139,12 @@ fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Re
         script.clients.push(declared(declaration)?);
         return Ok(());
     }
+    if let Some((name, label)) = content.strip_prefix("component ").and_then(|rest| rest.split_once('=')) {
+        let (name, label) = (name.trim().to_owned(), label.trim().to_owned());
+        ensure!(!name.is_empty() && !label.is_empty(), "an empty name");
+        script.clients.push(Declared { name, role: Role::Component { label } });
+        return Ok(());
+    }
     let (who, verb) = head.unwrap_or(content).split_once(' ').context("expected `NAME VERB`")?;
     ensure!(script.clients.iter().any(|client| client.name == who), "no client {who} is declared");
     let action = match verb.trim() {
@@ -160,6 +183,9 @@ fn long_verb(verb: &str) -> Result<Action> {
     if let Some(other) = verb.strip_prefix("is a friend of ") {
         return Ok(Action::Befriend(other.to_owned()));
     }
+    if let Some(condition) = verb.strip_prefix("is refused with ") {
+        return Ok(Action::Refused(condition.to_owned()));
+    }
     if let Some(condition) = verb.strip_prefix("receives the stream error ") {
         return Ok(Action::StreamError(condition.to_owned()));
     }
@@ -171,7 +197,8 @@ fn declared(text: &str) -> Result<Declared> {
     let (account, resource) = address.trim().split_once('/').context("expected ACCOUNT/RESOURCE")?;
     let name = name.trim();
     ensure!(!name.is_empty() && !account.is_empty() && !resource.is_empty(), "an empty name");
-    Ok(Declared { name: name.to_owned(), account: account.to_owned(), resource: resource.to_owned() })
+    let role = Role::Client { account: account.to_owned(), resource: resource.to_owned() };
+    Ok(Declared { name: name.to_owned(), role })
 }
 
 /// Takes the common indentation away; empty lines at the end vanish.
@@ -221,7 +248,8 @@ mod tests {
     #[test]
     fn reads_clients_steps_and_blocks() {
         let script = parse("small", SMALL).unwrap();
-        assert_eq!(script.clients[0].resource, "phone");
+        let role = Role::Client { account: "alice".to_owned(), resource: "phone".to_owned() };
+        assert_eq!(script.clients[0].role, role);
         assert_eq!(script.steps.iter().map(|step| step.line).collect::<Vec<_>>(), [4, 5, 10]);
         assert!(matches!(&script.steps[1].action, Action::Send(text) if text == "<iq>\n  <x/>\n</iq>"));
         assert!(matches!(&script.steps[2].action, Action::Receive { templates, .. } if templates.len() == 2));
@@ -245,6 +273,8 @@ mod tests {
         let text = "client a = a/b\na comes online with priority -1\na is a friend of a\na receives the stream error conflict\n";
         let script = parse("x", text).unwrap();
         assert!(matches!(script.steps[0].action, Action::Online(-1)));
+        let component = parse("x", "component gw = gateway\ngw connects\n").unwrap();
+        assert_eq!(component.clients[0].role, Role::Component { label: "gateway".to_owned() });
         assert!(matches!(&script.steps[2].action, Action::StreamError(name) if name == "conflict"));
         assert!(parse("x", "client a = a/b\na comes online with priority 200\n").is_err());
     }

@@ -8,6 +8,7 @@ use super::captures::{Captures, escape_xml};
 use super::matcher::matches;
 use super::parser::{Action, Security};
 use crate::client::{Client, condition_of};
+use crate::component::{Component, answer_to};
 use crate::endpoint::Endpoint;
 use crate::login::{self, Account, Binding, Verdict};
 use crate::stream::{Event, Stream};
@@ -19,14 +20,20 @@ enum State {
     /// A stream before its bind; features that the script has not looked at yet.
     Opened(Box<Stream>, Vec<Element>),
     Bound(Box<Client>),
+    Attached(Box<Component>),
 }
 
-/// A client of a script.
+/// Who a player is.
+enum Part {
+    Client { account: Account, resource: String },
+    Component { domain: String },
+}
+
+/// A client or component of a script.
 pub(super) struct Player {
     name: String,
     endpoint: Endpoint,
-    account: Account,
-    resource: String,
+    part: Part,
     state: State,
     /// What may come or not.
     tolerated: Vec<Element>,
@@ -35,38 +42,46 @@ pub(super) struct Player {
 }
 
 impl Player {
-    pub(super) fn new(name: &str, endpoint: Endpoint, account: Account, resource: &str) -> Player {
-        let (name, resource) = (name.to_owned(), resource.to_owned());
-        Player {
-            name,
-            endpoint,
-            account,
-            resource,
-            state: State::Away,
-            tolerated: Vec::new(),
-            ignoring: false,
+    pub(super) fn client(name: &str, endpoint: Endpoint, account: Account, resource: &str) -> Player {
+        Player::new(name, endpoint, Part::Client { account, resource: resource.to_owned() })
+    }
+
+    pub(super) fn component(name: &str, endpoint: Endpoint, domain: &str) -> Player {
+        Player::new(name, endpoint, Part::Component { domain: domain.to_owned() })
+    }
+
+    fn new(name: &str, endpoint: Endpoint, part: Part) -> Player {
+        let name = name.to_owned();
+        Player { name, endpoint, part, state: State::Away, tolerated: Vec::new(), ignoring: false }
+    }
+
+    /// The account of a client.
+    pub(super) fn account(&self) -> Option<(&Endpoint, &Account)> {
+        match &self.part {
+            Part::Client { account, .. } => Some((&self.endpoint, account)),
+            Part::Component { .. } => None,
         }
     }
 
-    pub(super) fn account(&self) -> (&Endpoint, &Account) {
-        (&self.endpoint, &self.account)
+    /// The domain of its server.
+    pub(super) fn server(&self) -> &str {
+        &self.endpoint.domain
     }
 
-    /// The client, once it is bound.
-    pub(super) fn bound(&mut self) -> Option<&mut Client> {
-        match &mut self.state {
-            State::Bound(client) => Some(client),
-            _ => None,
+    /// Where stanzas reach it, once it is bound or attached, and the `from` that its own must bear.
+    pub(super) fn address(&self) -> Option<(String, String)> {
+        match &self.state {
+            State::Bound(client) => Some((client.jid().to_owned(), String::new())),
+            State::Attached(component) => {
+                Some((component.domain().to_owned(), format!(" from='{}'", component.domain())))
+            }
+            State::Away | State::Opened(..) => None,
         }
     }
 
     pub(super) async fn play(&mut self, action: &Action, captures: &mut Captures) -> Result<()> {
         match action {
-            Action::Connect => {
-                let client = login::connect(&self.endpoint, &self.account, &self.resource).await?;
-                captures.set(self.name.as_str(), client.jid());
-                self.state = State::Bound(Box::new(client));
-            }
+            Action::Connect => self.connect(captures).await?,
             Action::Open(security) => self.open(*security).await?,
             Action::Authenticate => self.authenticate().await?,
             Action::Online(priority) => self.come_online(*priority, captures).await?,
@@ -80,6 +95,7 @@ impl Player {
             Action::Receive { templates, any_order: true } => self.receive_any(templates, captures).await?,
             Action::Tolerate(templates) => self.tolerated.extend_from_slice(templates),
             Action::StreamError(condition) => self.stream_error(condition, captures).await?,
+            Action::Refused(condition) => self.refused(condition, captures).await?,
             Action::Closed => self.closed().await?,
             Action::Disconnect => self.state = State::Away,
             Action::Close => self.close().await?,
@@ -89,6 +105,28 @@ impl Player {
         Ok(())
     }
 
+    async fn connect(&mut self, captures: &mut Captures) -> Result<()> {
+        self.state = match &self.part {
+            Part::Client { account, resource } => {
+                let client = login::connect(&self.endpoint, account, resource).await?;
+                captures.set(self.name.as_str(), client.jid());
+                State::Bound(Box::new(client))
+            }
+            Part::Component { domain } => {
+                State::Attached(Box::new(Component::attach(&self.endpoint, domain).await?))
+            }
+        };
+        Ok(())
+    }
+
+    async fn refused(&mut self, condition: &str, captures: &Captures) -> Result<()> {
+        let Part::Component { domain } = &self.part else { bail!("only a component is refused so") };
+        let (mut component, id) = Component::open(&self.endpoint, domain).await?;
+        component.send(&format!("<handshake>{}</handshake>", answer_to(&id))).await?;
+        self.state = State::Attached(Box::new(component));
+        self.stream_error(condition, captures).await
+    }
+
     async fn open(&mut self, security: Security) -> Result<()> {
         let (stream, features) = Stream::open(&self.endpoint, security, Versions::Any).await?;
         self.state = State::Opened(Box::new(stream), vec![features]);
@@ -96,10 +134,12 @@ impl Player {
     }
 
     async fn authenticate(&mut self) -> Result<()> {
-        let State::Opened(stream, _) = &mut self.state else { bail!("`authenticates` comes after `opens`") };
+        let (Part::Client { account, .. }, State::Opened(stream, _)) = (&self.part, &mut self.state) else {
+            bail!("`authenticates` comes after `opens`")
+        };
         // Every SCRAM server has SHA-1 (RFC 6120 §13.8).
         let mechanism = althing_proto::sasl::Mechanism::ScramSha1;
-        let verdict = login::authenticate(stream, &self.account, mechanism, Binding::Unsupported).await?;
+        let verdict = login::authenticate(stream, account, mechanism, Binding::Unsupported).await?;
         ensure!(verdict == Verdict::Accepted, "the login failed: {verdict:?}");
         let features = stream.header().await?;
         if let State::Opened(_, waiting) = &mut self.state {
@@ -124,10 +164,11 @@ impl Player {
         Ok(())
     }
 
-    async fn send(&mut self, text: &str) -> Result<()> {
+    pub(super) async fn send(&mut self, text: &str) -> Result<()> {
         match &mut self.state {
             State::Opened(stream, _) => stream.send(text).await,
             State::Bound(client) => client.send(text).await,
+            State::Attached(component) => component.send(text).await,
             State::Away => bail!("not connected"),
         }
     }
@@ -137,6 +178,7 @@ impl Player {
             State::Opened(_, waiting) if !waiting.is_empty() => Ok(Event::Element(waiting.remove(0))),
             State::Opened(stream, _) => stream.event().await,
             State::Bound(client) => client.event().await,
+            State::Attached(component) => component.event().await,
             State::Away => bail!("not connected"),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 
 use super::captures::Captures;
-use super::parser::{Action, Declared, Script, Step};
+use super::parser::{Action, Declared, Role, Script, Step};
 use super::play::Player;
 use crate::endpoint::Endpoint;
 use crate::login::{Account, register_at};
@@ -31,11 +31,15 @@ pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
     let mut run =
         Run { endpoints, accounts: BTreeMap::new(), players: BTreeMap::new(), captures: Captures::default() };
     run.captures.set("domain", first.domain.as_str());
-    let names: BTreeSet<&str> = script.clients.iter().map(|client| client.account.as_str()).collect();
+    let account = |declared: &Declared| match &declared.role {
+        Role::Client { account, .. } => Some(account.clone()),
+        Role::Component { .. } => None,
+    };
+    let names: BTreeSet<String> = script.clients.iter().filter_map(account).collect();
     for name in names {
         let account =
-            if name == ADMIN { administrator(first).await? } else { registered(first, name).await? };
-        run.accounts.insert(name.to_owned(), account);
+            if name == ADMIN { administrator(first).await? } else { registered(first, &name).await? };
+        run.accounts.insert(name, account);
     }
     for (index, declared) in script.clients.iter().enumerate() {
         run.declare(index, declared)?;
@@ -65,15 +69,25 @@ async fn administrator(endpoint: &Endpoint) -> Result<Account> {
 
 impl Run<'_> {
     fn declare(&mut self, index: usize, declared: &Declared) -> Result<()> {
-        let account = self.accounts.get(&declared.account).context("no such account")?.clone();
         let endpoint = &self.endpoints[index % self.endpoints.len()];
-        let (name, bare) = (&declared.name, account.bare(&endpoint.domain));
-        self.captures.set(format!("{name}.user"), account.user.as_str());
-        self.captures.set(format!("{name}.password"), account.password.as_str());
-        self.captures.set(format!("{name}.resource"), declared.resource.as_str());
-        self.captures.set(name.as_str(), format!("{bare}/{}", declared.resource));
-        self.captures.set(format!("{name}.bare"), bare);
-        let player = Player::new(name, endpoint.clone(), account, &declared.resource);
+        let name = &declared.name;
+        let player = match &declared.role {
+            Role::Client { account, resource } => {
+                let account = self.accounts.get(account).context("no such account")?.clone();
+                let bare = account.bare(&endpoint.domain);
+                self.captures.set(format!("{name}.user"), account.user.as_str());
+                self.captures.set(format!("{name}.password"), account.password.as_str());
+                self.captures.set(format!("{name}.resource"), resource.as_str());
+                self.captures.set(name.as_str(), format!("{bare}/{resource}"));
+                self.captures.set(format!("{name}.bare"), bare);
+                Player::client(name, endpoint.clone(), account, resource)
+            }
+            Role::Component { label } => {
+                let domain = format!("{label}.{}", endpoint.domain);
+                self.captures.set(name.as_str(), domain.as_str());
+                Player::component(name, endpoint.clone(), &domain)
+            }
+        };
         if self.players.insert(name.clone(), player).is_some() {
             bail!("two clients are called {name}");
         }

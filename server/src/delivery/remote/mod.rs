@@ -9,6 +9,7 @@ mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -149,15 +150,20 @@ impl Remote {
 
     /// Waits until nothing waits for `to` to be found, [`BRAKE`] at most: the pace of a client that goes on sending.
     pub async fn found(&self, to: &FullJid) {
-        self.until(|pending| !pending.is_waited_for(to)).await;
+        self.until(BRAKE, |pending| !pending.is_waited_for(to)).await;
+    }
+
+    /// Waits until nothing waits here to be looked up once more for `to`, `patience` at most.
+    pub async fn settled(&self, to: &FullJid, patience: Duration) {
+        self.until(patience, |pending| !pending.is_held(to)).await;
     }
 
     /// Waits until fewer stanzas are out to `to`, [`BRAKE`] at most.
     async fn relief(&self, to: &FullJid) {
-        self.until(|pending| !pending.is_crowded(to)).await;
+        self.until(BRAKE, |pending| !pending.is_crowded(to)).await;
     }
 
-    async fn until(&self, is_so: impl Fn(&Stanzas) -> bool) {
+    async fn until(&self, patience: Duration, is_so: impl Fn(&Stanzas) -> bool) {
         let relieved = async {
             loop {
                 let notified = self.relieved.notified();
@@ -171,7 +177,7 @@ impl Remote {
             }
         };
         // Time is up: the sender goes on all the same.
-        let _ = timeout(BRAKE, relieved).await;
+        let _ = timeout(patience, relieved).await;
     }
 }
 
@@ -226,38 +232,43 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
 /// Takes a stanza for a session of this node that is about to end: it is looked up once more when that has ended, and
 /// what comes later for the same address waits behind it, so that its successor gets all in order.
 pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: Stanza) -> Posted {
-    let parcel = Parcel { stanza, tries: 0, copies: None };
-    let number = match hold(node, &session.jid, session.index, parcel, Pending::waits) {
-        Ok(number) => number,
-        Err(posted) => return posted,
-    };
-    let (own, session) = (Arc::clone(node), Arc::clone(session));
-    node.remote.runtime.spawn(async move {
-        // It has been told before: this only waits until its route is gone.
-        session.end(EndReason::ClientGone).await;
-        let applied = own.routes.applied();
-        finish(&own, &session.jid, number, Outcome::Failed(Failure::NoSession(applied)), None);
-    });
-    Posted::Taken
+    let ending = Arc::clone(session);
+    // It has been told before: this only waits until its route is gone.
+    keep(node, &session.jid, session.index, stanza, async move { ending.end(EndReason::ClientGone).await })
 }
 
 /// Takes a stanza for a session of this node whose bind is in the table, but which is not here yet: it is looked up
 /// once more when it is. `None` if the stanza is for no full JID.
 pub fn expected(node: &Arc<NodeContext>, route: &Route, stanza: &Stanza) -> Option<Posted> {
     let to = stanza.to()?.try_as_full().ok()?.clone();
-    let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None };
-    let number = match hold(node, &to, route.index, parcel, Pending::waits) {
-        Ok(number) => number,
-        Err(posted) => return Some(posted),
-    };
-    let (own, owner) = (Arc::clone(node), route.index);
-    node.remote.runtime.spawn(async move {
+    let (own, address, owner) = (Arc::clone(node), to.clone(), route.index);
+    Some(keep(node, &to, owner, stanza.clone(), async move {
         // Not in time: it is looked up all the same.
-        let _ = local::session_soon(&own, &to, owner).await;
+        let _ = local::session_soon(&own, &address, owner).await;
+    }))
+}
+
+/// Takes a stanza that waits here for `until`, and is looked up once more then; what comes later for the same address
+/// waits behind it.
+pub fn keep(
+    node: &Arc<NodeContext>,
+    to: &FullJid,
+    owner: BindIndex,
+    stanza: Stanza,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> Posted {
+    let parcel = Parcel { stanza, tries: 0, copies: None };
+    let number = match hold(node, to, owner, parcel, Pending::waits) {
+        Ok(number) => number,
+        Err(posted) => return posted,
+    };
+    let (own, to) = (Arc::clone(node), to.clone());
+    node.remote.runtime.spawn(async move {
+        until.await;
         let applied = own.routes.applied();
         finish(&own, &to, number, Outcome::Failed(Failure::NoSession(applied)), None);
     });
-    Some(Posted::Taken)
+    Posted::Taken
 }
 
 /// Notes a stanza as on its way to a session, or as one that waits here; what became of it where it has to queue.

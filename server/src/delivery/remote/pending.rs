@@ -254,6 +254,12 @@ impl<S, F> Pending<S, F> {
         Brake::For(pause)
     }
 
+    /// Whether something waits here to be looked up once more for `to`.
+    #[must_use]
+    pub fn is_held(&self, to: &FullJid) -> bool {
+        self.targets.get(to).is_some_and(Target::is_held)
+    }
+
     /// Whether stanzas wait until `to` is found.
     #[must_use]
     pub fn is_waited_for(&self, to: &FullJid) -> bool {

@@ -14,10 +14,11 @@ use althing_proto::stanza::Stanza;
 
 use super::pending::Outcome;
 use super::{Copies, Failure, Parcel, outcome, task};
+use crate::components::balance::lane_named;
 use crate::delivery::{bounce, drive, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
-use crate::router::steps;
+use crate::router::{component, steps};
 
 /// How long a stanza waits for this node's table to have what the other node's had.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
     loop {
         if let Some(why) = failure.take() {
             tries += 1;
-            absent = tries > 1 && matches!(why, Failure::NoSession(_));
+            absent = tries > 1 && matches!(why, Failure::NoSession(_)) && lane_named(to).is_none();
             debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
             until_known(node, to, why).await;
             if why == Failure::Congested {
@@ -85,10 +86,14 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
         }
         let direct = if absent { None } else { steps::only_remote(node, &stanza) };
         let Some((jid, route)) = direct else {
-            if let Some(route) = node.routes.locate(to).filter(|route| !absent && route.node == node.node_id)
-            {
+            let here = component::owner(node, to).filter(|route| !absent && route.node == node.node_id);
+            if let Some(route) = here {
                 // It is tried once: where the session is on its way, when it is there.
-                let _ = local::session_soon(node, to, route.index).await;
+                if lane_named(to).is_some() {
+                    let _ = component::soon(node, to, route.index).await;
+                } else {
+                    let _ = local::session_soon(node, to, route.index).await;
+                }
             }
             let effects = steps::once_more(node, stanza, if absent { tries } else { 1 });
             return drive(node, effects.await).await;
@@ -113,8 +118,11 @@ async fn settle_copy(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza, copi
 
 /// One attempt for one session, wherever it is now.
 async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza) -> bool {
-    match node.routes.locate(to) {
+    match component::owner(node, to) {
         Some(route) if route.node == node.node_id => {
+            if let Some(lane) = lane_named(to) {
+                return component::put_here(node, route.index, lane, stanza);
+            }
             let session = node.sessions.get(route.index);
             session.is_some_and(|session| local::deliver_to(node, &session, stanza.clone(), false).is_ok())
         }
@@ -140,7 +148,7 @@ async fn until_known(node: &NodeContext, to: &FullJid, why: Failure) {
                 loop {
                     let applied = node.routes.applied();
                     let up = node.routes.node_state(route.node) == Some(NodeState::Up(route.incarnation));
-                    let there = node.routes.locate(to).is_some_and(|now| now.index == route.index);
+                    let there = component::owner(node, to).is_some_and(|now| now.index == route.index);
                     if !up || !there || !node.routes.wait_for(applied + 1).await {
                         return;
                     }

@@ -1,0 +1,124 @@
+//! How a component enters the route table and leaves it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use althing_cluster::lease::Standing;
+use althing_cluster::routes::Route;
+use althing_proto::stream::error::{StreamCondition, StreamError};
+
+use super::balance::Domain;
+use super::registry::Origin;
+use super::{ComponentHandle, Ending, Inbox, Letter};
+use crate::delivery::remote;
+use crate::metrics::Dropped;
+use crate::node::NodeContext;
+
+/// Random bytes in the address of a connection: two of one domain never meet.
+const ADDRESS_BYTES: usize = 12;
+
+/// How long it waits for the node to serve again.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// Attaches a component of `domain` to this node. From now on stanzas come into its inbox: the caller runs it.
+///
+/// # Errors
+/// For the component: `conflict` where it is `exclusive` and another connection is there, else why the server cannot.
+pub async fn attach(
+    node: &Arc<NodeContext>,
+    domain: &str,
+    exclusive: bool,
+    origin: Origin,
+) -> Result<Arc<ComponentHandle>, StreamError> {
+    let internal = || StreamError::from(StreamCondition::InternalServerError);
+    let domain = node.components.remember(Arc::new(Domain::new(domain).ok_or_else(internal)?));
+    let address = node.random::<ADDRESS_BYTES>().ok_or_else(internal)?;
+    let address: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
+    let jid = domain.bare().with_resource_str(&address).map_err(|_| internal())?;
+    if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+        return Err(cut_off());
+    }
+    let losses = node.lease.losses();
+    let bound = node.routes.bind(&jid).await.map_err(|error| {
+        info!(%jid, %error, "component not attached");
+        internal()
+    })?;
+    let limits = &node.config.components;
+    let inbox = Inbox::new(limits.inbox_stanzas, limits.inbox_bytes);
+    let handle =
+        ComponentHandle::new((jid, bound.index, losses), Arc::clone(&domain), node.now(), origin, inbox);
+    let handle = Arc::new(handle);
+    node.components.insert(Arc::clone(&handle));
+    node.metrics.component_attached();
+    // The log orders the binds: of several that come at the same time all nodes find the same one first.
+    let mut earlier = false;
+    node.routes.visit_account(domain.bare(), &mut |_, route: &Route| earlier |= route.index < bound.index);
+    let refusal = if exclusive && earlier {
+        let text = "another connection of this component is there, and it is configured to be the only one";
+        Some(StreamError::new(StreamCondition::Conflict, text))
+    } else if *node.stopping.borrow() {
+        Some(StreamCondition::SystemShutdown.into())
+    } else if node.lease.standing() == Standing::Lost {
+        Some(cut_off())
+    } else {
+        None
+    };
+    match refusal {
+        Some(error) => {
+            detach(node, &handle, VecDeque::new()).await;
+            Err(error)
+        }
+        None => {
+            info!(jid = %handle.jid, peer = handle.peer.map(tracing::field::display), "component attached");
+            Ok(handle)
+        }
+    }
+}
+
+/// Takes a component out of the route table. What it had not handled, `left` first, is looked up once more in its
+/// order, when its route is gone; what comes for it until then waits behind that. Idempotent.
+pub async fn detach(node: &Arc<NodeContext>, handle: &Arc<ComponentHandle>, left: VecDeque<Letter>) {
+    let lost = node.lease.losses() != handle.losses;
+    handle.inbox.close(left, |letter| {
+        if lost {
+            // A node without a lease acts no more, then or later.
+            node.metrics.dropped(Dropped::SessionGone);
+        } else {
+            give_back(node, handle, letter);
+        }
+    });
+    if node.components.get(handle.index).is_none() {
+        return;
+    }
+    if !lost && let Err(error) = node.routes.unbind(&handle.jid, handle.index).await {
+        debug!(jid = %handle.jid, %error, "the route had gone before its component");
+    }
+    node.components.remove(handle.index);
+    node.metrics.component_detached();
+    handle.set_detached();
+    info!(jid = %handle.jid, "component detached");
+}
+
+/// A stanza for a component that is ending: it waits here until the route is gone.
+pub fn give_back(node: &Arc<NodeContext>, handle: &Arc<ComponentHandle>, letter: Letter) -> remote::Posted {
+    let (lane, gone) = (handle.lanes().lane(letter.lane), Arc::clone(handle));
+    remote::keep(node, lane, handle.index, letter.stanza, async move { gone.detached().await })
+}
+
+/// What a component is told by a node that has lost the others.
+#[must_use]
+pub fn cut_off() -> StreamError {
+    let text = "this server has lost the other servers of its cluster: connect to another";
+    StreamError::new(StreamCondition::SystemShutdown, text)
+}
+
+/// Ends the components of this node that were attached before so many losses of the lease.
+pub fn end_lost(node: &NodeContext, losses: u64) {
+    for handle in node.components.all().into_iter().filter(|handle| handle.losses < losses) {
+        handle.end(Ending::LeaseLost);
+    }
+}

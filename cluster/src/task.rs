@@ -251,6 +251,22 @@ cluster_tasks! {
         /// The presences, whole and with all their namespaces, without `to`.
         presences: Vec<Bytes>,
     } -> u64, since 1, InOrder;
+
+    /// Tells the account's sessions on the node of its avatar. Replies how many were told.
+    20 ShowAvatar {
+        /// The account.
+        account: BareJid,
+        /// Which one: a session that knows a later one ignores it.
+        revision: u64,
+        /// The hash of the picture; `None`: there is none.
+        hash: Option<String>,
+    } -> u64, since 1, InOrder;
+
+    /// Ends the account's sessions on the node: it was removed. Replies how many were told.
+    21 EndAccount {
+        /// The account.
+        account: BareJid,
+    } -> u64, since 1, InOrder;
 }
 
 /// Which sessions of an account a stanza is for.
@@ -344,6 +360,11 @@ mod tests {
                 "0010056a40642f720701043c612f3e",
                 ShowPresence { to: jid(), owner, presences: vec![xml()] }.into(),
             ),
+            (
+                "0014036a40640701026162",
+                ShowAvatar { account: jid().to_bare(), revision: 7, hash: Some("ab".to_owned()) }.into(),
+            ),
+            ("0015036a4064", EndAccount { account: jid().to_bare() }.into()),
         ]
     }
 
@@ -374,6 +395,8 @@ mod tests {
             ("000e03", TaskReply::DeliverToAccount(3)),
             ("000f03", TaskReply::ProbeSessions(3)),
             ("001003", TaskReply::ShowPresence(3)),
+            ("001403", TaskReply::ShowAvatar(3)),
+            ("001503", TaskReply::EndAccount(3)),
         ]
     }
 

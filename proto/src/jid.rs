@@ -8,6 +8,8 @@
 //! a few addresses whose normal form it would refuse (a domain label of many `ß` grows past 63 bytes when
 //! they become `ss`), and such an address could be stored but never read again.
 
+pub mod escaping;
+
 pub use jid::{
     BareJid, DomainPart, DomainRef, Error as JidError, FullJid, Jid, NodePart, NodeRef, ResourcePart,
     ResourceRef,

@@ -15,6 +15,7 @@
 //! | [`disco`]   | what service discovery tells, and its hashes             | XEP-0030, 0115, 0390 |
 //! | [`entropy`] | random-looking bytes from a seed that is handed in       |                   |
 //! | [`time`]    | timestamps that are handed in, and their text form       | XEP-0082          |
+//! | [`vcard`]   | vCards and the hash of an avatar                         | XEP-0054, XEP-0153 |
 //! | [`ns`]      | every namespace, beside its specification                |                   |
 
 pub mod disco;
@@ -27,4 +28,5 @@ pub mod sasl;
 pub mod stanza;
 pub mod stream;
 pub mod time;
+pub mod vcard;
 pub mod xml;

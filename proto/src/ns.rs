@@ -48,6 +48,16 @@ pub const HASHES: &str = "urn:xmpp:hashes:2";
 pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
 /// XEP-0478: limits of a stream.
 pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
+/// XEP-0012: last activity.
+pub const LAST: &str = "jabber:iq:last";
+/// XEP-0054: vcard-temp.
+pub const VCARD: &str = "vcard-temp";
+/// XEP-0055: search.
+pub const SEARCH: &str = "jabber:iq:search";
+/// XEP-0106: the feature of escaped local parts.
+pub const JID_ESCAPING: &str = "jid\\20escaping";
+/// XEP-0153: the hash of the avatar in a vCard.
+pub const VCARD_UPDATE: &str = "vcard-temp:x:update";
 /// XEP-0077: in-band registration.
 pub const REGISTER: &str = "jabber:iq:register";
 /// XEP-0077 §8: the stream feature of in-band registration.

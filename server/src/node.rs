@@ -41,9 +41,10 @@ use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
 use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
-use crate::modules::{Limiter, REGISTRY};
+use crate::modules::{Limiter, REGISTRY, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
+use crate::session::logouts::Logouts;
 use crate::session::messages::EndReason;
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
@@ -82,6 +83,10 @@ pub struct NodeContext {
     pub started: Timestamp,
     /// IQs of the server itself that wait for their answers.
     pub requests: Requests,
+    /// Who left, on the way into the store.
+    pub logouts: Logouts,
+    /// Who may search how often.
+    pub searches: Searches,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
     /// The components of this node.
@@ -202,6 +207,8 @@ impl Node {
             remote: Remote::new(runtime),
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
+            logouts: Logouts::default(),
+            searches: Searches::new(&config.search),
             requests: Requests::new(node_id, crate::clock::now(), metrics.clone()),
             sessions: SessionRegistry::default(),
             components: ComponentRegistry::new(component_config(&config)?),

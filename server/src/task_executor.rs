@@ -17,9 +17,9 @@ use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
-    BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, FanOutPresence,
-    NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo, ShowPresence,
-    TaskAudience, TaskReply,
+    BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount,
+    FanOutPresence, NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo,
+    ShowAvatar, ShowPresence, TaskAudience, TaskReply,
 };
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
@@ -30,6 +30,7 @@ use crate::delivery::{account, fan_out, local, probes};
 use crate::node::NodeContext;
 use crate::router::component;
 use crate::session::SessionHandle;
+use crate::session::avatar::Avatar;
 use crate::session::effect::{Audience, UserEvent};
 use crate::session::losses::{self, Lost};
 use crate::session::messages::EndReason;
@@ -184,6 +185,13 @@ impl NodeExecutor {
             }
             ClusterTask::ProbeSessions(task) => TaskReply::ProbeSessions(probes::answer(node, from, &task)),
             ClusterTask::ShowPresence(task) => TaskReply::ShowPresence(show(node, task)?),
+            ClusterTask::ShowAvatar(ShowAvatar { account, revision, hash }) => {
+                let event = UserEvent::Avatar(Avatar { revision, hash });
+                TaskReply::ShowAvatar(local::notify_account(node, &account, &event))
+            }
+            ClusterTask::EndAccount(EndAccount { account }) => {
+                TaskReply::EndAccount(local::notify_account(node, &account, &UserEvent::Removed))
+            }
             ClusterTask::DeliverToAccount(DeliverToAccount { account, audience, xml }) => {
                 let audience = match audience {
                     TaskAudience::Available => Audience::Available,

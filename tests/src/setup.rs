@@ -83,6 +83,7 @@ impl Setup {
              web_tls = [\"{address}:5281\"]\nweb = [\"{address}:5282\"]\n\
              [tls]\ncertificate = {chain}\nkey = {key}\n\
              [registration]\nenabled = true\nunlimited_on_loopback = true\n\
+             [search]\nenabled = true\n\
              [components]\nlisten = [\"{address}:{COMPONENTS}\"]\n"
         );
         let components = COMPONENT_LABELS.iter().map(|(label, exclusive)| {

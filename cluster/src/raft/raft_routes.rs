@@ -99,6 +99,10 @@ impl Routes for RaftRoutes {
         self.table.wait_for(index).await
     }
 
+    fn first_up(&self) -> Option<NodeId> {
+        self.table.first_up()
+    }
+
     fn node_state(&self, node: NodeId) -> Option<NodeState> {
         self.table.node(node)
     }

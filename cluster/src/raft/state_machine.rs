@@ -66,6 +66,12 @@ impl AppliedRoutes {
         self.state.read().table.node(node)
     }
 
+    /// The node with the lowest number among those that are up.
+    #[must_use]
+    pub fn first_up(&self) -> Option<NodeId> {
+        self.state.read().table.first_up()
+    }
+
     /// How many sessions the table holds.
     #[must_use]
     pub fn sessions(&self) -> usize {

@@ -89,6 +89,10 @@ impl Routes for LocalRoutes {
         self.applied() >= index
     }
 
+    fn first_up(&self) -> Option<NodeId> {
+        self.state.read().1.first_up()
+    }
+
     fn node_state(&self, node: NodeId) -> Option<NodeState> {
         self.state.read().1.node(node)
     }

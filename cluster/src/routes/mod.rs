@@ -88,6 +88,9 @@ pub trait Routes: Send + Sync {
     /// deadline.
     async fn wait_for(&self, index: u64) -> bool;
 
+    /// The node with the lowest number among those that are up, as the table has it: for what one has to do for all.
+    fn first_up(&self) -> Option<NodeId>;
+
     /// What the table knows of a node; `None` if it was never up.
     fn node_state(&self, node: NodeId) -> Option<NodeState>;
 }

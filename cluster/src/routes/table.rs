@@ -278,6 +278,13 @@ impl RouteTable {
         self.nodes.get(&node).copied()
     }
 
+    /// The node with the lowest number among those that are up.
+    #[must_use]
+    pub fn first_up(&self) -> Option<NodeId> {
+        let up = |(node, state): (&NodeId, &NodeState)| matches!(state, NodeState::Up(_)).then_some(*node);
+        self.nodes.iter().find_map(up)
+    }
+
     /// All nodes that were ever up.
     #[must_use]
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeState> {

@@ -7,14 +7,13 @@ use async_trait::async_trait;
 
 use althing_cluster::routes::Route;
 use althing_proto::jid::{BareJid, FullJid};
-use althing_proto::sasl::{Credentials, Secret};
-use althing_proto::stream::error::StreamCondition;
 
 use super::protocol::{Answer, Request, RouteReport, SESSIONS, SessionReport, USERS};
 use super::status::StatusSource;
-use crate::auth::{CreateError, create_account};
+use crate::auth::{CreateError, create_account, set_password};
+use crate::delivery;
+use crate::modules::remove_account;
 use crate::node::NodeContext;
-use crate::session::messages::EndReason;
 
 /// Answers the requests of the admin socket.
 #[async_trait]
@@ -72,9 +71,7 @@ impl NodeAdmin {
             }
             Request::UserSetPassword { jid, password } => {
                 let user = self.account(&jid)?;
-                let credentials = self.credentials(password).await?;
-                let changed = self.context.storage.accounts.set_credentials(&user, credentials).await?;
-                Answer::Done { changed }
+                Answer::Done { changed: set_password(&self.context, &user, password).await? }
             }
             Request::UserDelete { jid } => Answer::Done { changed: self.delete(&self.account(&jid)?).await? },
             Request::UserList { after } => self.list(after.as_deref()).await?,
@@ -85,28 +82,12 @@ impl NodeAdmin {
         account_address(jid, &self.context.config.xmpp.domains)
     }
 
-    /// PBKDF2 takes milliseconds: on the blocking pool, as many at a time as there are cores.
-    async fn credentials(&self, password: Secret) -> anyhow::Result<Credentials> {
-        let salt = self.context.random::<16>().context("the system gives no random bytes")?;
-        let iterations = self.context.config.auth.scram_iterations;
-        let _permit = self.context.hashing.acquire().await.context("the node is stopping")?;
-        let derive = move || Credentials::derive(password.expose(), iterations, salt);
-        let derived = tokio::task::spawn_blocking(derive).await.context("the node is stopping")?;
-        derived.context("the password cannot be used")
-    }
-
-    /// The account first, so that whoever is thrown out cannot log in again.
+    /// Whoever is logged in is thrown out, on whatever node.
     async fn delete(&self, user: &BareJid) -> anyhow::Result<bool> {
-        let changed = self.context.storage.accounts.delete(user).await?;
-        if changed {
-            tracing::info!(jid = %user, "account deleted by an operator");
-        }
-        for route in self.context.routes.locate_account(user) {
-            if let Some(session) = self.context.sessions.get(route.index) {
-                session.end(EndReason::Error(StreamCondition::NotAuthorized.into())).await;
-            }
-        }
-        Ok(changed)
+        let Some(effects) = remove_account(&self.context, user).await? else { return Ok(false) };
+        tracing::info!(jid = %user, "account deleted by an operator");
+        delivery::drive(&self.context, effects).await;
+        Ok(true)
     }
 
     async fn list(&self, after: Option<&str>) -> anyhow::Result<Answer> {
@@ -181,6 +162,8 @@ impl AdminBackend for NodeAdmin {
 
 #[cfg(test)]
 mod tests {
+    use althing_proto::sasl::{Credentials, Secret};
+
     use super::*;
     use crate::admin::status;
 

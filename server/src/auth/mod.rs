@@ -28,8 +28,7 @@ pub enum CreateError {
     Unavailable,
 }
 
-/// Makes an account. PBKDF2 takes milliseconds: it runs on the blocking pool, as many at a time as there
-/// are cores.
+/// Makes an account.
 ///
 /// # Errors
 /// [`CreateError`].
@@ -42,14 +41,30 @@ pub async fn create_account(
         // Before the dear part: a stranger must not make the server derive keys for nothing.
         return Err(CreateError::Exists);
     }
-    let salt = node.random::<16>().ok_or(CreateError::Unavailable)?;
-    let iterations = node.config.auth.scram_iterations;
-    let credentials =
-        on_blocking_pool(node, move || Credentials::derive(password.expose(), iterations, salt))
-            .await
-            .ok_or(CreateError::Unavailable)??;
+    let credentials = derive(node, password).await?;
     let account = Account { credentials, created: node.now() };
     if node.storage.accounts.create(user, account).await? { Ok(()) } else { Err(CreateError::Exists) }
+}
+
+/// Gives `user` another password, for all mechanisms. `false`: there is no such account.
+///
+/// # Errors
+/// [`CreateError`], but for [`CreateError::Exists`].
+pub async fn set_password(
+    node: &Arc<NodeContext>,
+    user: &BareJid,
+    password: Secret,
+) -> Result<bool, CreateError> {
+    let credentials = derive(node, password).await?;
+    Ok(node.storage.accounts.set_credentials(user, credentials).await?)
+}
+
+/// PBKDF2 takes milliseconds: on the blocking pool, as many at a time as there are cores.
+async fn derive(node: &Arc<NodeContext>, password: Secret) -> Result<Credentials, CreateError> {
+    let salt = node.random::<16>().ok_or(CreateError::Unavailable)?;
+    let iterations = node.config.auth.scram_iterations;
+    let derived = on_blocking_pool(node, move || Credentials::derive(password.expose(), iterations, salt));
+    Ok(derived.await.ok_or(CreateError::Unavailable)??)
 }
 
 /// The credentials for a SCRAM login.

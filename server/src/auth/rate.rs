@@ -1,26 +1,27 @@
-//! PURE: token buckets a network address, for what strangers may do only now and then.
+//! PURE: token buckets by network address or account, for what may be done only now and then.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use althing_proto::time::Timestamp;
 
-/// Most addresses remembered. When full: those whose bucket is full again are forgotten; if there are none,
+/// Most addresses or accounts remembered. When full: those whose bucket is full again are forgotten; if there are none,
 /// everybody new is refused, so that a flood from many addresses cannot fill memory.
-const MAX_ADDRESSES: usize = 100_000;
+const MAX_KEYS: usize = 100_000;
 
-/// A limit on how often each address may do something.
+/// A limit on how often each may do something: by network address, or by whatever else they are told apart.
 #[derive(Debug)]
-pub struct RateLimit {
+pub struct RateLimit<K = IpAddr> {
     burst: u32,
     per_token: Duration,
     /// Credit left, as of a moment: milliseconds of waiting, `per_token` of which are worth one token. Whole
     /// milliseconds are gained exactly, so that whoever tries often loses nothing by it.
-    buckets: HashMap<IpAddr, (u64, Timestamp)>,
+    buckets: HashMap<K, (u64, Timestamp)>,
 }
 
-impl RateLimit {
+impl<K: Hash + Eq> RateLimit<K> {
     /// At most `burst` at once, and `per_hour` in the long run.
     #[must_use]
     pub fn new(burst: u32, per_hour: u32) -> Self {
@@ -28,18 +29,17 @@ impl RateLimit {
         RateLimit { burst: burst.max(1), per_token, buckets: HashMap::new() }
     }
 
-    /// Whether `address` may do it once more now.
-    pub fn admit(&mut self, address: IpAddr, now: Timestamp) -> bool {
-        let address = network(address);
-        if !self.buckets.contains_key(&address) && self.buckets.len() >= MAX_ADDRESSES {
+    /// Whether `who` may do it once more now.
+    pub fn admit_as(&mut self, who: K, now: Timestamp) -> bool {
+        if !self.buckets.contains_key(&who) && self.buckets.len() >= MAX_KEYS {
             let full = self.full();
             self.buckets.retain(|_, bucket| refilled(*bucket, now, full) < full);
-            if self.buckets.len() >= MAX_ADDRESSES {
+            if self.buckets.len() >= MAX_KEYS {
                 return false;
             }
         }
         let (full, token) = (self.full(), self.token());
-        let bucket = self.buckets.entry(address).or_insert((full, now));
+        let bucket = self.buckets.entry(who).or_insert((full, now));
         let credit = refilled(*bucket, now, full);
         let admitted = credit >= token;
         *bucket = (credit - if admitted { token } else { 0 }, now);
@@ -52,6 +52,13 @@ impl RateLimit {
 
     fn token(&self) -> u64 {
         u64::try_from(self.per_token.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl RateLimit {
+    /// Whether somebody at `address` may do it once more now.
+    pub fn admit(&mut self, address: IpAddr, now: Timestamp) -> bool {
+        self.admit_as(network(address), now)
     }
 }
 
@@ -115,10 +122,10 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_is_bounded() {
         let mut limit = RateLimit::new(1, 1);
-        for number in 0..=MAX_ADDRESSES as u32 {
+        for number in 0..=MAX_KEYS as u32 {
             limit.admit(IpAddr::from(number.to_be_bytes()), at(0));
         }
-        assert!(limit.buckets.len() <= MAX_ADDRESSES);
+        assert!(limit.buckets.len() <= MAX_KEYS);
         assert!(!limit.admit("203.0.113.9".parse().unwrap(), at(0)));
         assert!(limit.admit("203.0.113.9".parse().unwrap(), at(3_601)), "old buckets are forgotten");
     }

@@ -66,6 +66,11 @@ const CORE: &[(&str, &str, &str)] = &[
         "Jabber Component Protocol: external components that connect to the server",
         "server/src/stream/component.rs",
     ),
+    (
+        "XEP-0106",
+        "JID Escaping: in registration and search; else a client's affair",
+        "proto/src/jid/escaping.rs",
+    ),
     ("XEP-0368", "Direct TLS for clients; the SRV records are the operator's", "server/src/listener/tls.rs"),
     ("XEP-0440", "SASL Channel-Binding Type Capability", "proto/src/stream/features.rs"),
     ("XEP-0478", "Stream Limits Advertisement, for clients", "proto/src/stream/features.rs"),

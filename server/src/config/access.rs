@@ -39,7 +39,26 @@ section! {
         per_ip_per_hour: u32 = 3, in 1..=1000000;
         /// Accounts that one IP address may make at once before `per_ip_per_hour` begins to bind.
         per_ip_burst: u32 = 3, in 1..=1000000;
+        /// Whether who is logged in may change the password in band (XEP-0077 §3.3), also where `enabled` is off.
+        password_change: bool = true;
+        /// Whether who is logged in may remove the account in band (XEP-0077 §3.2), also where `enabled` is off.
+        removal: bool = true;
         /// Frees clients that come from a loopback address from both bounds. For development and tests.
         unlimited_on_loopback: bool = false;
+    }
+}
+
+section! {
+    /// Search for users by the names in their vCards (XEP-0055). A vCard whose CLASS is PRIVATE or CONFIDENTIAL is not
+    /// found.
+    Search = "search" {
+        /// Whether users of this server may search. Whoever may can find out who has an account.
+        enabled: bool = false;
+        /// Most users of one answer.
+        results: usize = 50, in 1..=500;
+        /// Searches that one account may make in an hour, in the long run.
+        per_hour: u32 = 120, in 1..=1000000;
+        /// Searches that one account may make at once before `per_hour` begins to bind.
+        burst: u32 = 20, in 1..=1000000;
     }
 }

@@ -43,6 +43,8 @@ section! {
         roster_items: usize = 1_000, in 1..=100000;
         /// Subscription requests that wait for one user's answer. Further ones are refused with `resource-constraint`.
         pending_subscriptions: usize = 200, in 1..=100000;
+        /// Bytes of one vCard, its photo included (XEP-0054). It has to fit into `stanza_bytes` too.
+        vcard_bytes: usize = 262_144, in 1024..=1048576;
         /// Namespaces in which one account may keep private XML (XEP-0049).
         private_namespaces: usize = 100, in 1..=10000;
         /// Bytes of private XML of one account, in all namespaces together; 65536 in one at most.

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use access::{Auth, MECHANISMS, Registration};
+pub use access::{Auth, MECHANISMS, Registration, Search};
 pub use cluster::{Cluster, InitialNode, is_cluster_name};
 pub use components::{ComponentSecret, Components, External, LEAST_SECRET};
 pub use contact::Contact;
@@ -60,6 +60,8 @@ pub struct Config {
     pub auth: Auth,
     /// Section `[registration]`.
     pub registration: Registration,
+    /// Section `[search]`.
+    pub search: Search,
     /// Section `[limits]`.
     pub limits: Limits,
     /// Section `[storage]`.
@@ -99,6 +101,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Components>(),
     info::<Auth>(),
     info::<Registration>(),
+    info::<Search>(),
     info::<Limits>(),
     info::<Storage>(),
     info::<Log>(),

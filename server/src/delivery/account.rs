@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use althing_cluster::node_id::NodeId;
-use althing_cluster::task::{ClusterTask, DeliverToAccount, ProbeAccount, PushRosterItem, TaskAudience};
+use althing_cluster::task::{
+    ClusterTask, DeliverToAccount, EndAccount, ProbeAccount, PushRosterItem, ShowAvatar, TaskAudience,
+};
 use althing_cluster::wire::{self, WireError};
 use althing_proto::jid::BareJid;
 use althing_proto::roster::Subscription;
@@ -17,6 +19,7 @@ use althing_proto::stanza::Stanza;
 use super::local;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
+use crate::session::avatar::Avatar;
 use crate::session::effect::{Audience, RosterChanged, UserEvent};
 
 /// Tells all sessions of `account`. Full links: see `delivery/remote/overflow.rs`.
@@ -54,6 +57,10 @@ fn to_task(account: &BareJid, event: &UserEvent) -> Result<ClusterTask, WireErro
     Ok(match event {
         UserEvent::Roster(change) => PushRosterItem { account, item: encode(change)? }.into(),
         UserEvent::Probe { from } => ProbeAccount { account, from: from.clone() }.into(),
+        UserEvent::Avatar(Avatar { revision, hash }) => {
+            ShowAvatar { account, revision: *revision, hash: hash.clone() }.into()
+        }
+        UserEvent::Removed => EndAccount { account }.into(),
         UserEvent::Stanza { stanza, audience } => {
             let audience = match audience {
                 Audience::Available => TaskAudience::Available,

@@ -144,6 +144,8 @@ labels! {
         LinkFull = "link_full",
         /// Its session ended before it could be handled.
         SessionGone = "session_gone",
+        /// The end of a session, which was not noted: too many wait for the store.
+        LogoutsFull = "logouts_full",
         /// Effects followed from one another without end: a bug of this server.
         Loop = "loop",
     }

@@ -4,18 +4,24 @@ mod caps;
 mod contact;
 mod disco;
 mod ecaps2;
+mod last;
 mod ping;
 mod presence;
 mod private;
 mod register;
 mod roster;
+mod search;
 mod session;
 mod time;
+mod vcard;
+mod vcard_avatar;
 mod version;
 
 pub use disco::{Capabilities, Discovered, info, is_info};
-pub use register::{Limiter, before_login};
+pub use register::{Limiter, before_login, remove_account};
 pub use roster::missed_pushes;
+pub use search::Searches;
+pub use vcard_avatar::{LOGIN_DOCUMENTS, avatar};
 
 use minidom::Element;
 
@@ -32,6 +38,10 @@ pub const REGISTRY: &[&dyn Module] = &[
     &session::MODULE,
     &register::MODULE,
     &private::MODULE,
+    &vcard::MODULE,
+    &vcard_avatar::MODULE,
+    &last::MODULE,
+    &search::MODULE,
     &disco::MODULE,
     &caps::MODULE,
     &ecaps2::MODULE,

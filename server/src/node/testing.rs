@@ -12,6 +12,9 @@ use althing_cluster::lease::Lease;
 use althing_cluster::link::Links;
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::LocalRoutes;
+use althing_proto::jid::BareJid;
+use althing_proto::sasl::{Credentials, ScramKeys};
+use althing_proto::time::Timestamp;
 
 use super::NodeContext;
 use super::offered::Offered;
@@ -20,12 +23,13 @@ use crate::components::ComponentRegistry;
 use crate::config::Config;
 use crate::delivery::remote::Remote;
 use crate::metrics::{NodeMetrics, Waiting};
-use crate::modules::{Limiter, REGISTRY};
+use crate::modules::{Limiter, REGISTRY, Searches};
 use crate::pipeline::Registry;
 use crate::session::SessionRegistry;
 use crate::session::admission::Admission;
+use crate::session::logouts::Logouts;
 use crate::session::requests::Requests;
-use crate::storage::Storage;
+use crate::storage::{Account, Storage};
 use crate::task_executor::NodeExecutor;
 
 impl NodeContext {
@@ -43,6 +47,8 @@ impl NodeContext {
             remote: Remote::new(tokio::runtime::Handle::current()),
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
+            logouts: Logouts::default(),
+            searches: Searches::new(&config.search),
             requests: Requests::new(NodeId::new(1), crate::clock::now(), metrics.clone()),
             sessions: SessionRegistry::default(),
             components: ComponentRegistry::new(component_config(&config).unwrap()),
@@ -62,5 +68,13 @@ impl NodeContext {
             storage: Storage::memory(),
             config,
         }
+    }
+
+    /// Sees to it that `user` has an account, which no password opens.
+    pub(crate) async fn has_account(&self, user: &BareJid) {
+        let keys = || ScramKeys { iterations: 4096, salt: vec![1], stored_key: vec![2], server_key: vec![3] };
+        let credentials = Credentials { sha1: keys(), sha256: keys(), sha512: keys() };
+        let account = Account { credentials, created: Timestamp::from_millis(0) };
+        self.storage.accounts.create(user, account).await.unwrap();
     }
 }

@@ -20,15 +20,17 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 
 use super::core::SessionState;
 use super::effect::{Effect, SessionChange, left_behind, stanza_span};
+use super::logouts;
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::{Entry, Full, Outbox};
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery;
 use crate::metrics::{Delivery, Direction, Dropped};
-use crate::modules::missed_pushes;
+use crate::modules::{self, missed_pushes};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
+use crate::storage::profile::LoginData;
 
 /// One bound resource.
 pub struct Session {
@@ -366,14 +368,13 @@ impl Session {
         debug!(jid = %self.state.jid(), condition, "session ends");
         self.outbox.close(self.outbox.last_words(error));
         let effects = self.state.farewell();
+        let logout = logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word());
         self.state.apply(SessionChange::Presence(None));
         self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
-            if let Err(error) = node.routes.unbind(&jid, index).await {
-                debug!(%jid, %error, "the route had gone before its session");
-            }
+            logouts::unbind(&node, &jid, index, logout).await;
             delivery::drive(&node, effects).await;
             node.sessions.remove(index);
         });
@@ -418,15 +419,21 @@ impl Session {
         }));
     }
 
-    /// Loads the roster before the mailbox is looked into: changes of it that come meanwhile wait there, and
+    /// Loads the roster, and what else of the account the session shows, before the mailbox is looked into: changes of it that come meanwhile wait there, and
     /// their versions tell whether the loaded roster has them.
     fn load_roster(&self, ctx: &mut Context<Self>) {
         let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
-        let load = async move { storage.rosters.load(&account).await };
+        let load = async move { storage.logins.login(&account, modules::LOGIN_DOCUMENTS).await };
         ctx.wait(load.into_actor(self).map(|loaded, session, _| match loaded {
-            Ok(roster) => {
+            // It was removed between the login and the bind.
+            Ok(LoginData { account: false, .. }) => {
+                drop(session.end(&EndReason::Error(StreamCondition::NotAuthorized.into())));
+            }
+            Ok(LoginData { roster, documents, .. }) => {
                 let (jid, index) = (session.state.jid().clone(), session.state.index());
-                session.state = SessionState::new(jid, index, roster.version, roster.items);
+                let avatar = modules::avatar(documents.into_iter().flatten().next());
+                let state = SessionState::new(jid, index, roster.version, roster.items);
+                session.state = state.with_avatar(avatar);
             }
             Err(error) => {
                 warn!(jid = %session.state.jid(), %error, "no roster: the session cannot begin");

@@ -10,9 +10,11 @@ use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::roster::{RosterItem, Subscription};
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
+use althing_proto::stream::error::StreamCondition;
 use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
+use super::avatar::{self, Avatar};
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
 use super::losses::{self, Lost};
 use super::pushes::{Next, Pushes};
@@ -33,10 +35,14 @@ pub struct SessionState {
     jid: FullJid,
     account: BareJid,
     index: BindIndex,
-    /// The last available presence that was broadcast.
+    /// The last available presence that was broadcast, as others got it.
     presence: Option<Stanza>,
     /// What the client has of its roster.
     pushes: Pushes,
+    /// The last presence that the client broadcast itself, available or not.
+    said: Option<Stanza>,
+    /// The account's avatar, which its presence shows.
+    avatar: Avatar,
     /// Contacts with a subscription in either direction.
     contacts: Arc<Contacts>,
     /// Subscription requests that wait for an answer, as XML.
@@ -74,6 +80,8 @@ impl SessionState {
             index,
             presence: None,
             pushes: Pushes::new(version),
+            said: None,
+            avatar: Avatar::default(),
             contacts: Arc::new(contacts),
             pending,
             loaded_version: version,
@@ -82,6 +90,18 @@ impl SessionState {
             seen: Seen::default(),
             took_over: false,
         }
+    }
+
+    /// The same session, which knows its account's avatar.
+    #[must_use]
+    pub fn with_avatar(self, avatar: Avatar) -> Self {
+        SessionState { avatar, ..self }
+    }
+
+    /// An available presence of the client as others get it: it shows the avatar (XEP-0153).
+    #[must_use]
+    pub fn advertised(&self, presence: &Stanza) -> Stanza {
+        avatar::advertise(presence, &self.avatar)
     }
 
     /// The session's full JID.
@@ -170,6 +190,7 @@ impl SessionState {
                 self.took_over = false;
                 self.presence = presence;
             }
+            SessionChange::Said(presence) => self.said = Some(presence),
             SessionChange::Directed(target) => {
                 if !self.directed_full() {
                     self.directed.insert(target);
@@ -203,6 +224,11 @@ impl SessionState {
         match event {
             UserEvent::Roster(change) => self.on_roster_changed(change),
             UserEvent::Probe { from } => self.answer_probe(&from).into_iter().collect(),
+            UserEvent::Avatar(avatar) => self.on_avatar(avatar),
+            UserEvent::Removed => {
+                let close = SessionChange::Close(StreamCondition::NotAuthorized.into());
+                vec![Effect::Session(close)]
+            }
             UserEvent::Stanza { stanza, audience } => {
                 let wanted = match audience {
                     Audience::Available => self.presence.is_some(),
@@ -225,6 +251,23 @@ impl SessionState {
     pub fn visible(&self) -> Option<Visible> {
         let presence = self.presence.clone()?;
         Some(Visible::new(self.jid.clone(), self.account.clone(), presence, Arc::clone(&self.contacts)))
+    }
+
+    /// Shows a new avatar to all who see the session's presence.
+    fn on_avatar(&mut self, avatar: Avatar) -> Vec<Effect> {
+        // Changes of one vCard come from several nodes, in any order.
+        if avatar.revision <= self.avatar.revision {
+            return Vec::new();
+        }
+        self.avatar = avatar;
+        let told = self.said.as_ref().zip(self.presence.as_ref());
+        match told.and_then(|(said, shown)| avatar::changed(said, shown, &self.avatar)) {
+            Some(presence) => vec![
+                Effect::Session(SessionChange::Presence(Some(presence.clone()))),
+                Effect::FanOut { stanza: presence, to: self.audience() },
+            ],
+            None => Vec::new(),
+        }
     }
 
     /// Follows a roster change: the push, and the presence that a contact gains or loses the sight of
@@ -298,6 +341,13 @@ impl SessionState {
     #[must_use]
     pub fn farewell(&self) -> Vec<Effect> {
         self.unavailability(&self.unavailable())
+    }
+
+    /// The last word of the session: the client's own, or what the server says in its place.
+    #[must_use]
+    pub fn last_word(&self) -> Stanza {
+        let gone = |said: &&Stanza| said.kind() == Kind::Presence(PresenceType::Unavailable);
+        self.said.as_ref().filter(gone).cloned().unwrap_or_else(|| self.unavailable())
     }
 
     /// Its own unavailable presence.

@@ -11,6 +11,8 @@ use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamError;
 
+use super::avatar::Avatar;
+
 /// Something to be done. Effects of one packet are performed in order.
 #[derive(Debug, Clone)]
 pub enum Effect {
@@ -89,6 +91,8 @@ pub(crate) fn stanza_span(stanza: &Stanza, session: Option<&FullJid>) -> Span {
 pub enum SessionChange {
     /// The session is available with that presence, or no longer available.
     Presence(Option<Stanza>),
+    /// The client has broadcast that presence, as it is; what others get of it follows as `Presence`.
+    Said(Stanza),
     /// The client asked for the roster, which is on its way: it wants pushes (RFC 6121 §2.2). Or it has been sent
     /// pushes that it lacked.
     Interested {
@@ -121,6 +125,10 @@ pub enum UserEvent {
         /// Who asks.
         from: Jid,
     },
+    /// The vCard was stored: sessions show its avatar in their presence (XEP-0153).
+    Avatar(Avatar),
+    /// The account was removed: its sessions end (XEP-0077 §3.2).
+    Removed,
     /// A stanza for a class of the account's sessions.
     Stanza {
         /// The stanza; its `to` is the account's bare JID.

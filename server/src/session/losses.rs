@@ -17,6 +17,7 @@ use althing_proto::stanza::{Kind, PresenceType, Stanza};
 use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
+use super::logouts;
 use super::registry::Refused;
 use super::seen::Seen;
 use crate::delivery::local;
@@ -68,6 +69,7 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
         if sessions.is_empty() {
             continue;
         }
+        logouts::note_lost(&node, sessions.iter().map(|(jid, _)| jid));
         info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");
         tell(&node, Lost::new(sessions.into_iter().map(|(jid, _)| jid), &node.seen_keys));
     }

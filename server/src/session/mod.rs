@@ -2,8 +2,10 @@
 
 pub mod actor;
 pub mod admission;
+pub mod avatar;
 pub mod core;
 pub mod effect;
+pub mod logouts;
 pub mod losses;
 pub mod lost_lease;
 pub mod messages;

@@ -27,6 +27,7 @@ use crate::stream::login;
 async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> Arc<SessionHandle> {
     let user = BareJid::new("b@localhost").unwrap();
     let resource = ResourcePart::new(resource).unwrap().into_owned();
+    node.has_account(&user).await;
     login::bind(node, &user, &resource, outbox, None).await.unwrap()
 }
 
@@ -83,6 +84,10 @@ impl Routes for SlowFirst {
 
     async fn wait_for(&self, index: u64) -> bool {
         self.0.wait_for(index).await
+    }
+
+    fn first_up(&self) -> Option<NodeId> {
+        self.0.first_up()
     }
 
     fn node_state(&self, node: NodeId) -> Option<NodeState> {

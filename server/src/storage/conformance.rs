@@ -1,5 +1,7 @@
 //! One suite for every place of storage.
 
+mod profile;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -430,6 +432,12 @@ async fn a_closed_store_says_so(storage: Storage) {
     assert_eq!(storage.flush().await, Err(StorageError::Closed));
 }
 
+use profile::{
+    a_login_reads_all_at_once, deletion_takes_documents_and_logouts, documents_are_bounded,
+    documents_are_replaced_as_a_whole, logouts_only_become_later, no_reader_sees_a_mixture_of_documents,
+    the_directory_follows_the_documents,
+};
+
 /// A module with one test for each part of the suite; `$make` gives a storage and what must outlive it.
 macro_rules! suite {
     ($place:ident, $make:expr, [$($part:ident),* $(,)?]) => {
@@ -477,5 +485,12 @@ suites!(
     private_rows_stay_within_a_bound,
     deletion_takes_all_that_a_user_owns,
     who_has_no_account_owns_nothing,
+    documents_are_replaced_as_a_whole,
+    documents_are_bounded,
+    no_reader_sees_a_mixture_of_documents,
+    the_directory_follows_the_documents,
+    logouts_only_become_later,
+    a_login_reads_all_at_once,
+    deletion_takes_documents_and_logouts,
     a_closed_store_says_so,
 );

@@ -1,5 +1,7 @@
 //! Stores in memory: tests and simulation. Gone with the value.
 
+mod profile;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
@@ -9,6 +11,8 @@ use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
+use self::profile::Stored;
+use super::profile::Logout;
 use super::roster_rules::{self, HISTORY, RosterHead};
 use super::{
     Account, Accounts, Changed, Engine, ItemChange, PrivateData, Roster, RosterLimits, RosterNews, Rosters,
@@ -39,6 +43,9 @@ struct User {
     history: VecDeque<(u64, BareJid)>,
     /// By (namespace, key).
     private: BTreeMap<(String, String), Vec<u8>>,
+    /// By name.
+    documents: BTreeMap<String, Stored>,
+    logout: Option<Logout>,
 }
 
 fn name(jid: &BareJid) -> Name {
@@ -76,6 +83,8 @@ impl Accounts for Memory {
             items: BTreeMap::new(),
             history: VecDeque::new(),
             private: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            logout: None,
         };
         self.write(|state| {
             let vacant = !state.users.contains_key(&name(user));

@@ -6,7 +6,9 @@ use althing_proto::jid::BareJid;
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
+use bytes::Bytes;
 
+use super::profile::{Directory, Document, Documents, LoginData, Logins, Logout, Logouts, NewDocument, Word};
 use super::{
     Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
     Storage, StorageError,
@@ -160,6 +162,48 @@ impl PrivateData for Metered {
         limit: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
         self.read(self.inner.private.list(user, namespace, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Documents for Metered {
+    async fn load(&self, user: &BareJid, name: &str) -> Result<Option<Document>, StorageError> {
+        self.read(self.inner.documents.load(user, name)).await
+    }
+
+    async fn store(&self, user: &BareJid, name: &str, document: NewDocument) -> Result<u64, StorageError> {
+        self.write(self.inner.documents.store(user, name, document)).await
+    }
+}
+
+#[async_trait]
+impl Directory for Metered {
+    async fn find(
+        &self,
+        domain: &str,
+        word: &Word,
+        begins: bool,
+        limit: usize,
+    ) -> Result<Vec<(BareJid, Bytes)>, StorageError> {
+        self.read(self.inner.directory.find(domain, word, begins, limit)).await
+    }
+}
+
+#[async_trait]
+impl Logouts for Metered {
+    async fn note(&self, logouts: Vec<Logout>) -> Result<(), StorageError> {
+        self.write(self.inner.logouts.note(logouts)).await
+    }
+
+    async fn last(&self, user: &BareJid) -> Result<Option<Logout>, StorageError> {
+        self.read(self.inner.logouts.last(user)).await
+    }
+}
+
+#[async_trait]
+impl Logins for Metered {
+    async fn login(&self, user: &BareJid, documents: &[&str]) -> Result<LoginData, StorageError> {
+        self.read(self.inner.logins.login(user, documents)).await
     }
 }
 

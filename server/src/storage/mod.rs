@@ -16,6 +16,7 @@
 //! whoever takes the name next. Reads for such a user find nothing.
 
 mod error;
+pub mod profile;
 mod roster_rules;
 
 pub mod embedded;
@@ -40,6 +41,7 @@ use crate::metrics::NodeMetrics;
 
 pub use embedded::EmbeddedOptions;
 pub use error::StorageError;
+pub use profile::{Directory, Documents, Logins, Logouts};
 
 /// Largest value of [`PrivateData`], in bytes. sled keeps larger ones badly, and one client could
 /// fill the disk with them.
@@ -266,6 +268,14 @@ pub trait Engine: Send + Sync {
     async fn size_on_disk(&self) -> Result<u64, StorageError>;
 }
 
+/// A place that has all of it.
+trait Place: Accounts + Rosters + PrivateData + Documents + Directory + Logouts + Logins + Engine {}
+
+impl<S> Place for S where
+    S: Accounts + Rosters + PrivateData + Documents + Directory + Logouts + Logins + Engine
+{
+}
+
 /// All stores of a node, wherever they are.
 #[derive(Clone)]
 pub struct Storage {
@@ -275,6 +285,14 @@ pub struct Storage {
     pub rosters: Arc<dyn Rosters>,
     /// What modules keep for users.
     pub private: Arc<dyn PrivateData>,
+    /// Things of users that are too large for a row.
+    pub documents: Arc<dyn Documents>,
+    /// Who is found by which word.
+    pub directory: Arc<dyn Directory>,
+    /// When users were here last.
+    pub logouts: Arc<dyn Logouts>,
+    /// What sessions begin with.
+    pub logins: Arc<dyn Logins>,
     /// The place itself.
     pub engine: Arc<dyn Engine>,
 }
@@ -301,8 +319,17 @@ impl Storage {
         Self::of(store)
     }
 
-    fn of<S: Accounts + Rosters + PrivateData + Engine + 'static>(store: Arc<S>) -> Self {
-        Storage { accounts: store.clone(), rosters: store.clone(), private: store.clone(), engine: store }
+    fn of<S: Place + 'static>(store: Arc<S>) -> Self {
+        Storage {
+            accounts: store.clone(),
+            rosters: store.clone(),
+            private: store.clone(),
+            documents: store.clone(),
+            directory: store.clone(),
+            logouts: store.clone(),
+            logins: store.clone(),
+            engine: store,
+        }
     }
 
     /// The same stores, whose reads and writes are timed and whose failures are counted.

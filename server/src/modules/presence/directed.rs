@@ -17,5 +17,7 @@ pub(super) fn decide(session: &SessionState, packet: &Packet, to: &Jid) -> Effec
     // §4.6.3: whoever was told learns of the end, unless the broadcast tells it anyway.
     let change =
         if available { SessionChange::Directed(to.clone()) } else { SessionChange::Undirected(to.clone()) };
-    vec![Effect::Session(change), Effect::Route(packet.stanza.clone())]
+    // XEP-0398: directed presence shows the avatar too.
+    let stanza = if available { session.advertised(&packet.stanza) } else { packet.stanza.clone() };
+    vec![Effect::Session(change), Effect::Route(stanza)]
 }

@@ -10,7 +10,8 @@ use crate::session::effect::{Effect, SessionChange};
 /// knows the priority before anybody hears of it.
 pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     if stanza.kind() == Kind::Presence(PresenceType::Unavailable) {
-        let mut effects = session.unavailability(stanza);
+        let mut effects = vec![Effect::Session(SessionChange::Said(stanza.clone()))];
+        effects.extend(session.unavailability(stanza));
         if session.presence().is_some() {
             // §4.5.2: the resource that becomes unavailable is told as well; no longer available, it is not
             // among those that the broadcast reaches.
@@ -19,9 +20,11 @@ pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
         return effects;
     }
     let initial = session.presence().is_none();
+    let shown = session.advertised(stanza);
     let mut effects = vec![
-        Effect::Session(SessionChange::Presence(Some(stanza.clone()))),
-        Effect::FanOut { stanza: stanza.clone(), to: session.audience() },
+        Effect::Session(SessionChange::Said(stanza.clone())),
+        Effect::Session(SessionChange::Presence(Some(shown.clone()))),
+        Effect::FanOut { stanza: shown, to: session.audience() },
     ];
     if initial {
         // The answers come to the session that asks and to no other.

@@ -1,6 +1,8 @@
 //! What each command does to the rows. Reads no clock and draws no random number: replicas that apply
 //! the same commands to the same rows end with the same rows.
 
+mod profile;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -16,6 +18,8 @@ use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, PutPri
 use super::fault::Fault;
 use super::keys;
 use super::reply::Reply;
+
+pub(super) use profile::DocumentRow;
 
 /// Most rows that one batch deletes: a larger one would hold up all readers.
 pub(super) const DELETIONS_PER_BATCH: usize = 1_000;
@@ -77,6 +81,9 @@ impl<'a> View<'a> {
             Command::PutPrivateWithin(command) => {
                 self.put_private(command.row, Some(command.bound), &mut writes)?
             }
+            Command::PutPart(command) => self.put_part(command, &mut writes)?,
+            Command::SealDocument(command) => self.seal_document(command, &mut writes)?,
+            Command::NoteLogouts(command) => self.note_logouts(command, &mut writes)?,
             Command::DeletePrivate(command) => {
                 let key = keys::private(&command.user, &command.namespace, &command.key);
                 let found = self.get(&key)?.is_some();
@@ -155,7 +162,12 @@ impl<'a> View<'a> {
         if !self.has_account(&user)? {
             return Ok(Reply::Done(false));
         }
-        writes.push((keys::account(&user), None));
+        // Few rows, however much the user keeps; those of the directory are not below the user.
+        let words = self.words_of(&user)?;
+        let small = self.rows(&keys::documents_of(&user), usize::MAX)?;
+        let logout = self.get(&keys::logout(&user))?.map(|_| keys::logout(&user));
+        let gone = [keys::account(&user)].into_iter().chain(words).chain(small).chain(logout);
+        writes.extend(gone.map(|key| (key, None)));
         // One more than may go, to know whether any is left.
         let rows = self.belongings(&user, DELETIONS_PER_BATCH + 1)?;
         if rows.len() > DELETIONS_PER_BATCH {

@@ -3,8 +3,10 @@
 use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterChange;
 use althing_proto::sasl::Credentials;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::profile::{Logout, Word, check_head, check_logouts};
 use super::super::{Account, RosterLimits, RowBound, StorageError, check_row};
 #[cfg(doc)]
 use super::reply::Reply;
@@ -81,6 +83,49 @@ pub struct PutPrivateWithin {
     pub bound: RowBound,
 }
 
+/// [`Command::PutPart`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutPart {
+    /// Whose document.
+    pub user: BareJid,
+    /// Its name.
+    pub document: String,
+    /// Which upload, a number of its own.
+    pub upload: u64,
+    /// Which part, from 0.
+    pub part: u32,
+    /// The part.
+    pub bytes: Bytes,
+}
+
+/// [`Command::SealDocument`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealDocument {
+    /// Whose document.
+    pub user: BareJid,
+    /// Its name.
+    pub document: String,
+    /// Which upload.
+    pub upload: u64,
+    /// How many parts were put before.
+    pub parts: u32,
+    /// The last part.
+    pub last: Bytes,
+    /// The module's note.
+    pub note: Bytes,
+    /// By which words the directory finds the user.
+    pub words: Vec<Word>,
+    /// What the directory shows.
+    pub shown: Bytes,
+}
+
+/// [`Command::NoteLogouts`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteLogouts {
+    /// Who left, and when.
+    pub logouts: Vec<Logout>,
+}
+
 tagged! {
     /// A change of the store.
     enum Command {
@@ -98,6 +143,14 @@ tagged! {
         6 DeletePrivate(DeletePrivate), since 1;
         /// Writes a module's row within a bound. Reply: as [`Command::PutPrivate`], or [`Reply::Full`].
         20 PutPrivateWithin(PutPrivateWithin), since 1;
+        /// Writes a part of a document that is not in force yet. Reply: [`Reply::Done`] with whether the upload still
+        /// goes on, or [`Reply::UnknownUser`].
+        21 PutPart(PutPart), since 1;
+        /// Puts an upload in the place of the document. Reply: [`Reply::Revision`], [`Reply::Done`] with `false` when
+        /// another upload has ended it, or [`Reply::UnknownUser`].
+        22 SealDocument(SealDocument), since 1;
+        /// Notes who left. Reply: [`Reply::Done`] with `true`.
+        23 NoteLogouts(NoteLogouts), since 1;
     }
 }
 
@@ -113,6 +166,8 @@ impl Command {
             Command::PutPrivateWithin(PutPrivateWithin { row, .. }) => {
                 check_row(&row.namespace, &row.key, &row.value)
             }
+            Command::SealDocument(seal) => check_head(&seal.document, &seal.note, &seal.words, &seal.shown),
+            Command::NoteLogouts(NoteLogouts { logouts }) => check_logouts(logouts),
             _ => Ok(()),
         }
     }
@@ -185,6 +240,39 @@ mod tests {
                         value: b"v".to_vec(),
                     },
                     bound: RowBound { rows: 9, bytes: 7 },
+                }),
+            ),
+            (
+                "0015036a4064016e070302776f",
+                Command::PutPart(PutPart {
+                    user: user.clone(),
+                    document: namespace.clone(),
+                    upload: 7,
+                    part: 3,
+                    bytes: Bytes::from_static(b"wo"),
+                }),
+            ),
+            (
+                "0016036a4064016e0703017801790102017702737a",
+                Command::SealDocument(SealDocument {
+                    user: user.clone(),
+                    document: namespace.clone(),
+                    upload: 7,
+                    parts: 3,
+                    last: Bytes::from_static(b"x"),
+                    note: Bytes::from_static(b"y"),
+                    words: vec![Word { field: 2, text: "w".to_owned() }],
+                    shown: Bytes::from_static(b"sz"),
+                }),
+            ),
+            (
+                "001701036a406405043c702f3e",
+                Command::NoteLogouts(NoteLogouts {
+                    logouts: vec![Logout {
+                        user: user.clone(),
+                        at: Timestamp::from_millis(5),
+                        presence: Bytes::from_static(b"<p/>"),
+                    }],
                 }),
             ),
             ("0006036a4064016e016b", Command::DeletePrivate(DeletePrivate { user, namespace, key })),

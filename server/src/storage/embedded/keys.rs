@@ -11,6 +11,10 @@
 //! | roster item    | `r` user contact                                | [`RosterItem`]            |
 //! | roster change  | `h` user version(u64, big-endian)               | the contact               |
 //! | private row    | `p` user length(namespace, u16) namespace key   | the bytes as given        |
+//! | document       | `d` user length(name, u16) name 0               | `DocumentRow`             |
+//! | part of one    | `d` user length(name, u16) name 1 upload (u64) part (u32) | the bytes as given |
+//! | word of the directory | `w` domain NUL field word NUL local-part | what the directory shows  |
+//! | last logout    | `l` user                                        | [`Logout`]                |
 //! | unfinished deletion | `x` user                                   | empty                     |
 //! | mark           | `m` `mark`                                      | as the store group gave it |
 //! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
@@ -18,8 +22,11 @@
 //!
 //! [`Account`]: super::super::Account
 //! [`RosterItem`]: althing_proto::roster::RosterItem
+//! [`Logout`]: super::super::profile::Logout
 
 use althing_proto::jid::BareJid;
+
+use super::super::profile::Word;
 
 /// The directory of the database below the data directory.
 pub(super) const DIRECTORY: &str = "store";
@@ -43,6 +50,9 @@ const ACCOUNT: u8 = b'a';
 const ROSTER: u8 = b'r';
 const PRIVATE: u8 = b'p';
 const HISTORY: u8 = b'h';
+const DOCUMENT: u8 = b'd';
+const WORD: u8 = b'w';
+const LOGOUT: u8 = b'l';
 const DELETION: u8 = b'x';
 
 /// How far the log of the store group has been applied, in the store of a replica.
@@ -147,6 +157,83 @@ pub(super) fn private(user: &BareJid, namespace: &str, key: &str) -> Vec<u8> {
     row
 }
 
+/// All rows of documents of `user` begin with this.
+pub(super) fn documents_of(user: &BareJid) -> Vec<u8> {
+    of_user(DOCUMENT, user)
+}
+
+fn document_rows(user: &BareJid, name: &str) -> Vec<u8> {
+    let mut key = documents_of(user);
+    key.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes());
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The row of a document that says which parts are in force. All rows of the document begin with all but its last
+/// byte; it is the first of them.
+pub(super) fn document(user: &BareJid, name: &str) -> Vec<u8> {
+    let mut key = document_rows(user, name);
+    key.push(0);
+    key
+}
+
+/// All parts of a document begin with this.
+pub(super) fn parts(user: &BareJid, name: &str) -> Vec<u8> {
+    let mut key = document_rows(user, name);
+    key.push(1);
+    key
+}
+
+/// A part of an upload of a document.
+pub(super) fn part(user: &BareJid, name: &str, upload: u64, part: u32) -> Vec<u8> {
+    let mut key = parts(user, name);
+    key.extend_from_slice(&upload.to_be_bytes());
+    key.extend_from_slice(&part.to_be_bytes());
+    key
+}
+
+/// The upload of the key of a part.
+pub(super) fn upload_of_part(key: &[u8]) -> Option<u64> {
+    let upload = key.get(key.len().checked_sub(12)?..key.len() - 4)?;
+    upload.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Whether a key that begins with [`documents_of`] the user is that of a whole document, and not of a part.
+pub(super) fn is_document(user: &BareJid, key: &[u8]) -> bool {
+    let start = documents_of(user).len();
+    let name = key.get(start..start + 2).and_then(|length| length.try_into().ok()).map(u16::from_be_bytes);
+    name.is_some_and(|name| key.len() == start + 2 + usize::from(name) + 1)
+}
+
+/// All rows of a word of the directory begin with this, or also those of words that begin with it.
+pub(super) fn words(domain: &str, word: &Word, begins: bool) -> Vec<u8> {
+    let mut key = [&[WORD], domain.as_bytes(), &[0, word.field], word.text.as_bytes()].concat();
+    if !begins {
+        key.push(0);
+    }
+    key
+}
+
+/// The row of a word of the directory by which `user` is found. The word has no NUL: XML has none.
+pub(super) fn word(user: &BareJid, word: &Word) -> Vec<u8> {
+    let mut key = words(user.domain().as_str(), word, false);
+    key.extend_from_slice(user.node().map_or("", |node| node.as_str()).as_bytes());
+    key
+}
+
+/// The user of a key of the directory.
+pub(super) fn user_of_word(key: &[u8]) -> Option<BareJid> {
+    let mut parts = key.get(1..)?.split(|byte| *byte == 0);
+    let (domain, _word, node) = (parts.next()?, parts.next()?, parts.next()?);
+    let (domain, node) = (std::str::from_utf8(domain).ok()?, std::str::from_utf8(node).ok()?);
+    BareJid::new(&format!("{node}@{domain}")).ok()
+}
+
+/// The last logout of `user`.
+pub(super) fn logout(user: &BareJid) -> Vec<u8> {
+    of_user(LOGOUT, user)
+}
+
 /// The mark that rows of `user` are still to be deleted.
 pub(super) fn deletion(user: &BareJid) -> Vec<u8> {
     of_user(DELETION, user)
@@ -188,6 +275,26 @@ mod tests {
                 assert_eq!(prefixed, one == other, "{one} {other}");
             }
         }
+    }
+
+    #[test]
+    fn rows_of_documents_are_told_apart() {
+        let romeo = jid("romeo@example.net");
+        let (head, part) = (document(&romeo, "a"), part(&romeo, "a", 7, 1));
+        assert!(is_document(&romeo, &head) && !is_document(&romeo, &part));
+        assert!(head < part && part.starts_with(&parts(&romeo, "a")));
+        assert_eq!(upload_of_part(&part), Some(7));
+        assert!(!document(&romeo, "ab").starts_with(&document_rows(&romeo, "a")));
+    }
+
+    #[test]
+    fn words_name_their_user() {
+        let (romeo, word) = (jid("romeo@example.net"), |text: &str| Word { field: 1, text: text.to_owned() });
+        assert_eq!(user_of_word(&super::word(&romeo, &word("montague"))), Some(romeo.clone()));
+        let key = super::word(&romeo, &word("montague"));
+        assert!(key.starts_with(&words("example.net", &word("mont"), true)));
+        assert!(!key.starts_with(&words("example.net", &word("mont"), false)));
+        assert!(!key.starts_with(&words("example", &word("mont"), true)));
     }
 
     #[test]

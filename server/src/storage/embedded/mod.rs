@@ -6,6 +6,7 @@
 //! | [`reply`]   | what a command came to                                                       |
 //! | [`query`]   | what can be read from another node, and its answers                          |
 //! | `tagged`    | the lasting form of those three                                              |
+//! | `upload`    | how a document that is larger than a command gets in                         |
 //! | `apply`     | what each command does to the rows; no clock, no randomness                  |
 //! | `writer`    | the thread that groups commands: one batch, one flush, all answers           |
 //! | `reader`    | the threads that read                                                        |
@@ -33,6 +34,7 @@ mod rows;
 mod store;
 mod tagged;
 mod undo;
+pub(super) mod upload;
 mod writer;
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterItem;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::profile::{Document, LoginData, Logout, Word};
 use super::super::{Account, Roster, RosterNews};
 use super::fault::Fault;
 use super::rows::Rows;
@@ -16,6 +18,9 @@ const USERS_PER_PAGE: usize = 10_000;
 /// Most rows of one [`Answer::PrivateRows`]: with the largest keys and values they stay far below what one
 /// frame between nodes carries.
 const ROWS_PER_PAGE: usize = 64;
+
+/// Most entries of one [`Answer::Found`]: with the largest ones they fit into a frame between nodes.
+const FOUND: usize = 1_000;
 
 /// [`Query::GetAccount`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +91,44 @@ pub struct GetRosterNews {
     pub most: u32,
 }
 
+/// [`Query::LoadDocument`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadDocument {
+    /// Whose document.
+    pub user: BareJid,
+    /// Its name.
+    pub document: String,
+}
+
+/// [`Query::Find`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Find {
+    /// Users of which domain.
+    pub domain: String,
+    /// The word.
+    pub word: Word,
+    /// Whether longer words that begin with it are wanted too.
+    pub begins: bool,
+    /// Most entries wanted.
+    pub limit: u64,
+}
+
+/// [`Query::GetLogout`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetLogout {
+    /// Whose.
+    pub user: BareJid,
+}
+
+/// [`Query::Login`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// Whose session begins.
+    pub user: BareJid,
+    /// The documents whose heads are wanted.
+    pub documents: Vec<String>,
+}
+
 /// Rows in order, perhaps fewer than were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
@@ -112,6 +155,14 @@ tagged! {
         6 ListPrivate(ListPrivate), since 1;
         /// What is new in a roster. Answer: [`Answer::RosterNews`].
         7 GetRosterNews(GetRosterNews), since 1;
+        /// A document. Answer: [`Answer::Document`].
+        20 LoadDocument(LoadDocument), since 1;
+        /// Users by a word. Answer: [`Answer::Found`].
+        21 Find(Find), since 1;
+        /// The last logout of a user. Answer: [`Answer::Logout`].
+        22 GetLogout(GetLogout), since 1;
+        /// All that a session begins with. Answer: [`Answer::Login`].
+        23 Login(Login), since 1;
     }
 }
 
@@ -132,6 +183,14 @@ tagged! {
         6 PrivateRows(Page<(String, Vec<u8>)>), since 1;
         /// What is new.
         7 RosterNews(RosterNews), since 1;
+        /// The document, if there is one.
+        20 Document(Option<Document>), since 1;
+        /// Users and what the directory shows of them.
+        21 Found(Vec<(BareJid, Bytes)>), since 1;
+        /// The logout, if one was noted.
+        22 Logout(Option<Logout>), since 1;
+        /// All that a session begins with.
+        23 Login(LoginData), since 1;
     }
 }
 
@@ -151,6 +210,15 @@ pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
         Query::ListPrivate(list) => Answer::PrivateRows(page(list.limit, ROWS_PER_PAGE, |limit| {
             rows.private_rows(&list.user, &list.namespace, list.after.as_deref(), limit)
         })?),
+        Query::LoadDocument(load) => Answer::Document(rows.document(&load.user, &load.document)?),
+        Query::Find(find) => {
+            let limit = usize::try_from(find.limit).unwrap_or(usize::MAX).min(FOUND);
+            Answer::Found(rows.find(&find.domain, &find.word, find.begins, limit)?)
+        }
+        Query::GetLogout(get) => Answer::Logout(rows.logout(&get.user)?),
+        Query::Login(login) => {
+            Answer::Login(rows.login(&login.user, login.documents.iter().map(String::as_str))?)
+        }
     })
 }
 
@@ -171,6 +239,8 @@ mod tests {
     use althing_proto::time::Timestamp;
 
     use super::super::super::ItemChange;
+    use super::super::super::profile::DocumentHead;
+
     use super::super::tagged::assert_golden;
     use super::*;
 
@@ -192,6 +262,13 @@ mod tests {
             ("0005036a4064016e016b", Query::GetPrivate(row)),
             ("0006036a4064016e01016bfb2c01", Query::ListPrivate(rows)),
             ("0007036a40640907", Query::GetRosterNews(GetRosterNews { owner: jid(), version: 9, most: 7 })),
+            ("0014036a4064016e", Query::LoadDocument(LoadDocument { user: jid(), document: namespace() })),
+            ("0015016402016b0109", {
+                let word = Word { field: 2, text: key() };
+                Query::Find(Find { domain: "d".to_owned(), word, begins: true, limit: 9 })
+            }),
+            ("0016036a4064", Query::GetLogout(GetLogout { user: jid() })),
+            ("0017036a406401016e", Query::Login(Login { user: jid(), documents: vec![namespace()] })),
         ];
         assert_golden!(Query, samples);
     }
@@ -206,7 +283,16 @@ mod tests {
         let roster = Roster { version: 9, items: vec![item.clone()] };
         let gone = ItemChange { version: 9, contact: jid(), item: None };
         let news = RosterNews::Changes { version: 10, changes: vec![gone] };
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let head = DocumentHead { revision: 7, note: bytes("n") };
+        let document = Document { head: head.clone(), content: bytes("c") };
+        let logout = Logout { user: jid(), at: Timestamp::from_millis(5), presence: bytes("p") };
+        let login = LoginData { account: true, roster: roster.clone(), documents: vec![None, Some(head)] };
         let samples = [
+            ("00140107016e0163", Answer::Document(Some(document))),
+            ("001501036a40640173", Answer::Found(vec![(jid(), bytes("s"))])),
+            ("001601036a4064050170", Answer::Logout(Some(logout))),
+            ("0017010901036a40640000000000000102000107016e", Answer::Login(login)),
             ("000100", Answer::Account(None)),
             ("00010101010101020103010104010201030101070102010305", Answer::Account(Some(account))),
             ("000201036a406401", Answer::Users(Page { rows: vec![jid()], more: true })),

@@ -4,6 +4,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::roster::RosterError;
 use serde::{Deserialize, Serialize};
 
+use super::super::profile::SIZED;
 use super::super::{Changed, StorageError};
 use super::tagged::tagged;
 
@@ -44,6 +45,8 @@ tagged! {
         6 Lost(()), since 1;
         /// The user has as much of it as is allowed. Nothing was done.
         20 Full(Full), since 1;
+        /// A document is in force: how often it was stored.
+        21 Revision(u64), since 1;
     }
 }
 
@@ -93,8 +96,8 @@ impl Reply {
         match self {
             Reply::UnknownUser(user) => StorageError::UnknownUser { user },
             Reply::TooLarge(TooLarge { what, size, limit }) => {
-                let known = ["namespace", "key", "value"].into_iter().find(|known| *known == what);
-                let what = known.unwrap_or("part");
+                let known = ["namespace", "key", "value"].iter().chain(SIZED).find(|known| **known == what);
+                let what = known.copied().unwrap_or("part");
                 StorageError::TooLarge { what, size: bytes(size), limit: bytes(limit) }
             }
             Reply::Full(Full { what, limit }) => {
@@ -107,7 +110,7 @@ impl Reply {
                 ),
             },
             // A reply of another command's kind says nothing about this one.
-            Reply::Lost(()) | Reply::Done(_) | Reply::Roster(_) => StorageError::Unknown,
+            Reply::Lost(()) | Reply::Done(_) | Reply::Roster(_) | Reply::Revision(_) => StorageError::Unknown,
         }
     }
 }
@@ -138,6 +141,7 @@ mod tests {
             ("0004036b6579fb2c0107", Reply::TooLarge(too_large)),
             ("00050178", Reply::Unreadable("x".to_owned())),
             ("0006", Reply::Lost(())),
+            ("001507", Reply::Revision(7)),
             ("001404726f777309", Reply::Full(Full { what: "rows".to_owned(), limit: 9 })),
         ]
     }

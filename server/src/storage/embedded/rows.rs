@@ -1,6 +1,7 @@
 //! The opened database: its rows, its lock against half-written batches, its first failure.
 
 mod history;
+mod profile;
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;

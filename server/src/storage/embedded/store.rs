@@ -1,5 +1,7 @@
 //! The handle of the embedded store: the storage traits over the queues of its threads.
 
+mod profile;
+
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;

@@ -23,6 +23,9 @@
 //! | DeleteAccount  | finds none: `false`. Repeated blindly it would delete an account made since          |
 //! | ChangeRoster   | a set: the same item, one more push. A removal: [`RosterError::UnknownItem`]. A subscription stanza: the same state, routed again where the RFC says so; its first effects were lost |
 //! | PutPrivate, PutPrivateWithin | writes the same value again                                            |
+//! | PutPart        | writes the same part again, if the upload still goes on                               |
+//! | SealDocument   | finds its upload in force, or ended by another one                                    |
+//! | NoteLogouts    | notes the same again                                                                 |
 //! | DeletePrivate  | finds none: `false`                                                                  |
 //!
 //! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem

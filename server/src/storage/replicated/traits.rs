@@ -32,6 +32,8 @@ macro_rules! answered {
     };
 }
 
+mod profile;
+
 /// Puts `page` behind the rows found; whether more are to be asked for. An empty page ends a list whatever it
 /// says.
 fn add_page<T>(found: &mut Vec<T>, page: Page<T>, limit: usize) -> bool {

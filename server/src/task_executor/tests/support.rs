@@ -159,6 +159,10 @@ impl Routes for View {
         self.applied.subscribe().wait_for(|applied| *applied >= index).await.is_ok()
     }
 
+    fn first_up(&self) -> Option<NodeId> {
+        self.table.lock().first_up()
+    }
+
     fn node_state(&self, node: NodeId) -> Option<NodeState> {
         self.table.lock().node(node)
     }
@@ -218,6 +222,7 @@ impl Node {
         ));
         let account = BareJid::new(&format!("{user}@localhost")).unwrap();
         let resource = ResourcePart::new(resource).unwrap().into_owned();
+        self.context.has_account(&account).await;
         let session = login::bind(&self.context, &account, &resource, &outbox, None).await.unwrap();
         Client { session, outbox, read: String::new() }
     }

@@ -1,15 +1,27 @@
-//! XEP-0077: In-Band Registration. Off by default; rate limited by network address.
+//! XEP-0077: In-Band Registration. Making accounts is off by default, and rate limited by network address.
+//!
+//! | file         | what                                                       |
+//! |--------------|------------------------------------------------------------|
+//! | `mod.rs`     | who has no account yet makes one, before login (§3.1)      |
+//! | `owner.rs`   | who has one looks at it, changes the password, removes it  |
+//! | `removal.rs` | what a removal brings about, by whomever                   |
+
+mod owner;
+mod removal;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use althing_proto::jid::{self, BareJid, DomainPart, DomainRef, NodePart};
+use althing_proto::form::{Form, FormKind};
+use althing_proto::jid::{self, BareJid, DomainPart, DomainRef, NodePart, escaping};
 use althing_proto::ns;
 use althing_proto::sasl::Secret;
 use althing_proto::stanza::{IqType, Kind, ParseError, Stanza, StanzaCondition, StanzaError};
 use althing_proto::xml::Element;
+
+pub use removal::remove_account;
 
 use super::{Feature, Module, Spec};
 use crate::auth::rate::RateLimit;
@@ -40,30 +52,30 @@ impl Module for Register {
     }
 
     fn features(&self, view: &View<'_>) -> Vec<Feature> {
-        let feature = Feature { var: ns::REGISTER, at: At::SERVER };
-        view.node.config.registration.enabled.then_some(feature).into_iter().collect()
+        let features = [ns::REGISTER, ns::JID_ESCAPING].map(|var| Feature { var, at: At::SERVER });
+        if is_offered(&view.node.config.registration) { features.to_vec() } else { Vec::new() }
     }
 
-    /// After login an account is registered (§3.1.1); to change or cancel it is not offered in band yet.
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {
-        let Some(session) = view.session.filter(|_| view.node.config.registration.enabled) else {
-            return Outcome::Pass;
-        };
-        if packet.stanza.kind() != Kind::Iq(IqType::Get) {
-            return Outcome::refuse(packet, StanzaCondition::NotAllowed);
+        match view.session.filter(|_| is_offered(&view.node.config.registration)) {
+            Some(session) => owner::process(packet, session.account(), view.node),
+            None => Outcome::Pass,
         }
-        let name = session.jid().node().map_or("", |node| node.as_str());
-        let query = Element::builder("query", ns::REGISTER)
-            .append(Element::bare("registered", ns::REGISTER))
-            .append(Element::builder("username", ns::REGISTER).append(name))
-            .build();
-        Outcome::reply(packet.stanza.result(Some(query)))
     }
 }
 
-/// Who may register how often.
+/// Whether a client has anything to ask for.
+fn is_offered(settings: &Settings) -> bool {
+    settings.enabled || settings.password_change || settings.removal
+}
+
+/// How often one account may change its password at once, and in an hour: the keys cost milliseconds of a core.
+const PASSWORDS: (u32, u32) = (5, 20);
+
+/// Who may register how often, and change a password.
 pub struct Limiter {
     limit: Mutex<RateLimit>,
+    passwords: Mutex<RateLimit<BareJid>>,
     unlimited_on_loopback: bool,
 }
 
@@ -73,8 +85,13 @@ impl Limiter {
     pub fn new(settings: &Settings) -> Self {
         Limiter {
             limit: Mutex::new(RateLimit::new(settings.per_ip_burst, settings.per_ip_per_hour)),
+            passwords: Mutex::new(RateLimit::new(PASSWORDS.0, PASSWORDS.1)),
             unlimited_on_loopback: settings.unlimited_on_loopback,
         }
+    }
+
+    fn admit_password(&self, node: &NodeContext, account: &BareJid) -> bool {
+        self.passwords.lock().admit_as(account.clone(), node.now())
     }
 
     fn admit(&self, node: &NodeContext, peer: IpAddr) -> bool {
@@ -145,7 +162,17 @@ async fn register(
     peer: IpAddr,
 ) -> Result<BareJid, (StanzaError, Registration)> {
     let refused = |condition, text: &str| (StanzaError::new(condition, text), Registration::Refused);
-    let field = |name| query.get_child(name, ns::REGISTER).map(Element::text).filter(|text| !text.is_empty());
+    // §4: a form comes before the plain fields.
+    let form = Form::find(query)
+        .map_err(|error| refused(StanzaCondition::BadRequest, &error.to_string()))?
+        .filter(|form| form.kind == FormKind::Submit);
+    let field = |name| {
+        let text = match &form {
+            Some(form) => form.value(name).map(str::to_owned),
+            None => query.get_child(name, ns::REGISTER).map(Element::text),
+        };
+        text.filter(|text| !text.is_empty())
+    };
     if query.has_child("remove", ns::REGISTER) {
         // §3.2: an account is cancelled by its owner, after login.
         return Err(refused(StanzaCondition::UnexpectedRequest, "log in first"));
@@ -155,6 +182,9 @@ async fn register(
     };
     let local = NodePart::new(&username)
         .map_err(|_| refused(StanzaCondition::JidMalformed, "no user can have that name"))?;
+    if !escaping::may_be_registered(local.as_str()) {
+        return Err(refused(StanzaCondition::JidMalformed, "no name begins or ends with a space"));
+    }
     if !node.registration.admit(node, peer) {
         let text = "too many registrations from this address: wait";
         let error = StanzaError::new(StanzaCondition::ResourceConstraint, text);

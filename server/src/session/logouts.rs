@@ -21,7 +21,10 @@ use crate::node::NodeContext;
 use crate::storage::profile::{Logout, MAX_LOGOUT_BYTES};
 
 /// Most accounts whose logout waits. While the store does not answer, later ones are not noted.
-const MAX_WAITING: usize = 16_384;
+const MAX_WAITING: usize = 65_536;
+
+/// How many sessions that were lost with their node are noted at a time.
+const LOST: usize = 4_096;
 
 /// Longest presence that is kept; of a longer one only that it was.
 const MAX_PRESENCE_BYTES: usize = 2_048;
@@ -153,17 +156,19 @@ pub async fn unbind(node: &Arc<NodeContext>, jid: &FullJid, index: BindIndex, lo
 }
 
 /// Notes the sessions that were lost with their node: the first node that is up does it for all.
-pub fn note_lost<'a>(node: &Arc<NodeContext>, lost: impl Iterator<Item = &'a FullJid>) {
+pub fn note_lost(node: &Arc<NodeContext>, lost: Vec<FullJid>) {
     if node.routes.first_up() != Some(node.node_id) {
         return;
     }
-    for jid in lost {
-        let account = jid.to_bare();
-        if node.routes.locate_account(&account).is_empty() {
-            let last = super::losses::unavailable(jid, account);
-            drop(Logouts::note(node, logout(jid, node.now(), &last)));
+    let (node, now) = (Arc::clone(node), node.now());
+    tokio::spawn(async move {
+        for lost in lost.chunks(LOST) {
+            let left = lost.iter().filter(|jid| node.routes.locate_account(&jid.to_bare()).is_empty());
+            let last = |jid: &FullJid| super::losses::unavailable(jid, jid.to_bare());
+            let noted = left.map(|jid| Logouts::note(&node, logout(jid, now, &last(jid))));
+            futures_util::future::join_all(noted.collect::<Vec<_>>()).await;
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -225,6 +230,22 @@ mod tests {
         assert_eq!(node.logouts.state.lock().waiting.len(), MAX_WAITING);
         futures_util::future::join_all(noted).await;
         assert!(node.logouts.state.lock().waiting.is_empty());
+    }
+
+    /// P5: who is lost with a node left then, unless another session of theirs is there.
+    #[actix_rt::test]
+    async fn p5_who_is_lost_with_a_node_has_left() {
+        let node = Arc::new(NodeContext::for_tests());
+        for number in 1..3 {
+            node.has_account(&jid(number).to_bare()).await;
+        }
+        node.routes.bind(&FullJid::new("u2@localhost/elsewhere").unwrap()).await.unwrap();
+        note_lost(&node, vec![jid(1), jid(2)]);
+        let last = async |number| node.storage.logouts.last(&jid(number).to_bare()).await.unwrap();
+        while last(1).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(last(2).await, None);
     }
 
     #[test]

@@ -69,9 +69,10 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
         if sessions.is_empty() {
             continue;
         }
-        logouts::note_lost(&node, sessions.iter().map(|(jid, _)| jid));
         info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");
-        tell(&node, Lost::new(sessions.into_iter().map(|(jid, _)| jid), &node.seen_keys));
+        let sessions: Vec<FullJid> = sessions.into_iter().map(|(jid, _)| jid).collect();
+        tell(&node, Lost::new(sessions.clone(), &node.seen_keys));
+        logouts::note_lost(&node, sessions);
     }
 }
 

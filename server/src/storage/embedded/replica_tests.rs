@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use althing_cluster::store_log::{Replica, RowReader, Seal};
 use althing_proto::roster::{Direction, RosterChange, SubscriptionEvent, SubscriptionKind};
+use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::conformance::{account, jid, named};
+use super::super::profile::{Logout, Word};
 use super::super::{Accounts, Engine as _, PrivateData, RosterLimits, Rosters as _, RowBound, StorageError};
 use super::apply::DELETIONS_PER_BATCH;
 use super::chunk;
 use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
-    SetCredentials,
+    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, NoteLogouts, PutPart, PutPrivate,
+    PutPrivateWithin, SealDocument, SetCredentials,
 };
 use super::reply::Reply;
 use super::tests::with_sled;
@@ -100,6 +102,23 @@ fn put_within(user: &str, key: usize, size: usize) -> Command {
     Command::PutPrivateWithin(PutPrivateWithin { row, bound: RowBound { rows: 3, bytes: 250 } })
 }
 
+fn part(user: &str, upload: u64, part: u32) -> Command {
+    let (document, bytes) = ("d".to_owned(), vec![9; 1_000].into());
+    Command::PutPart(PutPart { user: jid(user), document, upload, part, bytes })
+}
+
+fn seal_document(user: &str, upload: u64, parts: u32, word: &str) -> Command {
+    let words = vec![Word { field: 1, text: word.to_owned() }, Word { field: 2, text: "same".to_owned() }];
+    let (document, last, note, shown) = ("d".to_owned(), "last".into(), "note".into(), "shown".into());
+    let user = jid(user);
+    Command::SealDocument(SealDocument { user, document, upload, parts, last, note, words, shown })
+}
+
+fn left(user: &str, at: u64) -> Command {
+    let logout = Logout { user: jid(user), at: Timestamp::from_millis(at), presence: "<p/>".into() };
+    Command::NoteLogouts(NoteLogouts { logouts: vec![logout] })
+}
+
 fn roster(user: &str, contact: &str, change: RosterChange) -> Command {
     let (owner, contact, limits) = (jid(user), jid(contact), RosterLimits { items: 9, requests: 2 });
     Command::ChangeRoster(ChangeRoster { owner, contact, change, limits })
@@ -127,6 +146,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         6 => (user(), contact, change).prop_map(|(user, contact, change)| roster(user, contact, change)),
         6 => (user(), 0..40_usize, 0..60_000_usize).prop_map(|(user, key, size)| put(user, key, size)),
         2 => (user(), 0..6_usize, 0..200_usize).prop_map(|(user, key, size)| put_within(user, key, size)),
+        3 => (user(), 1..3_u64, 0..3_u32).prop_map(|(user, upload, number)| part(user, upload, number)),
+        2 => (user(), 1..3_u64, 0..3_u32, prop::sample::select(vec!["x", "y"]))
+            .prop_map(|(user, upload, parts, word)| seal_document(user, upload, parts, word)),
+        1 => (user(), 0..9_u64).prop_map(|(user, at)| left(user, at)),
         1 => (user(), 0..40_usize).prop_map(|(user, key)| {
             let (user, namespace) = (jid(user), "urn:a".to_owned());
             Command::DeletePrivate(DeletePrivate { user, namespace, key: format!("k{key}") })

@@ -68,6 +68,10 @@ pub const VERSION: &str = "jabber:iq:version";
 pub const PING: &str = "urn:xmpp:ping";
 /// XEP-0202: entity time.
 pub const TIME: &str = "urn:xmpp:time";
+/// XEP-0033: extended stanza addressing.
+pub const ADDRESS: &str = "http://jabber.org/protocol/address";
+/// XEP-0359: unique and stable stanza ids.
+pub const STANZA_ID: &str = "urn:xmpp:sid:0";
 /// XEP-0203: delayed delivery.
 pub const DELAY: &str = "urn:xmpp:delay";
 /// XEP-0004: data forms.

@@ -332,6 +332,30 @@ fn a_lost_connection_ends_without_a_word() {
     }
 }
 
+/// RFC 6120 §4.7.4, §8.1.5: the stream's language, unless a stanza has its own; what is in it is left alone.
+#[test]
+fn a_stanza_without_a_language_is_in_that_of_its_stream() {
+    let told = |lang: &str, stanza: &str| {
+        let header = HEADER.replace("to='example.com'", &format!("to='example.com'{lang}"));
+        let mut shell = Shell::new(config(), Transport::DirectTls(tls()));
+        for line in [&header, AUTH_PLAIN, &header, BIND] {
+            shell.feed(line);
+        }
+        shell.told.clear();
+        shell.feed(stanza);
+        shell.told.concat()
+    };
+    let (stanza, body) = ("<message to='a@b'><body>x</body></message>", "<body>x</body></message>");
+    assert_eq!(told(" xml:lang='is'", stanza), format!("<message to='a@b' xml:lang='is'>{body}"));
+    let own = format!("<message xml:lang='de'><subject xml:lang='fr'/>{body}");
+    assert_eq!(told(" xml:lang='is'", &own), own);
+    for lang in ["", " xml:lang='en'", " xml:lang=''", " xml:lang='no tag'"] {
+        assert_eq!(told(lang, stanza), stanza, "{lang}");
+    }
+    let nonza = "<r xmlns='urn:xmpp:sm:3'/>";
+    assert_eq!(told(" xml:lang='is'", nonza), nonza);
+}
+
 #[test]
 fn the_login_cannot_move_to_another_domain() {
     let mut shell = secure();

@@ -1,6 +1,7 @@
 //! Stanzas (RFC 6120 §8): a typed head over an immutable element.
 
 pub mod error;
+mod forged;
 pub mod kind;
 mod parse;
 mod reply;

@@ -4,6 +4,7 @@ use minidom::Element;
 
 use super::action::{Action, Output};
 use super::error::{StreamCondition, StreamError};
+use super::header::LANG;
 use super::input::BindError;
 use super::machine::StreamMachine;
 use super::negotiate::premature;
@@ -11,7 +12,7 @@ use super::state::State;
 use crate::jid::{self, FullJid, Jid, ResourcePart};
 use crate::ns;
 use crate::stanza::{StanzaCondition, StanzaError};
-use crate::xml::build::BuilderExt as _;
+use crate::xml::build::{BuilderExt as _, ElementExt as _};
 use crate::xml::name;
 
 /// Requests that may fail, those before login counted in, until the stream ends (§7.7.2.2 leaves the
@@ -85,12 +86,25 @@ impl StreamMachine {
     }
 
     /// An element of a bound client. A second bind is refused here; the rest is the session's.
-    pub(super) fn bound_element(&mut self, element: Element, out: &mut Output<'_>) {
+    pub(super) fn bound_element(&mut self, mut element: Element, out: &mut Output<'_>) {
         if element.attr("type") == Some("set") && bind_request(&element).is_some() {
             let error = StanzaError::new(StanzaCondition::NotAllowed, "a resource is bound already");
             out.send(&error_iq(element.attr("id"), error));
         } else {
+            self.name_language(&mut element);
             out.push(Action::Element(element));
+        }
+    }
+
+    /// §8.1.5: a stanza without a language is in that of its stream (§4.7.4), which nobody else knows. What says
+    /// nothing of itself and comes on a stream in our own default is left as it is: the receiver's stream has the
+    /// same default.
+    fn name_language(&self, element: &mut Element) {
+        if let Some(lang) = self.lang().filter(|lang| !lang.eq_ignore_ascii_case(LANG))
+            && element.lang().is_none()
+            && element.is_ns(ns::CLIENT)
+        {
+            element.set_lang(lang);
         }
     }
 }

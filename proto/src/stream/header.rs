@@ -10,6 +10,9 @@ use crate::xml::writer::write_attribute;
 /// Longest `xml:lang` that is kept, in bytes: real language tags (RFC 5646) are far shorter.
 const MAX_LANG: usize = 64;
 
+/// The language of our texts, and the default of what we send (§4.7.4).
+pub(super) const LANG: &str = "en";
+
 /// What a client's header says, once it is found in order.
 pub(super) struct Opening {
     pub(super) domain: DomainPart,
@@ -96,7 +99,7 @@ pub(super) fn write(
         write_attribute("to", to.as_str(), out);
     }
     write_attribute("version", "1.0", out);
-    write_attribute("xml:lang", "en", out);
+    write_attribute("xml:lang", LANG, out);
     out.extend_from_slice(if framing == Framing::Tcp { b">" } else { b"/>" });
 }
 

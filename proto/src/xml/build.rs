@@ -67,6 +67,8 @@ mod tests {
         assert_eq!(iq.unset(name!("id")).as_deref(), Some("1"));
         assert_eq!(iq.attr("id"), None);
         assert_eq!(iq.unset(name!("id")), None);
+        iq.set_lang("is");
+        assert_eq!(iq.lang(), Some("is"));
         assert!(iq.is_ns(ns::CLIENT));
         assert!(!iq.is_ns(ns::SERVER));
     }

@@ -45,6 +45,9 @@ section! {
         pending_subscriptions: usize = 200, in 1..=100000;
         /// Bytes of one vCard, its photo included (XEP-0054). It has to fit into `stanza_bytes` too.
         vcard_bytes: usize = 262_144, in 1024..=1048576;
+        /// Addresses in one stanza to the server that is to go to all of them (XEP-0033). Of senders who are no users of
+        /// this server at most 21 are taken.
+        multicast_addresses: usize = 50, in 1..=100;
         /// Namespaces in which one account may keep private XML (XEP-0049).
         private_namespaces: usize = 100, in 1..=10000;
         /// Bytes of private XML of one account, in all namespaces together; 65536 in one at most.

@@ -5,6 +5,7 @@ mod contact;
 mod disco;
 mod ecaps2;
 mod last;
+mod multicast;
 mod ping;
 mod presence;
 mod private;
@@ -12,6 +13,7 @@ mod register;
 mod roster;
 mod search;
 mod session;
+mod stanza_id;
 mod time;
 mod vcard;
 mod vcard_avatar;
@@ -36,6 +38,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &presence::MODULE,
     &roster::MODULE,
     &session::MODULE,
+    &stanza_id::MODULE,
     &register::MODULE,
     &private::MODULE,
     &vcard::MODULE,
@@ -46,6 +49,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &caps::MODULE,
     &ecaps2::MODULE,
     &contact::MODULE,
+    &multicast::MODULE,
     &ping::MODULE,
     &version::MODULE,
     &time::MODULE,

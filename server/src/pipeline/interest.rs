@@ -72,6 +72,12 @@ impl Interest {
         Interest { wanted: Wanted::Presence, at }
     }
 
+    /// Every message.
+    #[must_use]
+    pub const fn message(at: At) -> Self {
+        Interest { wanted: Wanted::Message, at }
+    }
+
     /// Whether the stanza, at that place, is wanted.
     #[must_use]
     pub fn matches(&self, stanza: &Stanza, at: At) -> bool {

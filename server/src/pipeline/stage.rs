@@ -3,7 +3,9 @@
 use futures_util::future::BoxFuture;
 use tracing::debug;
 
+use althing_proto::ns;
 use althing_proto::stanza::{IqType, Kind, StanzaCondition};
+use althing_proto::xml::build::ElementExt;
 
 use super::{Effects, Outcome, Packet, Pass, Registry, Verdict, View};
 use crate::session::effect::Effect;
@@ -75,7 +77,12 @@ pub fn postprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Out
         (Pass::Outbound, _) => Outcome::Done(vec![Effect::Route(packet.stanza.clone())]),
         (Pass::Inbound, _) => Outcome::Done(vec![Effect::Deliver(packet.stanza.clone())]),
         (Pass::Server | Pass::Account(_), Kind::Iq(IqType::Get | IqType::Set)) => {
-            Outcome::refuse(packet, StanzaCondition::ServiceUnavailable)
+            // R13: a request whose child says in no namespace of its own what it is about (RFC 6120 §8.4).
+            let vague =
+                packet.stanza.payload().is_none_or(|child| child.is_ns(ns::CLIENT) || child.is_ns(""));
+            let condition =
+                if vague { StanzaCondition::BadRequest } else { StanzaCondition::ServiceUnavailable };
+            Outcome::refuse(packet, condition)
         }
         // RFC 6120 §8.2.3 rule 4: an answer that nobody waits for is not answered.
         (Pass::Server | Pass::Account(_), Kind::Iq(_)) => Outcome::Done(Vec::new()),

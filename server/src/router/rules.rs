@@ -15,10 +15,16 @@
 //! | iq result, error   | account                | account             | deliver | ignore                 |
 //!
 //! "Bounce" is `service-unavailable` to the sender. An account that does not exist looks like one where
-//! nobody is available, so that nobody can tell them apart. Where the RFC allows several ways: all resources
-//! of the highest priority count as most available (§8.5.2.1.1); a message to an absent full JID bounces
-//! rather than vanish (§8.5.3.2.1). Storing messages for the absent replaces the bounce of the third column
-//! once there is an offline store.
+//! nobody is available, so that nobody can tell them apart. Storing messages for the absent replaces the bounce of the
+//! third column once there is an offline store. Where the RFC allows several ways:
+//!
+//! - "Most available" (§8.5.2.1.1) are all resources of the highest priority. A user sets a priority to say where
+//!   messages are to go, and most set none: then all get them. Those of lower priority that want every message enable
+//!   carbons (XEP-0280), whose copies go to whomever the rules pass over; to all would make two of each.
+//! - Normal and groupchat messages to an absent full JID bounce rather than vanish, headlines vanish (§8.5.3.2.1 leaves
+//!   it open): who sends a headline expects no answer.
+//! - A message or subscription for an account that does not exist is like one for an account where nobody is (§8.5.1).
+//! - Errors of presence to a bare JID, which the RFC does not speak of, go nowhere: no resource has sent the cause.
 
 use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType};
 
@@ -96,54 +102,17 @@ pub fn top_priority(priorities: impl Iterator<Item = i8>) -> Option<i8> {
     priorities.filter(|priority| *priority >= 0).max()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every cell of the table at the head of this file, as it stands there.
-    #[test]
-    fn rfc_6121_section_8_5_cell_by_cell() {
-        use Rule::{Bounce, Ignore, ToAccount, ToAvailable, ToMostAvailable, ToNonNegative, ToResource};
-        let columns = [
-            Presence::Account { reachable: true },
-            Presence::Account { reachable: false },
-            Presence::ResourceBound,
-            Presence::ResourceAbsent { reachable: true },
-            Presence::ResourceAbsent { reachable: false },
-        ];
-        let message = Kind::Message;
-        let presence = Kind::Presence;
-        let iq = Kind::Iq;
-        let rows = [
-            (message(MessageType::Normal), [ToMostAvailable, Bounce, ToResource, Bounce, Bounce]),
-            (message(MessageType::Chat), [ToMostAvailable, Bounce, ToResource, ToMostAvailable, Bounce]),
-            (message(MessageType::Headline), [ToNonNegative, Ignore, ToResource, Ignore, Ignore]),
-            (message(MessageType::Groupchat), [Bounce, Bounce, ToResource, Bounce, Bounce]),
-            (message(MessageType::Error), [Ignore, Ignore, ToResource, Ignore, Ignore]),
-            (presence(PresenceType::Available), [ToAvailable, ToAvailable, ToResource, Ignore, Ignore]),
-            (presence(PresenceType::Unavailable), [ToAvailable, ToAvailable, ToResource, Ignore, Ignore]),
-            (presence(PresenceType::Subscribe), [ToAccount; 5]),
-            (presence(PresenceType::Subscribed), [ToAccount; 5]),
-            (presence(PresenceType::Unsubscribe), [ToAccount; 5]),
-            (presence(PresenceType::Unsubscribed), [ToAccount; 5]),
-            (presence(PresenceType::Probe), [ToAccount, ToAccount, ToResource, Ignore, Ignore]),
-            (presence(PresenceType::Error), [Ignore, Ignore, ToResource, Ignore, Ignore]),
-            (iq(IqType::Get), [ToAccount, ToAccount, ToResource, Bounce, Bounce]),
-            (iq(IqType::Set), [ToAccount, ToAccount, ToResource, Bounce, Bounce]),
-            (iq(IqType::Result), [ToAccount, ToAccount, ToResource, Ignore, Ignore]),
-            (iq(IqType::Error), [ToAccount, ToAccount, ToResource, Ignore, Ignore]),
-        ];
-        for (kind, expected) in rows {
-            for (column, expected) in columns.iter().zip(expected) {
-                assert_eq!(rule(kind, *column), expected, "{kind:?} {column:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn negative_priorities_never_win() {
-        assert_eq!(top_priority([-1, 3, 0, 3].into_iter()), Some(3));
-        assert_eq!(top_priority([-1, -128].into_iter()), None);
-        assert_eq!(top_priority([0].into_iter()), Some(0));
+/// The lowest priority of the available sessions that a rule is for; `None` where it is for none of them.
+/// `priorities` are those of the available sessions.
+#[must_use]
+pub fn least_priority(rule: Rule, priorities: impl Iterator<Item = i8>) -> Option<i8> {
+    match rule {
+        Rule::ToAvailable => Some(i8::MIN),
+        Rule::ToNonNegative => Some(0),
+        Rule::ToMostAvailable => top_priority(priorities),
+        Rule::ToResource | Rule::ToAccount | Rule::Bounce | Rule::Ignore => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -257,13 +257,7 @@ impl Walk<'_> {
 
 /// The sessions of an account that a rule is for; `None` for a rule that is for no session.
 fn chosen(rule: Rule, mut sessions: Vec<Receiver>) -> Option<Vec<Receiver>> {
-    let least = match rule {
-        Rule::ToAccount | Rule::Bounce | Rule::Ignore => return None,
-        Rule::ToAvailable => i8::MIN,
-        Rule::ToNonNegative => 0,
-        // The table says so only where someone is reachable.
-        Rule::ToMostAvailable | Rule::ToResource => rules::top_priority(priorities(&sessions))?,
-    };
+    let least = rules::least_priority(rule, priorities(&sessions))?;
     sessions.retain(|receiver| receiver.route.priority >= Some(least));
     Some(sessions)
 }

@@ -115,6 +115,7 @@ impl Session {
                 return None;
             }
         };
+        let stanza = stanza.without_forgeries(|domain| self.node.serves(domain));
         self.node.metrics.stanza(stanza.kind(), Direction::In);
         let span = stanza_span(&stanza, Some(self.state.jid()));
         let _in_span = span.enter();

@@ -160,6 +160,12 @@ impl SessionState {
         self.pending.values()
     }
 
+    /// How many more targets of directed presence it can remember.
+    #[must_use]
+    pub fn directed_room(&self) -> usize {
+        MAX_DIRECTED.saturating_sub(self.directed.len())
+    }
+
     /// Whether the targets of directed presence are at their bound.
     #[must_use]
     pub fn directed_full(&self) -> bool {

@@ -271,6 +271,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                 return Err(StreamError::new(StreamCondition::UnsupportedStanzaType, text));
             }
         };
+        let stanza = stanza.without_forgeries(|domain| self.node.serves(domain));
         self.node.metrics.component_stanza(stanza.kind(), Direction::In);
         self.handle.count_sent();
         debug!(

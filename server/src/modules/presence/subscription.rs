@@ -30,9 +30,13 @@ pub(super) fn outbound(packet: &Packet, kind: PresenceType, view: &View<'_>) -> 
         match node.storage.rosters.change(&owner, &contact, change, node.roster_limits()).await {
             Ok(Ok(changed)) => {
                 let stanza = packet.stanza.with_from(owner.clone()).with_to(contact.clone());
-                let mut effects: Vec<Effect> =
-                    changed.outcome.route.then_some(Effect::Route(stanza)).into_iter().collect();
-                effects.extend(changed_effects(&owner, &contact, &changed));
+                let mut effects = changed_effects(&owner, &contact, &changed);
+                if changed.outcome.route {
+                    // A request may be granted at once (§3.4): its own push comes before that of the grant. Of the others
+                    // presence may follow, which comes behind the stanza.
+                    let place = if kind == SubscriptionKind::Subscribe { effects.len() } else { 0 };
+                    effects.insert(place, Effect::Route(stanza));
+                }
                 effects
             }
             Ok(Err(error)) => refusal(&packet, roster_error(error)),

@@ -76,11 +76,13 @@ impl Setup {
         let certificate = |name: &str| place(self.certificates.join(name));
         let (name, address) = (&self.name, self.address);
         let (data, chain, key) = (place(self.data()), certificate("server.pem"), certificate("server.key"));
+        // Without TLS it is for loopback only; hosts of a lab have other addresses.
+        let web = if address.is_loopback() { format!("\"{address}:5282\"") } else { String::new() };
         let base = format!(
             "[xmpp]\ndomains = [\"{DOMAIN}\"]\n\
              [node]\nname = \"{name}\"\ndata_dir = {data}\n\
              [listen]\nc2s = [\"{address}:5222\"]\nc2s_tls = [\"{address}:5223\"]\nhttp = \"{address}:5280\"\n\
-             web_tls = [\"{address}:5281\"]\nweb = [\"{address}:5282\"]\n\
+             web_tls = [\"{address}:5281\"]\nweb = [{web}]\n\
              [tls]\ncertificate = {chain}\nkey = {key}\n\
              [registration]\nenabled = true\nunlimited_on_loopback = true\n\
              [search]\nenabled = true\n\

@@ -267,6 +267,23 @@ cluster_tasks! {
         /// The account.
         account: BareJid,
     } -> u64, since 1, InOrder;
+
+    /// Ends a session for a reason that is not its client's.
+    24 EndSession {
+        /// The address.
+        jid: FullJid,
+        /// The bind that ends.
+        owner: BindIndex,
+        /// Why.
+        ending: SessionEnding,
+    } -> SessionFound, since 1, Aside;
+}
+
+/// Why a session is ended from outside. New cases are added at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionEnding {
+    /// An administrator wants it.
+    Administrator,
 }
 
 /// Which sessions of an account a stanza is for.
@@ -365,6 +382,10 @@ mod tests {
                 ShowAvatar { account: jid().to_bare(), revision: 7, hash: Some("ab".to_owned()) }.into(),
             ),
             ("0015036a4064", EndAccount { account: jid().to_bare() }.into()),
+            (
+                "0018056a40642f720700",
+                EndSession { jid: jid(), owner, ending: SessionEnding::Administrator }.into(),
+            ),
         ]
     }
 
@@ -397,6 +418,7 @@ mod tests {
             ("001003", TaskReply::ShowPresence(3)),
             ("001403", TaskReply::ShowAvatar(3)),
             ("001503", TaskReply::EndAccount(3)),
+            ("001800", TaskReply::EndSession(SessionFound::Done)),
         ]
     }
 

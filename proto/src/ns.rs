@@ -58,6 +58,8 @@ pub const SEARCH: &str = "jabber:iq:search";
 pub const JID_ESCAPING: &str = "jid\\20escaping";
 /// XEP-0153: the hash of the avatar in a vCard.
 pub const VCARD_UPDATE: &str = "vcard-temp:x:update";
+/// XEP-0050: ad-hoc commands.
+pub const COMMANDS: &str = "http://jabber.org/protocol/commands";
 /// XEP-0077: in-band registration.
 pub const REGISTER: &str = "jabber:iq:register";
 /// XEP-0077 §8: the stream feature of in-band registration.

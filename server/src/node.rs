@@ -41,7 +41,7 @@ use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
 use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
-use crate::modules::{Limiter, REGISTRY, Searches};
+use crate::modules::{CommandSessions, Limiter, REGISTRY, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
 use crate::session::logouts::Logouts;
@@ -87,6 +87,8 @@ pub struct NodeContext {
     pub logouts: Logouts,
     /// Who may search how often.
     pub searches: Searches,
+    /// Commands that wait for their askers.
+    pub commands: CommandSessions,
     /// The sessions of this node.
     pub sessions: SessionRegistry,
     /// The components of this node.
@@ -210,6 +212,7 @@ impl Node {
             logouts: Logouts::default(),
             searches: Searches::new(&config.search),
             requests: Requests::new(node_id, crate::clock::now(), metrics.clone()),
+            commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),
             components: ComponentRegistry::new(component_config(&config)?),
             modules: Registry::new(REGISTRY.iter().copied()),

@@ -17,7 +17,7 @@ use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
-    BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount,
+    BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount, EndSession,
     FanOutPresence, NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo,
     ShowAvatar, ShowPresence, TaskAudience, TaskReply,
 };
@@ -32,6 +32,7 @@ use crate::router::component;
 use crate::session::SessionHandle;
 use crate::session::avatar::Avatar;
 use crate::session::effect::{Audience, UserEvent};
+use crate::session::ending;
 use crate::session::losses::{self, Lost};
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
@@ -160,6 +161,7 @@ impl NodeExecutor {
             }
             ClusterTask::BroadcastLocal(task) => TaskReply::BroadcastLocal(broadcast(node, &task)?),
             ClusterTask::ReplaceSession(task) => TaskReply::ReplaceSession(replace(node, &task).await),
+            ClusterTask::EndSession(task) => TaskReply::EndSession(end(node, &task).await),
             ClusterTask::DescribeSession(task) => TaskReply::DescribeSession(describe(node, &task)),
             ClusterTask::PushRosterItem(PushRosterItem { account: owner, item }) => {
                 let malformed = |error| TaskRefusal::Malformed(format!("roster item: {error}"));
@@ -209,6 +211,7 @@ fn bind_of(task: &ClusterTask) -> BindIndex {
     match task {
         ClusterTask::DeliverStanza(task) => task.owner,
         ClusterTask::ReplaceSession(task) => task.by,
+        ClusterTask::EndSession(task) => task.owner,
         _ => BindIndex(0),
     }
 }
@@ -292,6 +295,12 @@ fn broadcast(node: &Arc<NodeContext>, task: &BroadcastLocal) -> Result<u64, Task
 async fn replace(node: &NodeContext, task: &ReplaceSession) -> SessionFound {
     let Some(session) = session(node, &task.jid, task.owner) else { return no_session(node) };
     session.end(EndReason::Error(StreamCondition::Conflict.into())).await;
+    SessionFound::Done
+}
+
+async fn end(node: &NodeContext, task: &EndSession) -> SessionFound {
+    let Some(session) = session(node, &task.jid, task.owner) else { return no_session(node) };
+    session.end(EndReason::Error(ending::error(task.ending))).await;
     SessionFound::Done
 }
 

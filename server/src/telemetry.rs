@@ -50,6 +50,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("bytes", "number", "Bytes of the stanza that is written."),
     ("change", "text", "Change of the members of a group."),
     ("cluster", "text", "Id of the cluster."),
+    ("command", "text", "Node of the ad-hoc command that somebody runs."),
     ("condition", "text", "Element name of a stream, stanza or SASL error condition."),
     ("direction", "text", "in (from the client or component) or out (to it)."),
     ("domains", "list", "xmpp.domains."),

@@ -12,7 +12,7 @@ use super::types::RouteGroup;
 use crate::link::Links;
 use crate::node_id::NodeId;
 use crate::routes::command::{Bind, Priority, RouteCommand, Unbind};
-use crate::routes::{BindIndex, Bound, NodeState, Route, RouteError, RouteReply, Routes};
+use crate::routes::{BindIndex, Bound, NodeState, Route, RouteError, RouteReply, RouteTable, Routes};
 
 /// How long a change may take. Above two elections, so that losing a leader costs nobody a login.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -89,6 +89,10 @@ impl Routes for RaftRoutes {
 
     fn sessions(&self) -> usize {
         self.table.sessions()
+    }
+
+    fn table(&self) -> RouteTable {
+        self.table.table()
     }
 
     fn applied(&self) -> u64 {

@@ -81,6 +81,10 @@ impl Routes for LocalRoutes {
         self.state.read().1.sessions()
     }
 
+    fn table(&self) -> RouteTable {
+        self.state.read().1.clone()
+    }
+
     fn applied(&self) -> u64 {
         self.state.read().0
     }

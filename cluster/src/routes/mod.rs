@@ -81,6 +81,9 @@ pub trait Routes: Send + Sync {
     /// How many sessions the table holds.
     fn sessions(&self) -> usize;
 
+    /// A frozen copy of the table. It shares what does not change: cheap, and free to be walked at leisure.
+    fn table(&self) -> RouteTable;
+
     /// The index of the last log entry that this node has applied.
     fn applied(&self) -> u64;
 

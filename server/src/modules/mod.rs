@@ -1,6 +1,8 @@
 //! One file a XEP, one registry line each. CONTRIBUTING.md, "Add a XEP", is the recipe.
 
+mod admin;
 mod caps;
+pub mod commands;
 mod contact;
 mod disco;
 mod ecaps2;
@@ -19,6 +21,7 @@ mod vcard;
 mod vcard_avatar;
 mod version;
 
+pub use commands::CommandSessions;
 pub use disco::{Capabilities, Discovered, info, is_info};
 pub use register::{Limiter, before_login, remove_account};
 pub use roster::missed_pushes;
@@ -30,6 +33,8 @@ use minidom::Element;
 use althing_proto::disco::{Identity, Item};
 use althing_proto::form::Form;
 use althing_proto::stanza::Stanza;
+
+use commands::command::Command;
 
 use crate::pipeline::{At, Interest, Outcome, Packet, Verdict, View};
 
@@ -50,6 +55,8 @@ pub const REGISTRY: &[&dyn Module] = &[
     &ecaps2::MODULE,
     &contact::MODULE,
     &multicast::MODULE,
+    &commands::MODULE,
+    &admin::MODULE,
     &ping::MODULE,
     &version::MODULE,
     &time::MODULE,
@@ -112,6 +119,11 @@ pub trait Module: Send + Sync {
     /// its own. [`is_info`] says what is asked for.
     fn discover(&self, _packet: &Packet, _node: &str, _view: &View<'_>) -> Option<Discovered> {
         None
+    }
+
+    /// Commands that people may run (XEP-0050), as they are listed.
+    fn commands(&self) -> &'static [&'static dyn Command] {
+        &[]
     }
 
     /// What the stream's features list after login (RFC 6120 §4.3.2).

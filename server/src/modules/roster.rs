@@ -220,7 +220,7 @@ pub(super) fn subscription_stanza(kind: SubscriptionKind, from: &BareJid, to: &B
 }
 
 /// §2.1.2: the item as a client sees it.
-fn item_element(item: &RosterItem) -> Element {
+pub(super) fn item_element(item: &RosterItem) -> Element {
     let mut element = Element::builder("item", ns::ROSTER)
         .set(name!("jid"), item.jid.as_str())
         .set(name!("subscription"), item.subscription.as_str())

@@ -23,7 +23,7 @@ use crate::components::ComponentRegistry;
 use crate::config::Config;
 use crate::delivery::remote::Remote;
 use crate::metrics::{NodeMetrics, Waiting};
-use crate::modules::{Limiter, REGISTRY, Searches};
+use crate::modules::{CommandSessions, Limiter, REGISTRY, Searches};
 use crate::pipeline::Registry;
 use crate::session::SessionRegistry;
 use crate::session::admission::Admission;
@@ -50,6 +50,7 @@ impl NodeContext {
             logouts: Logouts::default(),
             searches: Searches::new(&config.search),
             requests: Requests::new(NodeId::new(1), crate::clock::now(), metrics.clone()),
+            commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),
             components: ComponentRegistry::new(component_config(&config).unwrap()),
             modules: Registry::new(REGISTRY.iter().copied()),

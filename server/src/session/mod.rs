@@ -5,6 +5,7 @@ pub mod admission;
 pub mod avatar;
 pub mod core;
 pub mod effect;
+pub mod ending;
 pub mod logouts;
 pub mod losses;
 pub mod lost_lease;

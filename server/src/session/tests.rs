@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
-use althing_cluster::routes::{BindIndex, Bound, LocalRoutes, NodeState, Route, RouteError, Routes};
+use althing_cluster::routes::{
+    BindIndex, Bound, LocalRoutes, NodeState, Route, RouteError, RouteTable, Routes,
+};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::Framing;
@@ -100,6 +102,10 @@ impl Routes for SlowFirst {
 
     fn sessions(&self) -> usize {
         self.0.sessions()
+    }
+
+    fn table(&self) -> RouteTable {
+        self.0.table()
     }
 }
 

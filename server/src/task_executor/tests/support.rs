@@ -151,6 +151,10 @@ impl Routes for View {
         self.table.lock().sessions()
     }
 
+    fn table(&self) -> RouteTable {
+        self.table.lock().clone()
+    }
+
     fn applied(&self) -> u64 {
         *self.applied.borrow()
     }

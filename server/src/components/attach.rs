@@ -1,9 +1,11 @@
 //! How a component enters the route table and leaves it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -20,6 +22,9 @@ use crate::node::NodeContext;
 
 /// Random bytes in the address of a connection: two of one domain never meet.
 const ADDRESS_BYTES: usize = 12;
+
+/// How long what a component has left may take to be on its way elsewhere before its route goes all the same.
+const LEFT: Duration = Duration::from_secs(10);
 
 /// How long it waits for the node to serve again.
 const LEASE: Duration = Duration::from_secs(5);
@@ -80,20 +85,25 @@ pub async fn attach(
 }
 
 /// Takes a component out of the route table. What it had not handled, `left` first, is looked up once more in its
-/// order, when its route is gone; what comes for it until then waits behind that. Idempotent.
+/// order; what comes for it meanwhile waits behind that. Only then its route goes: who sends from another node learns of
+/// the end when all that he had sent before is with another connection. Idempotent.
 pub async fn detach(node: &Arc<NodeContext>, handle: &Arc<ComponentHandle>, left: VecDeque<Letter>) {
     let lost = node.lease.losses() != handle.losses;
+    let mut lanes = BTreeSet::new();
     handle.inbox.close(left, |letter| {
         if lost {
             // A node without a lease acts no more, then or later.
             node.metrics.dropped(Dropped::SessionGone);
         } else {
+            lanes.insert(letter.lane);
             give_back(node, handle, letter);
         }
     });
     if node.components.get(handle.index).is_none() {
         return;
     }
+    let settled = lanes.iter().map(|lane| node.remote.settled(handle.lanes().lane(*lane), LEFT));
+    join_all(settled).await;
     if !lost && let Err(error) = node.routes.unbind(&handle.jid, handle.index).await {
         debug!(jid = %handle.jid, %error, "the route had gone before its component");
     }
@@ -103,10 +113,9 @@ pub async fn detach(node: &Arc<NodeContext>, handle: &Arc<ComponentHandle>, left
     info!(jid = %handle.jid, "component detached");
 }
 
-/// A stanza for a component that is ending: it waits here until the route is gone.
-pub fn give_back(node: &Arc<NodeContext>, handle: &Arc<ComponentHandle>, letter: Letter) -> remote::Posted {
-    let (lane, gone) = (handle.lanes().lane(letter.lane), Arc::clone(handle));
-    remote::keep(node, lane, handle.index, letter.stanza, async move { gone.detached().await })
+/// A stanza for a component that is ending: it is looked up once more, behind those before it.
+pub fn give_back(node: &Arc<NodeContext>, handle: &ComponentHandle, letter: Letter) -> remote::Posted {
+    remote::keep(node, handle.lanes().lane(letter.lane), handle.index, letter.stanza, ready(()))
 }
 
 /// What a component is told by a node that has lost the others.

@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use althing_proto::disco::{Info, Item};
 use althing_proto::jid::{FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::stanza::{IqType, Kind, PresenceType, Stanza, StanzaCondition};
-use althing_proto::xml::build::BuilderExt;
-use althing_proto::xml::{Element, name};
 
 use super::attach::{self, attach};
 use super::balance::lane_of;
@@ -128,8 +127,8 @@ impl Host<'_> {
             let effects = component.tick(self.node).await?;
             drive(self.node, effects).await;
         }
-        if component.description().is_some() {
-            let answers = self.discover(component);
+        if let Some(about) = &self.handle.description {
+            let answers = self.discover(component, about);
             drive(self.node, answers).await;
         }
         if self.letters.is_empty() { Ok(()) } else { self.hand_over(component).await }
@@ -164,10 +163,10 @@ impl Host<'_> {
     }
 
     /// Answers what service discovery asks of the component itself (XEP-0030 §3, §4): those letters are taken out.
-    fn discover(&mut self, component: &impl Component) -> Effects {
+    fn discover(&mut self, component: &impl Component, about: &Info) -> Effects {
         let (handle, mut answers) = (self.handle, Effects::new());
         self.letters.retain(|letter| {
-            let Some(answer) = answer(component, handle.domain(), &letter.stanza) else { return true };
+            let Some(answer) = answer(component, about, handle.domain(), &letter.stanza) else { return true };
             handle.inbox.done(1, letter.bytes());
             answers.push(Effect::Route(answer));
             false
@@ -195,35 +194,19 @@ impl Host<'_> {
 }
 
 /// The answer to a question of service discovery to the domain itself; `None` for all else.
-fn answer(component: &impl Component, domain: &str, stanza: &Stanza) -> Option<Stanza> {
-    let description = component.description()?;
+fn answer(component: &impl Component, about: &Info, domain: &str, stanza: &Stanza) -> Option<Stanza> {
     let query = stanza.payload().filter(|_| stanza.kind() == Kind::Iq(IqType::Get))?;
-    let about_info = query.is("query", ns::DISCO_INFO);
-    if stanza.to().map(Jid::as_str) != Some(domain) || !(about_info || query.is("query", ns::DISCO_ITEMS)) {
+    let is_info = query.is("query", ns::DISCO_INFO);
+    if stanza.to().map(Jid::as_str) != Some(domain) || !(is_info || query.is("query", ns::DISCO_ITEMS)) {
         return None;
     }
     if query.attr("node").is_some() {
         return stanza.error(StanzaCondition::ItemNotFound);
     }
-    let answer = if about_info {
-        let identity = Element::builder("identity", ns::DISCO_INFO)
-            .set(name!("category"), description.category)
-            .set(name!("type"), description.kind)
-            .set(name!("name"), description.name);
-        let features =
-            [ns::DISCO_INFO, ns::DISCO_ITEMS].into_iter().chain(description.features.iter().copied());
-        let features =
-            features.map(|var| Element::builder("feature", ns::DISCO_INFO).set(name!("var"), var).build());
-        Element::builder("query", ns::DISCO_INFO).append(identity).append_all(features)
-    } else {
-        let items = component.items().into_iter().map(|item| {
-            let element = Element::builder("item", ns::DISCO_ITEMS).set(name!("jid"), item.jid.as_str());
-            match item.name {
-                Some(text) => element.set(name!("name"), text).build(),
-                None => element.build(),
-            }
-        });
-        Element::builder("query", ns::DISCO_ITEMS).append_all(items)
-    };
-    Some(stanza.result(Some(answer.build())))
+    if !is_info {
+        return Some(stanza.result(Some(Item::list(None, &component.items()))));
+    }
+    let mut about = about.clone();
+    about.features.extend([ns::DISCO_INFO, ns::DISCO_ITEMS].map(str::to_owned));
+    Some(stanza.result(Some(about.to_element(None))))
 }

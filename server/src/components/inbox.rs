@@ -197,6 +197,12 @@ impl Inbox {
         self.show(&state);
     }
 
+    /// Whether nothing is taken any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// How many letters wait, and how many bytes of them.
     #[must_use]
     pub fn waiting(&self) -> (usize, usize) {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use althing_proto::jid::Jid;
+use althing_proto::disco::{Info, Item};
 use althing_proto::stream::error::StreamError;
 
 use crate::config::Config;
@@ -46,8 +46,9 @@ pub use registry::{ComponentHandle, ComponentRegistry};
 /// effects, which go through the router as everybody's do.
 #[async_trait]
 pub trait Component: Send + 'static {
-    /// What service discovery says of it (XEP-0030). `None` for one that answers for itself.
-    fn description(&self) -> Option<Description> {
+    /// What service discovery says of it (XEP-0030), beside the features of service discovery itself; looked at once,
+    /// when it starts. `None` for one that answers for itself.
+    fn description(&self) -> Option<Info> {
         None
     }
 
@@ -108,28 +109,6 @@ pub enum Ending {
     LeaseLost,
 }
 
-/// Identity and features, as service discovery shows them (XEP-0030 §3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Description {
-    /// The category of the identity, from the registry of XEP-0030.
-    pub category: &'static str,
-    /// Its type.
-    pub kind: &'static str,
-    /// What people call it.
-    pub name: &'static str,
-    /// The features beside those of service discovery itself.
-    pub features: &'static [&'static str],
-}
-
-/// An item, as service discovery shows it (XEP-0030 §4.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its address.
-    pub jid: Jid,
-    /// What people call it.
-    pub name: Option<String>,
-}
-
 /// A number at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistic {
@@ -158,10 +137,10 @@ pub fn listed(node: &NodeContext, host: &str) -> Vec<(String, Option<String>)> {
     let mut found: Vec<(String, Option<String>)> =
         external.map(|external| (external.domain.clone(), external.name.clone())).collect();
     for handle in node.components.all() {
-        if let Some(description) = handle.description
-            && !found.iter().any(|(domain, _)| domain == handle.domain())
-        {
-            found.push((handle.domain().to_owned(), Some(description.name.to_owned())));
+        if !found.iter().any(|(domain, _)| domain == handle.domain()) {
+            let identity = handle.description.as_ref().and_then(|info| info.identities.first());
+            let name = identity.and_then(|identity| identity.name.clone());
+            found.push((handle.domain().to_owned(), name));
         }
     }
     found.retain(|(domain, _)| is_listed_by(domain, host, &node.config.xmpp.domains));

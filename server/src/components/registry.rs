@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use althing_cluster::routes::{BindIndex, Route, Routes};
+use althing_proto::disco::Info;
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::component::ComponentConfig;
@@ -18,7 +19,7 @@ use althing_proto::time::Timestamp;
 
 use super::balance::{Domain, claim};
 use super::inbox::Handed;
-use super::{Description, Ending, Inbox, Letter, Refused, Statistic};
+use super::{Ending, Inbox, Letter, Refused, Statistic};
 use crate::config::Config;
 use crate::listener::tcp::Connections;
 use crate::session::losses::Lost;
@@ -40,7 +41,7 @@ pub struct ComponentHandle {
     /// Where it connects from; `None` inside the process.
     pub peer: Option<IpAddr>,
     /// What service discovery says of it; `None` for one that answers for itself.
-    pub description: Option<Description>,
+    pub description: Option<Info>,
     /// Its queue.
     pub inbox: Inbox,
     domain: Arc<Domain>,
@@ -52,12 +53,12 @@ pub struct ComponentHandle {
 }
 
 /// Where a component comes from.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Origin {
     /// Where it connects from; `None` inside the process.
     pub peer: Option<IpAddr>,
     /// What service discovery says of it.
-    pub description: Option<Description>,
+    pub description: Option<Info>,
 }
 
 impl ComponentHandle {
@@ -241,7 +242,7 @@ impl ComponentRegistry {
             return Some(Arc::clone(domain));
         }
         let domain = Arc::new(Domain::new(name)?);
-        connection(routes, &domain, 0)?;
+        self.connection(routes, &domain, 0)?;
         Some(self.remember(domain))
     }
 
@@ -253,7 +254,24 @@ impl ComponentRegistry {
     /// Whether a component of that domain is attached, on whatever node.
     #[must_use]
     pub fn is_attached(&self, routes: &dyn Routes, name: &str) -> bool {
-        self.domain(routes, name).is_some_and(|domain| connection(routes, &domain, 0).is_some())
+        self.domain(routes, name).is_some_and(|domain| self.connection(routes, &domain, 0).is_some())
+    }
+
+    /// The connection that has a lane of the domain now. One of this node that is about to end has none any more, while
+    /// the table still has it: what it has left goes elsewhere before others learn of its end.
+    #[must_use]
+    pub fn connection(&self, routes: &dyn Routes, domain: &Domain, lane: u8) -> Option<Route> {
+        let mut found: Option<(u64, Route)> = None;
+        let handles = self.handles.read();
+        routes.visit_account(domain.bare(), &mut |_, route| {
+            let claim = claim(lane, route.index);
+            if found.is_none_or(|(best, _)| best < claim)
+                && handles.get(&route.index).is_none_or(|handle| !handle.inbox.is_closed())
+            {
+                found = Some((claim, *route));
+            }
+        });
+        found.map(|(_, route)| route)
     }
 
     /// Tells all components of a configuration that holds from now on (T15).
@@ -269,17 +287,4 @@ impl ComponentRegistry {
             handle.inbox.tell(Handed::Lost(Arc::clone(lost)));
         }
     }
-}
-
-/// The connection that has a lane of the domain now.
-#[must_use]
-pub fn connection(routes: &dyn Routes, domain: &Domain, lane: u8) -> Option<Route> {
-    let mut found: Option<(u64, Route)> = None;
-    routes.visit_account(domain.bare(), &mut |_, route| {
-        let claim = claim(lane, route.index);
-        if found.is_none_or(|(best, _)| best < claim) {
-            found = Some((claim, *route));
-        }
-    });
-    found.map(|(_, route)| route)
 }

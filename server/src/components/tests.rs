@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use althing_proto::jid::{Jid, JidError};
+use althing_proto::disco::{Identity, Info, Item};
+use althing_proto::jid::{BareJid, Jid};
 use althing_proto::stanza::{Kind, MessageType, Stanza, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
 
 use super::host::start;
-use super::{Component, Description, Ending, Item, Letter, Statistic, listed, statistics};
+use super::{Component, Ending, Letter, Statistic, listed, statistics};
 use crate::config::Config;
 use crate::delivery::{self, drive};
 use crate::node::NodeContext;
@@ -31,21 +32,16 @@ struct Echo {
 
 #[async_trait]
 impl Component for Echo {
-    fn description(&self) -> Option<Description> {
-        Some(Description {
-            category: "component",
-            kind: "generic",
-            name: "Echo",
-            features: &["urn:test:echo"],
+    fn description(&self) -> Option<Info> {
+        Some(Info {
+            identities: vec![Identity::new("component", "generic").named("Echo")],
+            features: ["urn:test:echo".to_owned()].into(),
+            forms: Vec::new(),
         })
     }
 
     fn items(&self) -> Vec<Item> {
-        let jid = |text: &str| -> Result<Jid, JidError> { Jid::new(text) };
-        jid("hall@echo.localhost")
-            .map(|jid| Item { jid, name: Some("The hall".to_owned()) })
-            .into_iter()
-            .collect()
+        vec![Item::entity(BareJid::new("hall@echo.localhost").unwrap(), Some("The hall"))]
     }
 
     async fn receive(
@@ -252,10 +248,11 @@ async fn t16_a_component_is_listed_and_tells_what_it_is() {
     echo(&node, "echo.elsewhere", 100).await;
     let mut heard = ear(&node, "ear.localhost").await;
     let echo = |domain: &str| (domain.to_owned(), Some("Echo".to_owned()));
-    assert_eq!(listed(&node, "localhost"), [echo("echo.elsewhere"), echo("echo.localhost")]);
+    let ear = ("ear.localhost".to_owned(), None);
+    assert_eq!(listed(&node, "localhost"), [ear, echo("echo.elsewhere"), echo("echo.localhost")]);
     assert_eq!(listed(&node, "example.org"), [echo("echo.elsewhere")]);
     for (query, expected) in [
-        ("info", "<identity category='component' name='Echo' type='generic'/>"),
+        ("info", "name='Echo'"),
         ("info", "<feature var='urn:test:echo'/>"),
         ("items", "<item jid='hall@echo.localhost' name='The hall'/>"),
     ] {

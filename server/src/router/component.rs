@@ -17,7 +17,6 @@ use althing_proto::jid::FullJid;
 use althing_proto::stanza::{Kind, Stanza};
 
 use crate::components::balance::{Domain, lane_named, lane_of};
-use crate::components::registry::connection;
 use crate::components::{ComponentHandle, Letter, Refused, attach};
 use crate::delivery::remote::{self, Parcel, Posted};
 use crate::metrics::{Delivery, Dropped};
@@ -53,7 +52,7 @@ impl Place {
 pub fn find(node: &NodeContext, stanza: &Stanza) -> Option<Place> {
     let domain = node.components.domain(node.routes.as_ref(), stanza.to()?.domain().as_str())?;
     let lane = lane_of(stanza.from());
-    let route = connection(node.routes.as_ref(), &domain, lane)?;
+    let route = node.components.connection(node.routes.as_ref(), &domain, lane)?;
     Some(Place { domain, lane, route })
 }
 
@@ -62,7 +61,7 @@ pub fn find(node: &NodeContext, stanza: &Stanza) -> Option<Place> {
 pub fn owner(node: &NodeContext, to: &FullJid) -> Option<Route> {
     let Some(lane) = lane_named(to) else { return node.routes.locate(to) };
     let domain = node.components.domain(node.routes.as_ref(), to.domain().as_str())?;
-    connection(node.routes.as_ref(), &domain, lane)
+    node.components.connection(node.routes.as_ref(), &domain, lane)
 }
 
 /// What became of a stanza for a component.
@@ -140,10 +139,11 @@ fn put(node: &NodeContext, handle: &ComponentHandle, lane: u8, stanza: &Stanza) 
 pub async fn deliver_task(node: &Arc<NodeContext>, task: &DeliverStanza, stanza: &Stanza) -> SessionFound {
     let no_session = || SessionFound::NoSession { applied: node.routes.applied() };
     let (lane, handle) = (lane_named(&task.to), soon(node, &task.to, task.owner).await);
-    let (Some(lane), Some(handle)) = (lane, handle) else { return no_session() };
-    if handle.domain() != task.to.domain().as_str() {
+    let handle = handle.filter(|handle| handle.domain() == task.to.domain().as_str());
+    let (Some(lane), Some(handle)) = (lane, handle) else {
+        node.remote.settled(&task.to, LEFT).await;
         return no_session();
-    }
+    };
     match put(node, &handle, lane, stanza) {
         Ok(()) if handle.inbox.is_congested() => SessionFound::Slowly,
         Ok(()) => SessionFound::Done,

@@ -1,5 +1,6 @@
 //! Two or three nodes in one process: what users see when they are on different nodes.
 
+mod component;
 mod lease;
 mod support;
 

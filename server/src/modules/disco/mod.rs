@@ -6,11 +6,13 @@ mod capabilities;
 use futures_util::future::BoxFuture;
 
 use althing_proto::disco::{Identity, Info, Item};
+use althing_proto::jid::BareJid;
 use althing_proto::ns;
 use althing_proto::stanza::{Stanza, StanzaCondition, StanzaError};
 use althing_proto::xml::build::ElementExt;
 
 use super::{Feature, Module, Spec};
+use crate::components;
 use crate::pipeline::{At, Interest, Outcome, Packet, Pass, View, refusal};
 use crate::session::effect::Effect;
 
@@ -76,6 +78,16 @@ impl Module for Disco {
             (At::SERVER, Identity::new("server", "im").named("Althing")),
             (At::OWN_ACCOUNT, Identity::new("account", "registered")),
         ]
+    }
+
+    /// Components that are attached: on this node or another.
+    fn items(&self, packet: &Packet, view: &View<'_>) -> Vec<Item> {
+        let host = packet.stanza.to().filter(|_| packet.pass == Pass::Server);
+        let listed = host.map(|host| components::listed(view.node, host.domain().as_str()));
+        let item = |(domain, name): (String, Option<String>)| {
+            Some(Item::entity(BareJid::new(&domain).ok()?, name.as_deref()))
+        };
+        listed.into_iter().flatten().filter_map(item).collect()
     }
 
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {

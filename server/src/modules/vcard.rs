@@ -99,3 +99,43 @@ fn stored(packet: &Packet, account: BareJid, avatar: Avatar) -> Effects {
     let event = UserEvent::Avatar(avatar);
     vec![Effect::Route(packet.stanza.result(None)), Effect::Notify { account, event }]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use althing_proto::stanza::Stanza;
+
+    use super::*;
+    use crate::node::NodeContext;
+    use crate::pipeline::Pass;
+
+    #[actix_rt::test]
+    async fn a_vcard_is_bounded_by_the_configuration() {
+        let mut node = NodeContext::for_tests();
+        node.config.limits.vcard_bytes = 1_024;
+        let node = Arc::new(node);
+        let account = BareJid::new("a@localhost").unwrap();
+        node.has_account(&account).await;
+        let view = View { node: &node, session: None, now: node.now() };
+        let mut answers = Vec::new();
+        for size in [900, 1_024] {
+            let xml = format!(
+                "<iq xmlns='jabber:client' type='set' id='v' from='a@localhost/x'><vCard xmlns='vcard-temp'>\
+                 <DESC>{}</DESC></vCard></iq>",
+                "x".repeat(size)
+            );
+            let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+            let effects = match Vcard.process(&Packet::new(stanza, Pass::Account(account.clone())), &view) {
+                Outcome::Later(future) => future.await,
+                Outcome::Done(effects) => effects,
+                _ => Vec::new(),
+            };
+            match effects.first() {
+                Some(Effect::Route(answer)) => answers.push(answer.error_condition()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(answers, [None, Some(StanzaCondition::PolicyViolation)]);
+    }
+}

@@ -165,7 +165,10 @@ fn remove(packet: &Packet, account: &BareJid, node: &Arc<NodeContext>) -> Outcom
 
 #[cfg(test)]
 mod tests {
+    use althing_proto::stanza::Stanza;
+
     use super::*;
+    use crate::pipeline::Pass;
 
     fn asked(xml: &str) -> Result<Wish, &'static str> {
         wish(&format!("<query xmlns='jabber:iq:register'>{xml}</query>").parse().unwrap())
@@ -188,6 +191,32 @@ mod tests {
             assert!(asked(part).is_err(), "{part}");
         }
         assert!(asked("<username>bill</username><password/>").is_err());
+    }
+
+    #[actix_rt::test]
+    async fn what_the_operator_does_not_want_nobody_may() {
+        let mut node = NodeContext::for_tests();
+        node.config.registration.password_change = false;
+        node.config.registration.removal = false;
+        let node = Arc::new(node);
+        let account = BareJid::new("bill@localhost").unwrap();
+        for query in ["<remove/>", "<username>bill</username><password>new</password>"] {
+            let xml = format!(
+                "<iq xmlns='jabber:client' type='set' id='r' from='bill@localhost/x'>\
+                 <query xmlns='jabber:iq:register'>{query}</query></iq>"
+            );
+            let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+            let packet = Packet::new(stanza, Pass::Account(account.clone()));
+            match process(&packet, &account, &node) {
+                Outcome::Done(effects) => match &effects[..] {
+                    [Effect::Route(answer)] => {
+                        assert_eq!(answer.error_condition(), Some(StanzaCondition::NotAllowed), "{query}");
+                    }
+                    other => panic!("{other:?}"),
+                },
+                _ => panic!("{query} is taken up"),
+            }
+        }
     }
 
     #[test]

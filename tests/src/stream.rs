@@ -117,8 +117,20 @@ impl Stream {
     /// # Errors
     /// Anything but a header and features, such as a stream error.
     pub async fn header(&mut self) -> Result<Element> {
+        self.header_in(None).await
+    }
+
+    /// As [`Stream::header`]; the header names that language as the default of what follows (RFC 6120 §4.7.4).
+    ///
+    /// # Errors
+    /// As [`Stream::header`].
+    pub async fn header_in(&mut self, lang: Option<&str>) -> Result<Element> {
         self.reader = StreamReader::new(LIMITS);
-        self.send(&header_text(&self.domain)).await?;
+        let mut header = header_text(&self.domain);
+        if let Some(lang) = lang {
+            header.insert_str(header.len() - 1, &format!(" xml:lang='{lang}'"));
+        }
+        self.send(&header).await?;
         match self.event().await? {
             Event::Header(header) => {
                 ensure!(

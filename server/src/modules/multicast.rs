@@ -14,7 +14,7 @@ use althing_proto::xml::build::ElementExt;
 use althing_proto::xml::{Element, name};
 
 use super::{Feature, Module, Spec};
-use crate::pipeline::{At, Effects, Interest, Outcome, Packet, View};
+use crate::pipeline::{At, Effects, Interest, Outcome, Packet, Pass, Verdict, View, stage};
 use crate::session::effect::{Effect, SessionChange};
 
 /// The module.
@@ -199,12 +199,18 @@ fn deliver(packet: &Packet, targets: Vec<Target>, view: &View<'_>) -> Outcome {
         }));
     }
     let open = Broadcast::new(rewritten(stanza, None));
-    effects.extend(targets.into_iter().map(|target| {
-        Effect::Route(match &target.blind {
+    for target in targets {
+        let copy = match &target.blind {
             None => open.copy_for(target.jid),
             Some(blind) => rewritten(stanza, Some(blind)).with_to(target.jid),
-        })
-    }));
+        };
+        // May its sender send it there? The stanza itself, which was asked about, went to the server.
+        let copy = Packet::new(copy, Pass::Outbound);
+        match view.session.map(|_| stage::preprocess(&view.node.modules, &copy, view)) {
+            Some(Verdict::Block(refusal)) => effects.extend(refusal),
+            _ => effects.push(Effect::Route(copy.stanza)),
+        }
+    }
     Outcome::Done(effects)
 }
 

@@ -275,6 +275,39 @@ mod tests {
             .map_err(|error| error.condition)
     }
 
+    /// RFC 6121 §2.6.3: a login without changes costs an empty result, however large the roster is, and no read.
+    #[actix_rt::test]
+    async fn who_is_current_gets_an_empty_result_at_once() {
+        use althing_cluster::routes::BindIndex;
+
+        use crate::node::NodeContext;
+        use crate::pipeline::Pass;
+        use crate::session::core::SessionState;
+
+        let node = std::sync::Arc::new(NodeContext::for_tests());
+        let owner = BareJid::new("a@localhost").unwrap();
+        let items = (0..1_000).map(|n| RosterItem::new(BareJid::new(&format!("c{n}@x")).unwrap())).collect();
+        let session = SessionState::new(FullJid::new("a@localhost/r").unwrap(), BindIndex(1), 1_700, items);
+        let view = View { node: &node, session: Some(&session), now: node.now() };
+        let ask = |version: &str| {
+            let query = format!(
+                "<iq xmlns='jabber:client' type='get' id='1'><query xmlns='jabber:iq:roster' ver='{version}'/></iq>"
+            );
+            let stanza = Stanza::parse(query.parse().unwrap()).unwrap().with_from(session.jid().clone());
+            RosterModule.process(&Packet::new(stanza, Pass::Account(owner.clone())), &view)
+        };
+        let Outcome::Done(effects) = ask("1700") else { panic!("the store is asked") };
+        let [Effect::Route(result), Effect::Session(SessionChange::Interested { version: 1_700 })] =
+            &effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        assert!(result.payload().is_none());
+        for other in ["1699", "1701", "", "x"] {
+            assert!(matches!(ask(other), Outcome::Later(_)), "{other}");
+        }
+    }
+
     #[test]
     fn a_set_names_one_item() {
         assert_eq!(request(""), Err(StanzaCondition::BadRequest));

@@ -70,8 +70,8 @@ pub enum Action {
     Connect,
     /// TCP, TLS and a stream header; the features are the next thing received.
     Open(Security),
-    /// SASL and the next stream header; the features are the next thing received.
-    Authenticate,
+    /// SASL and the next stream header, perhaps in a language; the features are the next thing received.
+    Authenticate(Option<String>),
     /// Sends presence of this priority and takes its own copy (RFC 6121 §4.2.2).
     Online(i8),
     /// Both subscriptions between this client's account and the other's, done beforehand.
@@ -152,7 +152,7 @@ fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Re
         "opens" => Action::Open(Security::StartTls),
         "opens with direct TLS" => Action::Open(Security::DirectTls),
         "opens without TLS" => Action::Open(Security::Plain),
-        "authenticates" => Action::Authenticate,
+        "authenticates" => Action::Authenticate(None),
         "comes online" => Action::Online(0),
         "sends" => Action::Send(block.to_owned()),
         "receives" => Action::Receive { templates: elements(block)?, any_order: false },
@@ -179,6 +179,9 @@ fn statement(script: &mut Script, line: usize, content: &str, block: &str) -> Re
 fn long_verb(verb: &str) -> Result<Action> {
     if let Some(priority) = verb.strip_prefix("comes online with priority ") {
         return Ok(Action::Online(priority.parse().context("a priority is a number from -128 to 127")?));
+    }
+    if let Some(lang) = verb.strip_prefix("authenticates in ") {
+        return Ok(Action::Authenticate(Some(lang.to_owned())));
     }
     if let Some(other) = verb.strip_prefix("is a friend of ") {
         return Ok(Action::Befriend(other.to_owned()));

@@ -83,7 +83,7 @@ impl Player {
         match action {
             Action::Connect => self.connect(captures).await?,
             Action::Open(security) => self.open(*security).await?,
-            Action::Authenticate => self.authenticate().await?,
+            Action::Authenticate(lang) => self.authenticate(lang.as_deref()).await?,
             Action::Online(priority) => self.come_online(*priority, captures).await?,
             Action::Send(text) => self.send(&captures.fill(text, escape_xml)?).await?,
             Action::Receive { templates, any_order: false } => {
@@ -133,7 +133,7 @@ impl Player {
         Ok(())
     }
 
-    async fn authenticate(&mut self) -> Result<()> {
+    async fn authenticate(&mut self, lang: Option<&str>) -> Result<()> {
         let (Part::Client { account, .. }, State::Opened(stream, _)) = (&self.part, &mut self.state) else {
             bail!("`authenticates` comes after `opens`")
         };
@@ -141,7 +141,7 @@ impl Player {
         let mechanism = althing_proto::sasl::Mechanism::ScramSha1;
         let verdict = login::authenticate(stream, account, mechanism, Binding::Unsupported).await?;
         ensure!(verdict == Verdict::Accepted, "the login failed: {verdict:?}");
-        let features = stream.header().await?;
+        let features = stream.header_in(lang).await?;
         if let State::Opened(_, waiting) = &mut self.state {
             *waiting = vec![features];
         }

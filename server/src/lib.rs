@@ -9,6 +9,7 @@ pub mod session;
 pub mod stream;
 pub mod task_executor;
 
+pub mod aside;
 pub mod auth;
 pub mod components;
 pub mod storage;
@@ -21,4 +22,5 @@ pub mod config;
 pub mod identity;
 pub mod metrics;
 pub mod node;
+pub mod statistics;
 pub mod telemetry;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod labels;
+mod module;
 mod table;
 
 use prometheus::core::Collector;
@@ -24,6 +25,8 @@ pub use labels::{
     Rejection, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
+use module::Modules;
+pub use module::{ModuleMetrics, ModuleNumbers};
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
 /// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
@@ -58,6 +61,7 @@ pub struct NodeMetrics {
     component_handshakes: Counters<Attachment>,
     component_stanzas: Counters2<Direction, Name>,
     component_inbox_full: IntCounter,
+    modules: Modules,
     storage_queue: IntGauge,
     storage_size: IntGauge,
     storage_errors: IntCounter,
@@ -121,6 +125,12 @@ impl NodeMetrics {
             component_handshakes: make.by_label("althing_component_handshakes_total")?,
             component_stanzas: Counters2::new(&make.counters("althing_component_stanzas_total")?),
             component_inbox_full: make.counter("althing_component_inbox_full_total")?,
+            modules: Modules::new(
+                make.counters("althing_module_handled_total")?,
+                make.histogram_vec("althing_module_duration_seconds")?,
+                make.gauges("althing_module_queue")?,
+                make.counters("althing_module_dropped_total")?,
+            ),
             storage_queue: make.gauge("althing_storage_queue_commands")?,
             storage_size: make.gauge("althing_storage_size_bytes")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
@@ -198,6 +208,12 @@ impl NodeMetrics {
     /// A stanza was read from a client or written to one.
     pub fn stanza(&self, kind: Kind, direction: Direction) {
         self.stanzas.inc(direction, kind.into());
+    }
+
+    /// How many stanzas of that kind were read from clients, or written to them.
+    #[must_use]
+    pub fn stanzas(&self, kind: Kind, direction: Direction) -> u64 {
+        self.stanzas.get(direction, kind.into())
     }
 
     /// What became of a routed stanza.
@@ -372,9 +388,13 @@ impl Maker<'_> {
         self.add(Histogram::with_opts(Self::histogram_opts(name)?.0)?)
     }
 
-    fn histograms<L: Label>(&self, name: &str) -> Result<Vec<Histogram>> {
+    fn histogram_vec(&self, name: &str) -> Result<HistogramVec> {
         let (opts, labels) = Self::histogram_opts(name)?;
-        let vec = self.add(HistogramVec::new(opts, labels)?)?;
+        self.add(HistogramVec::new(opts, labels)?)
+    }
+
+    fn histograms<L: Label>(&self, name: &str) -> Result<Vec<Histogram>> {
+        let vec = self.histogram_vec(name)?;
         Ok(L::ALL.iter().map(|value| vec.with_label_values(&[value.word()])).collect())
     }
 }

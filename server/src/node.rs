@@ -48,6 +48,7 @@ use crate::session::logouts::Logouts;
 use crate::session::messages::EndReason;
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
+use crate::statistics::Statistics;
 use crate::storage::{RosterLimits, Storage};
 use offered::Offered;
 use parts::{Foundation, admission, component_config, load_tls, stream_config, workers};
@@ -95,6 +96,8 @@ pub struct NodeContext {
     pub components: ComponentRegistry,
     /// The modules, in order.
     pub modules: Registry,
+    /// Parts with figures of their own, beside the modules.
+    pub statistics: Statistics,
     /// Counters and gauges.
     pub metrics: NodeMetrics,
     /// Open connections, for the limits.
@@ -215,7 +218,8 @@ impl Node {
             commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),
             components: ComponentRegistry::new(component_config(&config)?),
-            modules: Registry::new(REGISTRY.iter().copied()),
+            modules: Registry::counted(REGISTRY.iter().copied(), |name| metrics.module(name)),
+            statistics: Statistics::default(),
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
             offered: ArcSwap::from_pointee(Offered::before_modules(stream_config(
@@ -323,6 +327,7 @@ impl Node {
             warn!("some sessions did not end in time");
         }
         wait_for_sockets(&self.context).await;
+        wait_for_asides(&self.context).await;
         for arbiter in self.arbiters {
             arbiter.stop();
             // Its thread ends when its tasks are dropped.
@@ -354,6 +359,15 @@ async fn wait_for_sockets(context: &NodeContext) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
     let open = || context.connections.open() + context.components.connections.open();
     while open() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Gives the modules a moment to end what they do aside: others may have to hear of it.
+async fn wait_for_asides(context: &NodeContext) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    let busy = || context.modules.members().iter().any(|member| !member.queue.is_empty());
+    while busy() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -110,10 +110,7 @@ fn message(from: &str, to: &str, id: usize) -> Stanza {
 
 /// Routes a stanza, and what follows from it.
 async fn send(node: &Arc<NodeContext>, stanza: Stanza) {
-    if let Some(waiting) = delivery::from_component(node, stanza) {
-        let effects = waiting.await;
-        drive(node, effects).await;
-    }
+    drive(node, delivery::from_component(node, stanza).into()).await;
 }
 
 async fn next(heard: &mut mpsc::UnboundedReceiver<Letter>) -> Stanza {

@@ -33,7 +33,7 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid]) {
     let mut here = Vec::new();
     for account in to {
         if !node.serves(account.domain().as_str()) {
-            drive_aside(node, route(node, broadcast.stanza().with_to(account.clone()), None));
+            drive_aside(node, route(node, broadcast.stanza().with_to(account.clone()), None).into());
             continue;
         }
         here.clear();

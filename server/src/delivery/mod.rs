@@ -14,44 +14,62 @@ use futures_util::future::BoxFuture;
 
 use althing_proto::stanza::Stanza;
 
+use crate::aside;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::stage;
 use crate::pipeline::{Effects, View};
 use crate::router::steps::{self, Routed};
 use crate::session::core::SessionState;
-use crate::session::effect::Effect;
+use crate::session::effect::{Effect, Later};
 
 /// Most effects that may follow from one another before the chain is cut: a module that answers its own
 /// answer is a bug, and must not become a loop.
 const MAX_CHAIN: usize = 10_000;
 
-/// Routes a stanza. Gives back what the caller must perform: at once, if it is there already, or after a
-/// wait. `session` is the sender's, where the stanza comes straight from one.
-pub fn route(
-    node: &Arc<NodeContext>,
-    stanza: Stanza,
-    session: Option<&SessionState>,
-) -> Option<BoxFuture<'static, Effects>> {
+/// Routes a stanza. Gives back what the caller must perform next. `session` is the sender's, where the stanza comes
+/// straight from one.
+pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Next {
     match steps::route(node, stanza, session) {
-        Routed::Done(effects) if effects.is_empty() => None,
-        Routed::Done(effects) => Some(Box::pin(std::future::ready(effects))),
-        Routed::Later(future) => Some(future),
+        Routed::Done(effects) => Next::Effects(effects),
+        Routed::Later(future) => Next::Wait(future),
+    }
+}
+
+/// What is to be performed next, before anything else.
+pub enum Next {
+    /// These effects; often none.
+    Effects(Effects),
+    /// The effects of that, when it is there.
+    Wait(BoxFuture<'static, Effects>),
+}
+
+impl Next {
+    /// Nothing follows.
+    pub const NOTHING: Next = Next::Effects(Vec::new());
+}
+
+impl From<Next> for Effects {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Effects(effects) => effects,
+            Next::Wait(future) => vec![Effect::Later(Later(future))],
+        }
     }
 }
 
 /// Routes a stanza that a component has sent; as [`route`]. It passes the filters, and no pass of a sender: components
 /// are trusted with what is of their domain. Errors that they send are not counted as this server's.
-pub fn from_component(node: &Arc<NodeContext>, stanza: Stanza) -> Option<BoxFuture<'static, Effects>> {
+pub fn from_component(node: &Arc<NodeContext>, stanza: Stanza) -> Next {
     let effect = Effect::Route(stanza);
     let span = effect.span(None);
     let _in_span = span.enter();
     let view = View { node, session: None, now: node.now() };
     if !stage::filter(&node.modules, &effect, &view) {
         node.metrics.dropped(Dropped::Filter);
-        return None;
+        return Next::NOTHING;
     }
-    let Effect::Route(stanza) = effect else { return None };
+    let Effect::Route(stanza) = effect else { return Next::NOTHING };
     route(node, stanza, None)
 }
 
@@ -64,10 +82,12 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
         if !node.lease.holds() && !node.lease.serving().await {
             return;
         }
-        if let Some(future) = perform(node, effect) {
-            for effect in future.await.into_iter().rev() {
-                queue.push_front(effect);
-            }
+        let effects = match perform(node, effect) {
+            Next::Effects(effects) => effects,
+            Next::Wait(future) => future.await,
+        };
+        for effect in effects.into_iter().rev() {
+            queue.push_front(effect);
         }
     }
     for _ in &queue {
@@ -76,30 +96,29 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
     tracing::error!(left = queue.len(), "effects follow from effects without end: the rest is dropped");
 }
 
-/// Drives what `waiting` yields, on this runtime, without waiting for it.
-pub fn drive_aside(node: &Arc<NodeContext>, waiting: Option<BoxFuture<'static, Effects>>) {
-    if let Some(future) = waiting {
+/// Drives effects, on this runtime, without waiting for that.
+pub fn drive_aside(node: &Arc<NodeContext>, effects: Effects) {
+    if !effects.is_empty() {
         let node = Arc::clone(node);
-        tokio::spawn(async move {
-            let effects = future.await;
-            drive(&node, effects).await;
-        });
+        tokio::spawn(async move { drive(&node, effects).await });
     }
 }
 
-fn perform(node: &Arc<NodeContext>, effect: Effect) -> Option<BoxFuture<'static, Effects>> {
+fn perform(node: &Arc<NodeContext>, effect: Effect) -> Next {
     let span = effect.span(None);
     let _in_span = span.enter();
     let view = View { node, session: None, now: node.now() };
     if !stage::filter(&node.modules, &effect, &view) {
         node.metrics.dropped(Dropped::Filter);
-        return None;
+        return Next::NOTHING;
     }
     match effect {
         Effect::Route(stanza) => {
             bounce::count_error(node, &stanza, None);
             return route(node, stanza, None);
         }
+        Effect::Later(Later(future)) => return Next::Wait(future),
+        Effect::Aside(job) => return Next::Effects(aside::submit_alone(node, job)),
         Effect::FanOut { stanza, to } => fan_out::to_accounts(node, stanza, &to),
         Effect::Probe { from, asker, targets } => probes::ask(node, &from, asker, &targets),
         Effect::Notify { account, event } => account::notify(node, &account, &event),
@@ -107,5 +126,5 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Option<BoxFuture<'static,
         Effect::Deliver(_) => node.metrics.dropped(Dropped::SessionGone),
         Effect::Session(_) => {}
     }
-    None
+    Next::NOTHING
 }

@@ -40,7 +40,7 @@ pub fn ask(node: &Arc<NodeContext>, from: &FullJid, asker: BindIndex, targets: &
     for account in targets {
         if !node.serves(account.domain().as_str()) {
             // §4.3.1: to another server it comes from the bare JID.
-            drive_aside(node, route(node, probe(&from.to_bare(), account), None));
+            drive_aside(node, route(node, probe(&from.to_bare(), account), None).into());
             continue;
         }
         node.routes.visit_account(account, &mut |_, route| {

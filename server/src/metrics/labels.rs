@@ -142,6 +142,8 @@ labels! {
         InboxFull = "inbox_full",
         /// A presence or roster event, for a node that takes nothing.
         LinkFull = "link_full",
+        /// It was neither a request nor a message, and the queue of a module that wanted it was full.
+        ModuleFull = "module_full",
         /// Its session ended before it could be handled.
         SessionGone = "session_gone",
         /// The end of a session, which was not noted: too many wait for the store.
@@ -252,7 +254,6 @@ impl<L: Label> Counters<L> {
     }
 
     /// What has been counted.
-    #[cfg(test)]
     pub(super) fn get(&self, value: L) -> u64 {
         self.counters.get(value.index()).map_or(0, IntCounter::get)
     }
@@ -279,7 +280,6 @@ impl<A: Label, B: Label> Counters2<A, B> {
     }
 
     /// What has been counted.
-    #[cfg(test)]
     pub(super) fn get(&self, first: A, second: B) -> u64 {
         self.rows.get(first.index()).map_or(0, |row| row.get(second))
     }

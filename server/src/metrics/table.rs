@@ -1,5 +1,7 @@
 //! Every metric of a node, in one table: the source of its registration and of the reference page.
 
+use crate::modules::{REGISTRY, Spec};
+
 use super::labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration,
     Rejection, StoreOp, WebAnswer,
@@ -35,6 +37,8 @@ const HANDLING: &[f64] =
 /// Upper bounds in seconds for what may wait for a disk: 0.05 ms to 4 s.
 const DISK: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.25, 1.0, 4.0];
+/// Upper bounds in seconds for what a module waits for: 1 ms to 16 s.
+const WAITING: &[f64] = &[0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0];
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, labels, help }
@@ -141,6 +145,23 @@ pub const METRICS: &[Metric] = &[
         "Stanzas read from external components (in) and written to them (out).",
     ),
     counter("althing_component_inbox_full_total", &[], "Stanzas that met a full inbox of a component."),
+    counter("althing_module_handled_total", &["module"], "Packets that the module handled."),
+    histogram(
+        "althing_module_duration_seconds",
+        WAITING,
+        &["module"],
+        "Time of what the module had to wait for, from the packet to what follows from it; time in its queue counts.",
+    ),
+    gauge(
+        "althing_module_queue",
+        &["module"],
+        "Packets in the module's own queue: waiting, running, being handed over.",
+    ),
+    counter(
+        "althing_module_dropped_total",
+        &["module"],
+        "Packets that met a full queue of the module: refused with resource-constraint, or passed over.",
+    ),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
     counter(
@@ -266,6 +287,10 @@ pub fn markdown() -> String {
         for (value, meaning) in *values {
             out.push_str(&format!("| `{metric}` | `{label}` | `{value}` | {} |\n", meaning.trim()));
         }
+    }
+    for module in REGISTRY {
+        let Spec { name, title, .. } = module.spec();
+        out.push_str(&format!("| `althing_module_handled_total` | `module` | `{name}` | {title} |\n"));
     }
     out.push_str("\nOf the process, on Linux:\n\n| name | meaning |\n|---|---|\n");
     for (name, help) in PROCESS_METRICS {

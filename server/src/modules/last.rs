@@ -57,7 +57,7 @@ impl Module for Last {
 fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) -> Outcome {
     let Some(asker) = packet.stanza.from().map(Jid::to_bare) else { return Outcome::Done(Vec::new()) };
     let (node, account, packet) = (view.node.clone(), account.clone(), packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         match may_see(&node.storage, &account, &asker).await {
             Ok(true) if !node.routes.locate_account(&account).is_empty() => {
                 vec![Effect::Route(packet.stanza.result(Some(query(0, ""))))]

@@ -36,7 +36,10 @@ use althing_proto::stanza::Stanza;
 
 use commands::command::Command;
 
+use crate::aside::Capacity;
+use crate::node::NodeContext;
 use crate::pipeline::{At, Interest, Outcome, Packet, Verdict, View};
+use crate::statistics::Statistic;
 
 /// Every module, in the order in which each stage asks them.
 pub const REGISTRY: &[&dyn Module] = &[
@@ -128,6 +131,16 @@ pub trait Module: Send + Sync {
 
     /// What the stream's features list after login (RFC 6120 §4.3.2).
     fn stream_features(&self) -> Vec<Element> {
+        Vec::new()
+    }
+
+    /// The bounds of the queue for what it does aside ([`Outcome::Aside`]).
+    fn capacity(&self) -> Capacity {
+        Capacity::default()
+    }
+
+    /// Figures of its own for the node's statistics, beside those that every module has. Must be cheap.
+    fn statistics(&self, _node: &NodeContext) -> Vec<Statistic> {
         Vec::new()
     }
 

@@ -82,7 +82,7 @@ fn namespace(query: &Element, get: bool) -> Result<String, StanzaError> {
 
 fn load(packet: &Packet, owner: &BareJid, namespace: String, view: &View<'_>) -> Outcome {
     let (storage, owner, packet) = (view.node.storage.clone(), owner.clone(), packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         match storage.private.get(&owner, ns::PRIVATE, &namespace).await {
             Ok(stored) => {
                 // What is not there is an empty element of the asked name.
@@ -112,7 +112,7 @@ fn keep(
     writer::write_element(&kept, ns::CLIENT, &mut xml);
     let bound = bound(node);
     let (storage, owner, packet) = (node.storage.clone(), owner.clone(), packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         match storage.private.put_within(&owner, ns::PRIVATE, &namespace, xml, bound).await {
             Ok(()) => vec![Effect::Route(packet.stanza.result(None))],
             Err(error @ (StorageError::Full { .. } | StorageError::TooLarge { .. })) => {

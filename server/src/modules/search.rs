@@ -232,7 +232,7 @@ pub(super) fn listing(owner: &BareJid, vcard: &Element) -> (Vec<Word>, Bytes) {
 /// §2.1, §3: those that match in every field.
 fn find(packet: &Packet, domain: String, wanted: Wanted, node: &Arc<NodeContext>) -> Outcome {
     let (storage, results, packet) = (node.storage.clone(), node.config.search.results, packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         let Some((field, text, begins)) = wanted.values.first().cloned() else { return Vec::new() };
         let found = storage.directory.find(&domain, &Word { field, text }, begins, CANDIDATES).await;
         match found {

@@ -55,7 +55,7 @@ impl Module for Vcard {
 /// §3.1 and §3.3. Of somebody else, no vCard looks like no account; an empty one is none.
 fn get(packet: &Packet, owner: &BareJid, own: bool, view: &View<'_>) -> Outcome {
     let (storage, owner, packet) = (view.node.storage.clone(), owner.clone(), packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         match load(&storage, &owner).await {
             Ok(Some(vcard)) if own || vcard.children().next().is_some() => {
                 vec![Effect::Route(packet.stanza.result(Some(vcard)))]
@@ -86,7 +86,7 @@ fn set(packet: &Packet, owner: &BareJid, vcard: &Element, view: &View<'_>) -> Ou
     let note = hash.clone().unwrap_or_default().into();
     let new = NewDocument { content: content.into(), note, words, shown };
     let (storage, owner, packet) = (view.node.storage.clone(), owner.clone(), packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         match storage.documents.store(&owner, ns::VCARD, new).await {
             Ok(revision) => stored(&packet, owner, Avatar { revision, hash }),
             Err(error) => storage_failed(&packet, &error),

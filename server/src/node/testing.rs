@@ -55,6 +55,7 @@ impl NodeContext {
             components: ComponentRegistry::new(component_config(&config).unwrap()),
             modules: Registry::new(REGISTRY.iter().copied()),
             metrics,
+            statistics: crate::statistics::Statistics::default(),
             connections: Arc::default(),
             registration: Limiter::new(&config.registration),
             offered: ArcSwap::from_pointee(Offered::before_modules(

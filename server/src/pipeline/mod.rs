@@ -36,8 +36,12 @@ pub enum Outcome {
     Pass,
     /// Handled; these effects follow.
     Done(Effects),
-    /// Handled once the storage or network answers. Later packets of the same sender wait behind it.
+    /// Handled once the storage or network answers. Later packets of the same sender wait behind it: for what they
+    /// must see.
     Later(BoxFuture<'static, Effects>),
+    /// Handled once the storage or network answers, in the module's own queue. Later packets of the same sender do not
+    /// wait, but for those that the module handles in this way for the same receiver.
+    Aside(BoxFuture<'static, Effects>),
 }
 
 impl Outcome {
@@ -58,6 +62,12 @@ impl Outcome {
     pub fn later(future: impl Future<Output = Effects> + Send + 'static) -> Outcome {
         Outcome::Later(Box::pin(future))
     }
+
+    /// Handled after `future`, aside.
+    #[must_use]
+    pub fn aside(future: impl Future<Output = Effects> + Send + 'static) -> Outcome {
+        Outcome::Aside(Box::pin(future))
+    }
 }
 
 /// The effects of a refusal: an error to the sender, where one may be sent.
@@ -67,17 +77,17 @@ pub fn refusal(packet: &Packet, error: impl Into<althing_proto::stanza::StanzaEr
 }
 
 /// Runs the stages preprocess, process and postprocess. The fourth, [`stage::filter`], runs over each
-/// effect when it is about to be performed, so that those of a [`Outcome::Later`] pass it too.
-pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
+/// effect when it is about to be performed, so that those of [`Outcome::Later`] and [`Outcome::Aside`] pass it too.
+pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Effects {
     debug!(stop = "pipeline", pass = packet.pass.word());
     if let Verdict::Block(effects) = stage::preprocess(registry, packet, view) {
-        return Outcome::Done(effects);
+        return effects;
     }
     match stage::process(registry, packet, view) {
-        Outcome::Pass => stage::postprocess(registry, packet, view),
-        handled => handled,
+        Some(effects) => effects,
+        None => stage::postprocess(registry, packet, view),
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

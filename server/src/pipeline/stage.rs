@@ -1,5 +1,8 @@
 //! The stages, one function each.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use futures_util::future::BoxFuture;
 use tracing::debug;
 
@@ -7,8 +10,10 @@ use althing_proto::ns;
 use althing_proto::stanza::{IqType, Kind, StanzaCondition};
 use althing_proto::xml::build::ElementExt;
 
-use super::{Effects, Outcome, Packet, Pass, Registry, Verdict, View};
-use crate::session::effect::Effect;
+use super::registry::Member;
+use super::{Effects, Outcome, Packet, Pass, Registry, Verdict, View, refusal};
+use crate::aside::Job;
+use crate::session::effect::{Effect, Later};
 
 /// Stage 1: every module sees the packet and may block it. Must be cheap.
 pub fn preprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Verdict {
@@ -21,76 +26,91 @@ pub fn preprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Verd
     Verdict::Pass
 }
 
-/// Stage 2: every interested module. [`Outcome::Pass`] where none handled the packet.
-pub fn process(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
-    let mut handled = Outcome::Pass;
-    for module in registry.interested(&packet.stanza, packet.at()) {
-        let outcome = module.process(packet, view);
-        if !matches!(outcome, Outcome::Pass) {
-            debug!(stop = "pipeline.process", module = module.spec().name);
+/// Stage 2: every interested module. `None` where none handled the packet. What is there already does not wait for
+/// what a neighbour waits for.
+pub fn process(registry: &Registry, packet: &Packet, view: &View<'_>) -> Option<Effects> {
+    let (mut handled, mut waiting) = (None, None);
+    for member in registry.interested(&packet.stanza, packet.at()) {
+        let outcome = member.module.process(packet, view);
+        let Some(effects) = taken(member, packet, outcome, &mut waiting) else { continue };
+        debug!(stop = "pipeline.process", module = member.name);
+        match &mut handled {
+            None => handled = Some(effects),
+            Some(handled) => handled.extend(effects),
         }
-        handled = join(handled, outcome);
+    }
+    if let Some(future) = waiting {
+        handled.get_or_insert_default().push(Effect::Later(Later(future)));
     }
     handled
 }
 
-/// Both outcomes, the first one's effects first.
-fn join(first: Outcome, second: Outcome) -> Outcome {
-    let later = |outcome| -> BoxFuture<'static, Effects> {
-        match outcome {
-            Outcome::Pass => Box::pin(std::future::ready(Vec::new())),
-            Outcome::Done(effects) => Box::pin(std::future::ready(effects)),
-            Outcome::Later(future) => future,
+/// What a module's outcome yields at once; `None` where it has not handled the packet. What is to be waited for joins
+/// `waiting`.
+fn taken(
+    member: &Member,
+    packet: &Packet,
+    outcome: Outcome,
+    waiting: &mut Option<BoxFuture<'static, Effects>>,
+) -> Option<Effects> {
+    let effects = match outcome {
+        Outcome::Pass => return None,
+        Outcome::Done(effects) => effects,
+        Outcome::Later(future) => {
+            let (counts, began) = (member.counts.clone(), Instant::now());
+            let timed = async move {
+                let effects = future.await;
+                counts.waited(began.elapsed().as_secs_f64());
+                effects
+            };
+            *waiting = Some(match waiting.take() {
+                None => Box::pin(timed),
+                Some(first) => Box::pin(async move {
+                    let (mut effects, more) = futures_util::future::join(first, timed).await;
+                    effects.extend(more);
+                    effects
+                }),
+            });
+            Vec::new()
+        }
+        Outcome::Aside(future) => {
+            vec![Effect::Aside(Job::new(Arc::clone(&member.queue), packet.clone(), future))]
         }
     };
-    match (first, second) {
-        (Outcome::Pass, only) | (only, Outcome::Pass) => only,
-        (Outcome::Done(mut effects), Outcome::Done(more)) => {
-            effects.extend(more);
-            Outcome::Done(effects)
-        }
-        (first, second) => {
-            let (first, second) = (later(first), later(second));
-            Outcome::later(async move {
-                let (mut effects, more) = futures_util::future::join(first, second).await;
-                effects.extend(more);
-                effects
-            })
-        }
-    }
+    member.counts.handled();
+    Some(effects)
 }
 
 /// Stage 3: only what nobody handled. The default: the sender's packet is routed, the receiver's is
 /// delivered, and a request to the server or an account that nobody knows is refused with
 /// `service-unavailable` (RFC 6120 §8.4, RFC 6121 §8.5.1).
-pub fn postprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Outcome {
-    for module in registry.modules() {
-        match module.postprocess(packet, view) {
-            Outcome::Pass => {}
-            handled => {
-                debug!(stop = "pipeline.postprocess", module = module.spec().name);
-                return handled;
-            }
+pub fn postprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Effects {
+    for member in registry.members() {
+        let (outcome, mut waiting) = (member.module.postprocess(packet, view), None);
+        if let Some(mut effects) = taken(member, packet, outcome, &mut waiting) {
+            debug!(stop = "pipeline.postprocess", module = member.name);
+            effects.extend(waiting.map(|future| Effect::Later(Later(future))));
+            return effects;
         }
     }
     match (&packet.pass, packet.stanza.kind()) {
-        (Pass::Outbound, _) => Outcome::Done(vec![Effect::Route(packet.stanza.clone())]),
-        (Pass::Inbound, _) => Outcome::Done(vec![Effect::Deliver(packet.stanza.clone())]),
+        (Pass::Outbound, _) => vec![Effect::Route(packet.stanza.clone())],
+        (Pass::Inbound, _) => vec![Effect::Deliver(packet.stanza.clone())],
         (Pass::Server | Pass::Account(_), Kind::Iq(IqType::Get | IqType::Set)) => {
             // R13: a request whose child says in no namespace of its own what it is about (RFC 6120 §8.4).
             let vague =
                 packet.stanza.payload().is_none_or(|child| child.is_ns(ns::CLIENT) || child.is_ns(""));
             let condition =
                 if vague { StanzaCondition::BadRequest } else { StanzaCondition::ServiceUnavailable };
-            Outcome::refuse(packet, condition)
+            refusal(packet, condition)
         }
         // RFC 6120 §8.2.3 rule 4: an answer that nobody waits for is not answered.
-        (Pass::Server | Pass::Account(_), Kind::Iq(_)) => Outcome::Done(Vec::new()),
+        (Pass::Server | Pass::Account(_), Kind::Iq(_)) => Vec::new(),
         // Messages to the server itself have no reader; presence to it has no meaning.
         (Pass::Server | Pass::Account(_), Kind::Message(_)) => {
-            Outcome::refuse(packet, StanzaCondition::ServiceUnavailable)
+            refusal(packet, StanzaCondition::ServiceUnavailable)
         }
-        (Pass::Server | Pass::Account(_), Kind::Presence(_)) => Outcome::Done(Vec::new()),
+        (Pass::Server | Pass::Account(_), Kind::Presence(_)) => Vec::new(),
     }
 }
 

@@ -7,23 +7,26 @@ use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{Stanza, StanzaCondition};
 
 use super::{At, Effects, Interest, Outcome, Packet, Pass, Registry, Verdict, View, refusal, run, stage};
+use crate::aside::Capacity;
 use crate::delivery;
 use crate::modules::{Module, Spec};
 use crate::node::NodeContext;
-use crate::session::effect::Effect;
+use crate::session::effect::{Effect, Later};
 
 /// A module made of functions; what is left out does nothing.
 #[derive(Clone, Copy)]
-struct MadeUp {
-    interests: &'static [Interest],
-    preprocess: fn(&Packet) -> Verdict,
-    process: fn(&Packet) -> Outcome,
-    postprocess: fn(&Packet) -> Outcome,
-    filter: fn(&Stanza) -> bool,
+pub(crate) struct MadeUp {
+    pub(crate) interests: &'static [Interest],
+    pub(crate) capacity: Capacity,
+    pub(crate) preprocess: fn(&Packet) -> Verdict,
+    pub(crate) process: fn(&Packet) -> Outcome,
+    pub(crate) postprocess: fn(&Packet) -> Outcome,
+    pub(crate) filter: fn(&Stanza) -> bool,
 }
 
-const NOTHING: MadeUp = MadeUp {
+pub(crate) const NOTHING: MadeUp = MadeUp {
     interests: &[],
+    capacity: Capacity { jobs: 1_000, workers: 8 },
     preprocess: |_| Verdict::Pass,
     process: |_| Outcome::Pass,
     postprocess: |_| Outcome::Pass,
@@ -37,6 +40,10 @@ impl Module for MadeUp {
 
     fn interests(&self) -> &'static [Interest] {
         self.interests
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     fn preprocess(&self, packet: &Packet, _: &View<'_>) -> Verdict {
@@ -59,15 +66,20 @@ impl Module for MadeUp {
 /// A node with these modules.
 fn node(modules: &[&'static dyn Module]) -> Arc<NodeContext> {
     let mut node = NodeContext::for_tests();
-    node.modules = Registry::new(modules.iter().copied());
+    with_modules(&mut node, modules);
     Arc::new(node)
+}
+
+/// The node has these modules instead of its own, each counted as `made-up`.
+pub(crate) fn with_modules(node: &mut NodeContext, modules: &[&'static dyn Module]) {
+    node.modules = Registry::counted(modules.iter().copied(), |name| node.metrics.module(name));
 }
 
 const GET: &str = "<iq type='get' id='1' from='a@localhost/x' to='localhost'><q xmlns='urn:q'/></iq>";
 const MESSAGE: &str =
     "<message from='a@localhost/x' to='b@localhost/y'><unknown xmlns='urn:u'><deep/></unknown></message>";
 
-fn stanza(xml: &str) -> Stanza {
+pub(crate) fn stanza(xml: &str) -> Stanza {
     let xml = xml.replacen([' ', '>'], " xmlns='jabber:client' ", 1);
     Stanza::parse(xml.parse().unwrap()).unwrap()
 }
@@ -80,17 +92,21 @@ fn view(node: &Arc<NodeContext>) -> View<'_> {
     View { node, session: None, now: node.now() }
 }
 
-fn said(id: &str) -> Effect {
+pub(crate) fn said(id: &str) -> Effect {
     Effect::Route(stanza(&format!("<message id='{id}' from='localhost' to='a@localhost/x'/>")))
 }
 
-/// What stages 1 to 3 yield, waited for.
+/// What stages 1 to 3 yield; what they wait for is put where it stands.
 async fn yields(node: &Arc<NodeContext>, packet: &Packet) -> Effects {
-    match run(&node.modules, packet, &view(node)) {
-        Outcome::Pass => panic!("nobody handled {packet:?}"),
-        Outcome::Done(effects) => effects,
-        Outcome::Later(future) => future.await,
+    let mut effects = Vec::new();
+    for effect in run(&node.modules, packet, &view(node)) {
+        match effect {
+            Effect::Later(Later(future)) => effects.extend(future.await),
+            Effect::Aside(job) => effects.extend(job.wait().await),
+            effect => effects.push(effect),
+        }
     }
+    effects
 }
 
 /// The stanzas that would be routed, by id.
@@ -131,7 +147,7 @@ async fn s1_only_declared_interests_reach_a_module() {
     ] {
         let packet = packet(xml, pass);
         let outcome = stage::process(&node.modules, &packet, &view(&node));
-        assert_eq!(!matches!(outcome, Outcome::Pass), reached, "{packet:?}");
+        assert_eq!(outcome.is_some(), reached, "{packet:?}");
     }
 }
 
@@ -153,7 +169,7 @@ async fn s2_an_unknown_payload_goes_on_untouched() {
     assert_eq!(delivered.to_bytes(), sent.stanza.to_bytes());
 }
 
-/// S3: all that are interested handle the packet, one that waits and one that does not.
+/// S3: all that are interested handle the packet, at the same time; what is there does not wait for what is not.
 #[actix_rt::test]
 async fn s3_results_of_all_interested_modules_appear() {
     static SLOW: MadeUp = MadeUp {
@@ -166,9 +182,16 @@ async fn s3_results_of_all_interested_modules_appear() {
         },
         ..NOTHING
     };
+    static ASIDE: MadeUp = MadeUp { process: |_| Outcome::aside(async { vec![said("aside")] }), ..SLOW };
     static QUICK: MadeUp = MadeUp { process: |_| Outcome::Done(vec![said("quick")]), ..SLOW };
-    let node = node(&[&SLOW, &QUICK]);
-    assert_eq!(ids(&yields(&node, &packet(GET, Pass::Server)).await), ["slow", "quick"]);
+    let node = node(&[&SLOW, &ASIDE, &SLOW, &QUICK]);
+    let get = packet(GET, Pass::Server);
+    let effects = run(&node.modules, &get, &view(&node));
+    assert!(
+        matches!(&effects[..], [Effect::Aside(_), Effect::Route(_), Effect::Later(_)]),
+        "something waits for others: {effects:?}"
+    );
+    assert_eq!(ids(&yields(&node, &get).await), ["aside", "quick", "slow", "slow"]);
 }
 
 /// S4, S8: the first blocking point. A blocked packet reaches no processor; its sender is answered.

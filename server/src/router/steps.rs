@@ -18,7 +18,7 @@ use crate::delivery::receivers::{self, Delivered, Receiver};
 use crate::delivery::remote::pending::Behind;
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
-use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
+use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::session::SessionHandle;
 use crate::session::core::SessionState;
 use crate::session::messages::EndReason;
@@ -134,11 +134,7 @@ impl Walk<'_> {
         }
         let packet = Packet::new(stanza, pass);
         let view = View { node, session: self.session, now: node.now() };
-        match pipeline::run(&node.modules, &packet, &view) {
-            Outcome::Pass => Routed::Done(Vec::new()),
-            Outcome::Done(effects) => Routed::Done(effects),
-            Outcome::Later(future) => Routed::Later(future),
-        }
+        Routed::Done(pipeline::run(&node.modules, &packet, &view))
     }
 
     fn to_account(&self, stanza: Stanza, account: BareJid) -> Routed {

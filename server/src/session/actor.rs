@@ -1,5 +1,6 @@
 //! The session actor: the thin shell round `core.rs`. One stanza at a time; it never waits.
 
+mod asides;
 mod handlers;
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use althing_cluster::routes::BindIndex;
@@ -19,18 +21,22 @@ use althing_proto::stanza::{Kind, ParseError, PresenceType, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
 use super::core::SessionState;
-use super::effect::{Effect, SessionChange, left_behind, stanza_span};
+use super::effect::{Effect, Later, SessionChange, left_behind, stanza_span};
+use super::held::{Held, Parcel};
 use super::logouts;
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::{Entry, Full, Outbox};
 use super::registry::SessionHandle;
 use super::shown::Shown;
-use crate::delivery;
+use crate::delivery::{self, Next};
 use crate::metrics::{Delivery, Direction, Dropped};
 use crate::modules::{self, missed_pushes};
 use crate::node::NodeContext;
-use crate::pipeline::{self, Effects, Outcome, Packet, Pass, View};
+use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::storage::profile::LoginData;
+
+/// How many times in a row effects may follow from effects before others have their turn.
+const FOLLOWED: usize = 256;
 
 /// One bound resource.
 pub struct Session {
@@ -41,6 +47,10 @@ pub struct Session {
     shown: Arc<Shown>,
     /// How often the node had lost its lease when the session began.
     losses: u64,
+    /// One permit for each aside of its client under way; made when the first is.
+    asides: Option<Arc<Semaphore>>,
+    /// Stanzas for it behind others that are with a module.
+    held: Held,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
 }
@@ -51,7 +61,8 @@ impl Session {
     fn new(node: Arc<NodeContext>, state: SessionState, outbox: Rc<Outbox>) -> Self {
         node.metrics.session_started();
         let losses = node.lease.losses();
-        Session { node, state, outbox, shown: Arc::default(), losses, farewell: None }
+        let (shown, held) = (Arc::default(), Held::default());
+        Session { node, state, outbox, shown, losses, asides: None, held, farewell: None }
     }
 
     /// Starts the session of a fresh bind on this arbiter. It loads its roster before it looks into its
@@ -74,10 +85,10 @@ impl Session {
 
     /// Goes on with work until it is done or has to wait.
     fn advance(&mut self, mut work: Work) -> Progress {
+        let mut followed = 0;
         loop {
             if self.over().is_some() {
-                let left = left_behind(work.effects, self.state.jid());
-                delivery::drive_aside(&self.node, Some(Box::pin(std::future::ready(left))));
+                delivery::drive_aside(&self.node, left_behind(work.effects, self.state.jid()));
                 return Progress::Ended;
             }
             if !self.node.lease.holds() {
@@ -89,31 +100,37 @@ impl Session {
                 };
                 return Progress::Waiting(Box::pin(serving), work);
             }
-            let waiting = if let Some(effect) = work.effects.pop_front() {
-                self.perform(effect)
+            let next = if let Some(effect) = work.effects.pop_front() {
+                match effect {
+                    Effect::Aside(job) => self.submit_for_client(job),
+                    effect => self.perform(effect),
+                }
             } else if let Some(element) = work.elements.pop_front() {
-                self.on_client(element, &mut work.effects)
+                followed = 0;
+                Next::Effects(self.on_client(element))
             } else {
                 return Progress::Done;
             };
-            if let Some(future) = waiting {
-                return Progress::Waiting(future, work);
+            match next {
+                Next::Effects(effects) => {
+                    followed += usize::from(!effects.is_empty());
+                    for effect in effects.into_iter().rev() {
+                        work.effects.push_front(effect);
+                    }
+                }
+                Next::Wait(future) => return Progress::Waiting(future, work),
+            }
+            if followed > FOLLOWED {
+                return Progress::Waiting(Box::pin(std::future::ready(Vec::new())), work);
             }
         }
     }
 
     /// The sender's pass of an element that the client sent.
-    fn on_client(
-        &mut self,
-        element: Element,
-        effects: &mut VecDeque<Effect>,
-    ) -> Option<BoxFuture<'static, Effects>> {
+    fn on_client(&mut self, element: Element) -> Effects {
         let stanza = match Stanza::received(element, self.state.jid()) {
             Ok(stanza) => stanza,
-            Err(error) => {
-                effects.extend(self.refuse(error));
-                return None;
-            }
+            Err(error) => return self.refuse(error).into_iter().collect(),
         };
         let stanza = stanza.without_forgeries(|domain| self.node.serves(domain));
         self.node.metrics.stanza(stanza.kind(), Direction::In);
@@ -121,7 +138,7 @@ impl Session {
         let _in_span = span.enter();
         debug!(stop = "session.actor", pass = "outbound", to = stanza.to().map(tracing::field::display));
         let packet = Packet::new(stanza, Pass::Outbound);
-        self.settle(pipeline::run(&self.node.modules, &packet, &self.view()), effects)
+        pipeline::run(&self.node.modules, &packet, &self.view())
     }
 
     /// The answer to something that is no good stanza.
@@ -146,87 +163,63 @@ impl Session {
         }
     }
 
-    /// Puts an outcome's effects in front of the others, or gives back the future to wait for.
-    fn settle(
-        &self,
-        outcome: Outcome,
-        effects: &mut VecDeque<Effect>,
-    ) -> Option<BoxFuture<'static, Effects>> {
-        match outcome {
-            Outcome::Pass => None,
-            Outcome::Done(done) => {
-                for effect in done.into_iter().rev() {
-                    effects.push_front(effect);
-                }
-                None
-            }
-            Outcome::Later(future) => Some(future),
-        }
-    }
-
-    /// Performs one effect; gives back what must be waited for.
-    fn perform(&mut self, effect: Effect) -> Option<BoxFuture<'static, Effects>> {
+    /// Performs one effect; gives back what is to be performed next.
+    fn perform(&mut self, effect: Effect) -> Next {
         let span = effect.span(Some(self.state.jid()));
         let _in_span = span.enter();
         if !pipeline::stage::filter(&self.node.modules, &effect, &self.view()) {
             self.node.metrics.dropped(Dropped::Filter);
-            return None;
+            return Next::NOTHING;
         }
         if let Effect::Route(stanza) = &effect {
             delivery::bounce::count_error(&self.node, stanza, Some(self.state.jid()));
         }
         match effect {
-            Effect::Deliver(stanza) => {
-                self.write(&stanza);
-                None
-            }
-            Effect::Session(change) => self.change(change),
+            Effect::Deliver(stanza) => self.write(&stanza),
+            Effect::Session(change) => return self.change(change),
             // The way to oneself is short: the receiver's pass, here and now.
             Effect::Route(stanza)
                 if stanza.to().is_some_and(|to| to.as_str() == self.state.jid().as_str()) =>
             {
                 self.node.metrics.delivery(Delivery::Delivered);
-                self.receive(stanza)
+                return Next::Effects(self.receive(Parcel { stanza, alone: false }));
             }
-            Effect::Route(stanza) => delivery::route(&self.node, stanza, Some(&self.state)),
-            Effect::FanOut { stanza, to } => {
-                delivery::fan_out::to_accounts(&self.node, stanza, &to);
-                None
-            }
+            Effect::Route(stanza) => return delivery::route(&self.node, stanza, Some(&self.state)),
+            Effect::FanOut { stanza, to } => delivery::fan_out::to_accounts(&self.node, stanza, &to),
             Effect::Probe { from, asker, targets } => {
                 delivery::probes::ask(&self.node, &from, asker, &targets);
-                None
             }
-            Effect::Notify { account, event } => {
-                delivery::account::notify(&self.node, &account, &event);
-                None
-            }
+            Effect::Notify { account, event } => delivery::account::notify(&self.node, &account, &event),
+            Effect::Later(Later(future)) => return Next::Wait(future),
+            Effect::Aside(job) => return Next::Effects(self.submit(job)),
         }
+        Next::NOTHING
     }
 
-    fn change(&mut self, change: SessionChange) -> Option<BoxFuture<'static, Effects>> {
-        let waiting = match &change {
+    fn change(&mut self, change: SessionChange) -> Next {
+        let next = match &change {
             SessionChange::Presence(presence) => {
                 let priority = presence.as_ref().and_then(Stanza::priority);
                 let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
-                (!unchanged).then(|| self.commit_priority(priority))
+                if unchanged { Next::NOTHING } else { Next::Wait(self.commit_priority(priority)) }
             }
-            SessionChange::Interested { version } => {
-                self.state.roster_told(*version).map(|since| self.missing_pushes(since))
-            }
-            SessionChange::MissingPush { since } => Some(self.missing_pushes(*since)),
+            SessionChange::Interested { version } => match self.state.roster_told(*version) {
+                Some(since) => Next::Wait(self.missing_pushes(since)),
+                None => Next::NOTHING,
+            },
+            SessionChange::MissingPush { since } => Next::Wait(self.missing_pushes(*since)),
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
-                None
+                Next::NOTHING
             }
-            _ => None,
+            _ => Next::NOTHING,
         };
         let shows = matches!(change, SessionChange::Presence(_));
         self.state.apply(change);
         if shows {
             self.show();
         }
-        waiting
+        next
     }
 
     /// Lets others see what has changed, before anybody is told.
@@ -262,41 +255,69 @@ impl Session {
     }
 
     /// The receiver's pass of a stanza for this session.
-    fn receive(&mut self, stanza: Stanza) -> Option<BoxFuture<'static, Effects>> {
+    fn receive(&mut self, parcel: Parcel) -> Effects {
+        self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass(stanza))
+    }
+
+    /// The receiver's pass of stanzas, one after another.
+    fn receive_all(&mut self, mut parcels: VecDeque<Parcel>, ctx: &mut Context<Self>) {
+        while let Some(parcel) = parcels.pop_front() {
+            let effects = self.receive(parcel);
+            if let Some(future) = self.perform_all(effects) {
+                ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
+                    session.perform_then(effects, ctx, |session, ctx| session.receive_all(parcels, ctx));
+                }));
+                return;
+            }
+        }
+    }
+
+    fn pass(&self, stanza: Stanza) -> Effects {
         let span = stanza_span(&stanza, Some(self.state.jid()));
         let _in_span = span.enter();
         debug!(stop = "session.actor", pass = "inbound", from = stanza.from().map(tracing::field::display));
         let packet = Packet::new(stanza, Pass::Inbound);
-        match pipeline::run(&self.node.modules, &packet, &self.view()) {
-            Outcome::Pass => None,
-            Outcome::Done(effects) => self.perform_all(effects),
-            Outcome::Later(future) => Some(future),
-        }
+        pipeline::run(&self.node.modules, &packet, &self.view())
     }
 
     /// Performs effects until one must be waited for; the rest follows it.
     fn perform_all(&mut self, effects: Effects) -> Option<BoxFuture<'static, Effects>> {
-        let mut effects = effects.into_iter();
-        while let Some(effect) = effects.next() {
-            if let Some(future) = self.perform(effect) {
-                let rest: Effects = effects.collect();
-                return Some(Box::pin(async move {
-                    let mut next = future.await;
-                    next.extend(rest);
-                    next
-                }));
-            }
+        let (mut effects, mut followed) = (VecDeque::from(effects), 0);
+        while let Some(effect) = effects.pop_front() {
+            let future = match self.perform(effect) {
+                Next::Effects(next) => {
+                    followed += usize::from(!next.is_empty());
+                    for effect in next.into_iter().rev() {
+                        effects.push_front(effect);
+                    }
+                    if followed <= FOLLOWED {
+                        continue;
+                    }
+                    Box::pin(std::future::ready(Vec::new()))
+                }
+                Next::Wait(future) => future,
+            };
+            return Some(Box::pin(async move {
+                let mut next = future.await;
+                next.extend(effects);
+                next
+            }));
         }
         None
     }
 
-    /// Performs what did not come from the client, such as deliveries. While it waits, so do later ones.
-    fn perform_aside(&mut self, waiting: Option<BoxFuture<'static, Effects>>, ctx: &mut Context<Self>) {
-        if let Some(future) = waiting {
-            ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
-                let waiting = session.perform_all(effects);
-                session.perform_aside(waiting, ctx);
-            }));
+    /// Performs what did not come from the client, such as deliveries, `then` goes on. While it waits, so do later ones.
+    fn perform_then(
+        &mut self,
+        effects: Effects,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        match self.perform_all(effects) {
+            None => then(self, ctx),
+            Some(future) => ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
+                session.perform_then(effects, ctx, then);
+            })),
         }
     }
 
@@ -383,6 +404,7 @@ impl Session {
         // It goes on even if nobody waits for it.
         actix_rt::spawn(farewell.clone());
         self.farewell = Some(farewell.clone());
+        self.give_up_held(&farewell);
         farewell
     }
 

@@ -2,7 +2,10 @@
 //!
 //! Only `session/actor.rs` performs those that touch a session, only `delivery/` the others.
 
+use std::fmt;
+
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
 use tracing::{Span, debug_span};
 
 use althing_cluster::routes::BindIndex;
@@ -12,9 +15,10 @@ use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamError;
 
 use super::avatar::Avatar;
+use crate::aside::Job;
 
 /// Something to be done. Effects of one packet are performed in order.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Effect {
     /// Hand the stanza to the router, which finds its receivers.
     Route(Stanza),
@@ -45,6 +49,19 @@ pub enum Effect {
     },
     /// Change the session in which the packet was handled.
     Session(SessionChange),
+    /// Wait for that, then perform what it yields. What follows waits too: the client's later stanzas.
+    Later(Later),
+    /// Hand that to its module's own queue; what it yields is performed when it is there. What follows does not wait.
+    Aside(Job),
+}
+
+/// Effects that something else has to yield first.
+pub struct Later(pub BoxFuture<'static, Vec<Effect>>);
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Later")
+    }
 }
 
 /// What of a session's effects must still happen when the session `jid` has ended before them: their cause
@@ -52,15 +69,22 @@ pub enum Effect {
 /// for the farewell has told it, and answers to the client are not.
 #[must_use]
 pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> Vec<Effect> {
-    let matters = |effect: &Effect| match effect {
-        Effect::Notify { .. } => true,
-        Effect::Route(stanza) => {
+    let matters = |effect: Effect| match effect {
+        Effect::Notify { .. } => Some(effect),
+        Effect::Route(ref stanza) => {
             let availability = matches!(stanza.kind(), Kind::Presence(kind) if !kind.is_subscription());
-            !availability && stanza.to().is_none_or(|to| to.as_str() != jid.as_str())
+            let matters = !availability && stanza.to().is_none_or(|to| to.as_str() != jid.as_str());
+            matters.then_some(effect)
         }
-        Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Probe { .. } | Effect::Session(_) => false,
+        Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Probe { .. } | Effect::Session(_) => None,
+        Effect::Later(Later(future)) => {
+            let jid = jid.clone();
+            let left = future.map(move |effects| left_behind(effects, &jid));
+            Some(Effect::Later(Later(left.boxed())))
+        }
+        Effect::Aside(job) => Some(Effect::Aside(job.left_behind(jid))),
     };
-    effects.into_iter().filter(matters).collect()
+    effects.into_iter().filter_map(matters).collect()
 }
 
 impl Effect {
@@ -71,7 +95,11 @@ impl Effect {
             Effect::Route(stanza) | Effect::Deliver(stanza) | Effect::FanOut { stanza, .. } => {
                 stanza_span(stanza, session)
             }
-            Effect::Notify { .. } | Effect::Probe { .. } | Effect::Session(_) => Span::none(),
+            Effect::Notify { .. }
+            | Effect::Probe { .. }
+            | Effect::Session(_)
+            | Effect::Later(_)
+            | Effect::Aside(_) => Span::none(),
         }
     }
 }

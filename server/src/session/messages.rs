@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix::{Message, MessageResponse};
 use futures_util::future::BoxFuture;
 use minidom::Element;
+use parking_lot::Mutex;
 
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamError;
@@ -59,6 +60,16 @@ pub struct Show(pub Vec<Stanza>);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Notify(pub UserEvent);
+
+/// What something that ran aside came to. Whoever sent it takes the effects out again where the session has gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Return {
+    /// The effects, until the session takes them.
+    pub effects: Arc<Mutex<Effects>>,
+    /// In the receiver's pass: whose later stanzas wait for this.
+    pub sender: Option<u64>,
+}
 
 /// Those sessions were lost with their node.
 #[derive(Message)]

@@ -6,6 +6,7 @@ pub mod avatar;
 pub mod core;
 pub mod effect;
 pub mod ending;
+pub mod held;
 pub mod logouts;
 pub mod losses;
 pub mod lost_lease;

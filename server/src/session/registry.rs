@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actix::prelude::SendError;
 use actix::{Addr, MailboxError};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
@@ -16,9 +16,10 @@ use althing_proto::time::Timestamp;
 use super::actor::Session;
 use super::effect::UserEvent;
 use super::losses::Lost;
-use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Show, Work};
+use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Return, Show, Work};
 use super::pressure::Pressure;
 use super::shown::Shown;
+use crate::pipeline::Effects;
 
 /// Why a session did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +127,15 @@ impl SessionHandle {
     /// [`Refused`].
     pub fn notify(&self, event: UserEvent) -> Result<(), Refused> {
         Ok(self.address.try_send(Notify(event))?)
+    }
+
+    /// Gives the session what something that ran aside for it came to, and waits until it has begun to perform that.
+    /// Gives the effects back where the session has gone.
+    pub async fn take_back(&self, effects: Effects, sender: Option<u64>) -> Effects {
+        let effects = Arc::new(Mutex::new(effects));
+        let sent = self.address.send(Return { effects: Arc::clone(&effects), sender }).await;
+        // Taken, unless it is gone.
+        if sent.is_ok() { Effects::new() } else { std::mem::take(&mut *effects.lock()) }
     }
 
     /// Tells the session of others that were lost with their node.

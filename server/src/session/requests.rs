@@ -332,7 +332,7 @@ mod tests {
             Vec::new()
         });
         for _ in 0..2 {
-            assert!(delivery::route(&node, iq.result(None), None).is_none());
+            assert!(Effects::from(delivery::route(&node, iq.result(None), None)).is_empty());
         }
         assert_eq!(outcome.await, Ok(true));
         assert_eq!(node.requests.pending(), 0);

@@ -292,10 +292,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
             }
             return Ok(());
         }
-        if let Some(waiting) = delivery::from_component(&self.node, stanza) {
-            let effects = waiting.await;
-            drive(&self.node, effects).await;
-        }
+        drive(&self.node, delivery::from_component(&self.node, stanza).into()).await;
         Ok(())
     }
 

@@ -171,7 +171,7 @@ fn read(asked: &Form, given: &Form) -> Result<althing_proto::form::Answers, Stan
 
 fn run(asked: &Stanza, stage: Stage) -> Outcome {
     let asked = asked.clone();
-    Outcome::later(async move {
+    Outcome::aside(async move {
         let Stage { command, session, call, before } = stage;
         let (node, asker, answers) = (call.node.clone(), call.asker.clone(), call.answers.clone());
         let keep = |waiting| node.commands.put(session.clone(), &asker, waiting, node.now());

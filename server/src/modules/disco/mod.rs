@@ -101,7 +101,7 @@ impl Module for Disco {
                 // §8: whoever may not see the account's presence is told what a stranger to an unknown
                 // account is told.
                 let (storage, owner) = (view.node.storage.clone(), account.clone());
-                Outcome::later(async move {
+                Outcome::aside(async move {
                     match storage.rosters.item(&owner, &asker).await {
                         Ok(Some(item)) if item.subscription.is_from() => answer(&asked, found).await,
                         Ok(_) => refusal(&asked, StanzaCondition::ServiceUnavailable),
@@ -110,7 +110,7 @@ impl Module for Disco {
                 })
             }
             _ if matches!(found, Discovered::Later(_)) => {
-                Outcome::later(async move { answer(&asked, found).await })
+                Outcome::aside(async move { answer(&asked, found).await })
             }
             _ => Outcome::Done(told(packet, &found).map(Effect::Route).into_iter().collect()),
         }

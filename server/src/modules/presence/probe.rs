@@ -19,7 +19,7 @@ pub(super) fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) ->
     if packet.is_from_account(&account) {
         return Outcome::Done(vec![Effect::Notify { account, event: UserEvent::Probe { from } }]);
     }
-    Outcome::later(async move {
+    Outcome::aside(async move {
         // Who may know comes first: an answer that depends on who is there would tell a stranger.
         let kind = match node.storage.rosters.item(&account, &from.to_bare()).await {
             Ok(Some(item)) if item.subscription.is_from() => {
@@ -76,7 +76,7 @@ mod tests {
         let effects = match of_account(&packet, &account, &view) {
             Outcome::Pass => Vec::new(),
             Outcome::Done(effects) => effects,
-            Outcome::Later(future) => future.await,
+            Outcome::Later(future) | Outcome::Aside(future) => future.await,
         };
         match &effects[..] {
             [Effect::Route(answer)] => format!("{:?}", answer.kind()),

@@ -116,7 +116,7 @@ fn change(
         return Outcome::refuse(packet, StanzaError::new(StanzaCondition::ResourceConstraint, text));
     }
     let (node, account, packet) = (Arc::clone(node), account.clone(), packet.clone());
-    Outcome::later(async move {
+    Outcome::aside(async move {
         match set_password(&node, &account, password).await {
             Ok(true) => {
                 tracing::info!(jid = %account, "password changed in band");

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use actix::{Actor, ActorContext, ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
 
 use althing_proto::jid::FullJid;
-use althing_proto::stanza::Kind;
 use althing_proto::stream::error::StreamCondition;
 
 use super::Session;
 use crate::delivery;
-use crate::metrics::Dropped;
-use crate::session::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Show};
+use crate::session::effect::left_behind;
+use crate::session::held::Parcel;
+use crate::session::messages::{
+    Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Return, Show,
+};
 
 impl Actor for Session {
     type Context = Context<Self>;
@@ -43,20 +45,14 @@ impl Handler<Deliver> for Session {
 
     fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
         self.outbox.pressure().leave(stanza.to_bytes().len());
+        let parcel = Parcel { stanza, alone };
         if let Some(farewell) = self.over() {
-            let lost = self.node.lease.losses() != self.losses;
-            if lost || !alone || matches!(stanza.kind(), Kind::Presence(_)) {
-                // A node without a lease acts no more, then or later. The other sessions have it; again would be
-                // twice, and presence might come after its end.
-                self.node.metrics.dropped(Dropped::SessionGone);
-                return;
-            }
-            delivery::remote::left_in_mailbox(&self.node, self.state.index(), farewell, stanza);
+            self.left(parcel, farewell);
             return;
         }
         self.when_serving(ctx, |session, ctx| {
-            let waiting = session.receive(stanza);
-            session.perform_aside(waiting, ctx);
+            let effects = session.receive(parcel);
+            session.perform_then(effects, ctx, |_, _| ());
         });
     }
 }
@@ -68,10 +64,8 @@ impl Handler<Show> for Session {
         self.outbox.pressure().leave(presences.iter().map(|presence| presence.to_bytes().len()).sum());
         if self.over().is_none() {
             self.when_serving(ctx, |session, ctx| {
-                for presence in presences {
-                    let waiting = session.receive(presence);
-                    session.perform_aside(waiting, ctx);
-                }
+                let parcels = presences.into_iter().map(|stanza| Parcel { stanza, alone: false });
+                session.receive_all(parcels.collect(), ctx);
             });
         }
     }
@@ -85,10 +79,31 @@ impl Handler<Notify> for Session {
             self.when_serving(ctx, |session, ctx| {
                 let effects = session.state.on_event(event);
                 session.show();
-                let waiting = session.perform_all(effects);
-                session.perform_aside(waiting, ctx);
+                session.perform_then(effects, ctx, |_, _| ());
             });
         }
+    }
+}
+
+impl Handler<Return> for Session {
+    type Result = ();
+
+    fn handle(&mut self, Return { effects, sender }: Return, ctx: &mut Self::Context) {
+        let effects = std::mem::take(&mut *effects.lock());
+        if self.over().is_some() {
+            if self.node.lease.losses() == self.losses {
+                delivery::drive_aside(&self.node, left_behind(effects, self.state.jid()));
+            }
+            return;
+        }
+        self.when_serving(ctx, move |session, ctx| {
+            session.perform_then(effects, ctx, move |session, ctx| {
+                if let Some(sender) = sender {
+                    session.held.back(sender);
+                    session.go_on(sender, ctx);
+                }
+            });
+        });
     }
 }
 
@@ -102,8 +117,7 @@ impl Handler<LostSessions> for Session {
                 let is_back =
                     |jid: &FullJid| routes.locate(jid).is_some_and(|route| route.priority.is_some());
                 let effects = session.state.on_lost(&lost, is_back);
-                let waiting = session.perform_all(effects);
-                session.perform_aside(waiting, ctx);
+                session.perform_then(effects, ctx, |_, _| ());
             });
         }
     }

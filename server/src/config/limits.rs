@@ -39,6 +39,11 @@ section! {
         /// Seconds of silence after which the kernel asks whether the client's host is still there (TCP
         /// keepalive).
         tcp_keepalive_s: u64 = 120, in 5..=86400;
+        /// Seconds of silence after which a client is asked by the server whether it is there (XEP-0199); 0: it is never asked.
+        /// Streams advertise it (XEP-0478).
+        client_ping_s: u64 = 180, in 0..=86400;
+        /// Seconds that a client which was asked has to say something; then its stream ends with `connection-timeout`.
+        client_ping_timeout_s: u64 = 60, in 1..=3600;
         /// Contacts in one roster.
         roster_items: usize = 1_000, in 1..=100000;
         /// Subscription requests that wait for one user's answer. Further ones are refused with `resource-constraint`.
@@ -52,5 +57,13 @@ section! {
         private_namespaces: usize = 100, in 1..=10000;
         /// Bytes of private XML of one account, in all namespaces together; 65536 in one at most.
         private_bytes: usize = 262_144, in 1024..=16777216;
+    }
+}
+
+impl Limits {
+    /// After how much silence a client is asked whether it is there; `None`: never.
+    #[must_use]
+    pub fn client_ping(&self) -> Option<std::time::Duration> {
+        (self.client_ping_s > 0).then(|| std::time::Duration::from_secs(self.client_ping_s))
     }
 }

@@ -1,4 +1,5 @@
-//! XEP-0199: XMPP Ping. The server and one's own account answer.
+//! XEP-0199: XMPP Ping. The server and one's own account answer. That the server asks silent clients is the connection's
+//! affair: `server/src/stream/silence.rs`.
 
 use althing_proto::ns;
 

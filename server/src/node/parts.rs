@@ -125,7 +125,7 @@ pub(super) fn stream_config(
         registration: config.registration.enabled,
         limits_before: Limits { stanza_bytes: limits.stanza_bytes_before_login, ..limits_after },
         limits_after,
-        idle: None,
+        idle: limits.client_ping(),
         login_timeout: Duration::from_secs(limits.login_timeout_s),
         max_auth_failures: config.auth.max_failures,
         features_after_login: REGISTRY.iter().flat_map(|module| module.stream_features()).collect(),

@@ -22,16 +22,17 @@ use althing_cluster::lease::Lease;
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::stream::{Action, Input, StreamMachine, TlsInfo, Transport};
 
+use super::silence::{self, Noticed, Silence};
 use super::socket::{self, Socket};
 use super::{login, writer};
 use crate::listener::tcp::ByAddress;
 use crate::listener::web::{self, Upgraded};
-use crate::metrics::Listener;
+use crate::metrics::{Direction, Listener};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::effect::left_behind;
 use crate::session::messages::{EndReason, Progress, Work};
-use crate::session::outbox::Outbox;
+use crate::session::outbox::{Entry, Outbox};
 use crate::session::pressure::Pressure;
 use crate::{auth, delivery, modules};
 
@@ -251,6 +252,7 @@ impl Connection {
             let (node, outbox) = (Arc::clone(&node), Rc::clone(&outbox));
             actix_rt::spawn(async move { writer::run(&node, write_half, outbox).await })
         };
+        let mut silence = Silence::new(&node.config.limits);
         let mut elements = early;
         for element in &elements {
             log_arrival(element, &session);
@@ -264,10 +266,21 @@ impl Connection {
             }
             let mut actions = Vec::new();
             tokio::select! {
+                // What has come is looked at before the silence is: the process may have stood still.
+                biased;
                 () = outbox.ended() => break,
                 read = read(&node.lease, &mut reader, &mut machine, &mut actions) => {
+                    silence.heard();
                     if read.unwrap_or(0) == 0 {
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
+                    }
+                }
+                noticed = silence.noticed() => {
+                    // A node that is suspended reads nothing, so it knows nothing of silence.
+                    if !node.lease.holds() {
+                        silence.heard();
+                    } else if !ask(&node, &session, &outbox, noticed).await {
+                        break;
                     }
                 }
             }
@@ -324,6 +337,27 @@ async fn part(socket: &mut Socket) -> io::Result<()> {
     timeout(LINGER, socket.shutdown()).await??;
     linger(socket).await;
     Ok(())
+}
+
+/// Asks a silent client whether it is there, or ends its session; `false` once it is to end.
+async fn ask(node: &NodeContext, session: &SessionHandle, outbox: &Outbox, noticed: Noticed) -> bool {
+    match noticed {
+        Noticed::Silent => {
+            let ping = silence::ping(&session.jid);
+            if outbox.push(Entry::Stanza(None), ping.to_bytes()).is_ok() {
+                node.metrics.stanza(ping.kind(), Direction::Out);
+            }
+            true
+        }
+        Noticed::Gone => {
+            let error = StreamError::new(
+                StreamCondition::ConnectionTimeout,
+                "nothing was heard for limits.client_ping_s, nor an answer in limits.client_ping_timeout_s",
+            );
+            session.end(EndReason::Error(error)).await;
+            false
+        }
+    }
 }
 
 /// The first stop of a stanza's way: it has no span yet, so the event names it.

@@ -11,5 +11,6 @@
 pub mod component;
 pub mod connection;
 pub mod login;
+mod silence;
 pub mod socket;
 pub mod writer;

@@ -22,7 +22,7 @@ use althing_proto::time::Timestamp;
 pub use cluster::{ClusterCollector, ClusterMetrics};
 pub use labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration,
-    Rejection, StoreOp, WebAnswer,
+    Rejection, Reload, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
 use module::Modules;
@@ -39,6 +39,9 @@ pub struct NodeMetrics {
     connections: Gauges<Listener>,
     accepted: Counters<Listener>,
     rejected: Counters<Rejection>,
+    config_hash: IntGauge,
+    reloads: Counters<Reload>,
+    last_reload: IntGauge,
     web_answers: Counters<WebAnswer>,
     handshakes: Counters<Handshake>,
     handshake_duration: Histogram,
@@ -105,6 +108,9 @@ impl NodeMetrics {
             connections: Gauges::new(&make.gauges("althing_connections")?),
             accepted: make.by_label("althing_connections_accepted_total")?,
             rejected: make.by_label("althing_connections_rejected_total")?,
+            config_hash: make.gauge("althing_config_hash")?,
+            reloads: make.by_label("althing_config_reloads_total")?,
+            last_reload: make.gauge("althing_config_last_reload_successful")?,
             web_answers: make.by_label("althing_web_requests_total")?,
             handshakes: make.by_label("althing_tls_handshakes_total")?,
             handshake_duration: make.histogram("althing_tls_handshake_duration_seconds")?,
@@ -154,6 +160,18 @@ impl NodeMetrics {
     /// A connection was closed at once, before [`NodeMetrics::connection_opened`].
     pub fn connection_rejected(&self, reason: Rejection) {
         self.rejected.inc(reason);
+    }
+
+    /// This configuration is in force, by its fingerprint.
+    pub fn config_loaded(&self, fingerprint: u64) {
+        self.config_hash.set(i64::try_from(fingerprint).unwrap_or(i64::MAX));
+        self.last_reload.set(1);
+    }
+
+    /// The configuration was read again.
+    pub fn config_reloaded(&self, successful: bool) {
+        self.reloads.inc(if successful { Reload::Success } else { Reload::Failure });
+        self.last_reload.set(i64::from(successful));
     }
 
     /// A client's HTTP request was answered.

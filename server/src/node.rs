@@ -1,8 +1,10 @@
 //! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
 //! process.
 
+mod bounds;
 mod offered;
 mod parts;
+mod reload;
 #[cfg(test)]
 mod testing;
 
@@ -14,7 +16,7 @@ use std::time::Duration;
 use actix_rt::Arbiter;
 use actix_web::dev::ServerHandle;
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use prometheus::Registry as MetricsRegistry;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
@@ -50,8 +52,12 @@ use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
 use crate::statistics::Statistics;
 use crate::storage::{RosterLimits, Storage};
+use bounds::Bounds;
 use offered::Offered;
 use parts::{Foundation, admission, component_config, load_tls, stream_config, workers};
+
+pub use bounds::Bound;
+pub use reload::{Reloader, Source};
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
@@ -64,8 +70,9 @@ const LAST_TASKS: Duration = Duration::from_secs(3);
 
 /// What every part of a node shares.
 pub struct NodeContext {
-    /// The configuration.
-    pub config: Config,
+    config: ArcSwap<Config>,
+    /// Bounds that open sessions follow.
+    pub bounds: Bounds,
     /// Durable data.
     pub storage: Storage,
     /// This node's id.
@@ -113,11 +120,17 @@ pub struct NodeContext {
     pub hashing: Semaphore,
     /// Turns true when the node stops.
     pub stopping: watch::Sender<bool>,
-    tls: Option<Arc<TlsContext>>,
+    tls: ArcSwapOption<TlsContext>,
     random: SystemRandom,
 }
 
 impl NodeContext {
+    /// The configuration in force; another may take its place at any time. Hold it for one thing to do, not longer.
+    #[must_use]
+    pub fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
     /// The wall clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -134,20 +147,21 @@ impl NodeContext {
     /// Whether `domain` is served here.
     #[must_use]
     pub fn serves(&self, domain: &str) -> bool {
-        self.config.xmpp.domains.iter().any(|served| served == domain)
+        self.config().xmpp.domains.iter().any(|served| served == domain)
     }
 
     /// Whether `jid` is one of `xmpp.admins`, or a resource of one.
     #[must_use]
     pub fn is_admin(&self, jid: &Jid) -> bool {
         let account = jid.as_str().split_once('/').map_or(jid.as_str(), |(bare, _)| bare);
-        self.config.xmpp.admins.iter().any(|admin| admin == account)
+        self.config().xmpp.admins.iter().any(|admin| admin == account)
     }
 
     /// The bounds of a roster.
     #[must_use]
     pub fn roster_limits(&self) -> RosterLimits {
-        let limits = &self.config.limits;
+        let config = self.config();
+        let limits = &config.limits;
         let bound = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         RosterLimits { items: bound(limits.roster_items), requests: bound(limits.pending_subscriptions) }
     }
@@ -155,7 +169,7 @@ impl NodeContext {
     /// The certificate and what goes with it, if one is configured.
     #[must_use]
     pub fn tls(&self) -> Option<Arc<TlsContext>> {
-        self.tls.clone()
+        self.tls.load_full()
     }
 }
 
@@ -170,6 +184,8 @@ pub struct Node {
     cluster: Option<Arc<Cluster>>,
     arbiters: Vec<Arbiter>,
     tasks: Vec<JoinHandle<()>>,
+    /// `None` where nobody knows where the configuration came from.
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Node {
@@ -178,6 +194,14 @@ impl Node {
     /// # Errors
     /// What could not be read, opened or listened on, in words for the operator.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        Self::start_from(config, None).await
+    }
+
+    /// As [`start`](Self::start), for a node whose configuration can be read again at its `source`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_from(config: Config, source: Option<Source>) -> anyhow::Result<Self> {
         let registry = MetricsRegistry::new();
         let metrics = NodeMetrics::register(&registry, &config.node.name)?;
         let health = Health::new(crate::clock::now);
@@ -231,11 +255,12 @@ impl Node {
             admission: admission(&config, &metrics),
             hashing: Semaphore::new(workers(&config)),
             stopping: watch::Sender::new(false),
-            tls,
+            tls: ArcSwapOption::new(tls),
             random: SystemRandom::new(),
             storage: storage.metered(&metrics),
             metrics,
-            config,
+            bounds: Bounds::new(&config.limits),
+            config: ArcSwap::from_pointee(config),
         });
         context.offer(StreamConfig::clone(&context.stream_config()));
         executor.set_node(&context);
@@ -254,16 +279,17 @@ impl Node {
             tasks.push(actix_rt::spawn(cluster_node::follow(Arc::clone(&context), Arc::clone(cluster))));
             tasks.push(actix_rt::spawn(cluster_node::count_suspensions(Arc::clone(cluster), counts)));
         }
-        let arbiters: Vec<Arbiter> = (0..workers(&context.config)).map(|_| Arbiter::new()).collect();
+        let arbiters: Vec<Arbiter> = (0..workers(&context.config())).map(|_| Arbiter::new()).collect();
         let spread = Workers::new(arbiters.iter().map(Arbiter::handle));
-        let listen = &context.config.listen;
+        let config = context.config();
+        let listen = &config.listen;
         for (kind, key, addresses) in [
             (Listener::C2s, "listen.c2s", &listen.c2s),
             (Listener::C2sTls, "listen.c2s_tls", &listen.c2s_tls),
             (Listener::Web, "listen.web", &listen.web),
             (Listener::WebTls, "listen.web_tls", &listen.web_tls),
-            (Listener::Component, "components.listen", &context.config.components.listen),
-            (Listener::ComponentTls, "components.listen_tls", &context.config.components.listen_tls),
+            (Listener::Component, "components.listen", &context.config().components.listen),
+            (Listener::ComponentTls, "components.listen_tls", &context.config().components.listen_tls),
         ] {
             for address in addresses {
                 let listener =
@@ -277,17 +303,38 @@ impl Node {
             }
         }
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
-        let admin = open_admin(&context, part.as_ref().map(|part| &part.cluster))?;
+        let reloader = source
+            .map(|source| Reloader::new(Arc::clone(&context), Arc::clone(&health), source))
+            .map(Arc::new);
+        let admin = open_admin(&context, part.as_ref().map(|part| &part.cluster), reloader.clone())?;
         health.set_started();
         health.set_listening(true);
-        info!(node = %context.config.node.name, domains = ?context.config.xmpp.domains, "node serves");
-        Ok(Node { context, health, http, admin, cluster: part.map(|part| part.cluster), arbiters, tasks })
+        info!(node = %config.node.name, domains = ?config.xmpp.domains, "node serves");
+        drop(config);
+        Ok(Node {
+            context,
+            health,
+            http,
+            admin,
+            cluster: part.map(|part| part.cluster),
+            arbiters,
+            tasks,
+            reloader,
+        })
     }
 
     /// What the parts of the node share.
     #[must_use]
     pub fn context(&self) -> &Arc<NodeContext> {
         &self.context
+    }
+
+    /// Reads the configuration again, if it is known where; what became of it is in log and metrics.
+    pub fn reload(&self) {
+        if let Some(reloader) = &self.reloader {
+            // The error has been logged.
+            let _ = reloader.reload();
+        }
     }
 
     /// Returns with the reason once the node can never take part in its cluster.
@@ -390,16 +437,17 @@ async fn wait_for_tasks(context: &NodeContext) {
 fn open_admin(
     context: &Arc<NodeContext>,
     cluster: Option<&Arc<Cluster>>,
+    reloader: Option<Arc<Reloader>>,
 ) -> anyhow::Result<Option<AdminSocket>> {
-    if context.config.storage.backend == Backend::Memory {
+    if context.config().storage.backend == Backend::Memory {
         return Ok(None);
     }
     let status = match cluster {
-        Some(cluster) => cluster_node::source(cluster, &context.config.node.name),
+        Some(cluster) => cluster_node::source(cluster, &context.config().node.name),
         None => admin::status::single(context),
     };
-    let backend = NodeAdmin::new(Arc::clone(context), status);
-    AdminSocket::open(&context.config.node.data_dir, Arc::new(backend)).map(Some)
+    let backend = NodeAdmin::new(Arc::clone(context), status, reloader);
+    AdminSocket::open(&context.config().node.data_dir, Arc::new(backend)).map(Some)
 }
 
 /// Shows that the runtime is alive, and reads what is too dear to read at every scrape.

@@ -1,12 +1,35 @@
 //! Logs: to standard error, for people or as JSON, with the fields of `deploy/reference/log-fields.md`.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use althing_cluster::raft::QUIET_LOG;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
+
+/// The filter of this process' log, which can be replaced by another.
+#[derive(Clone)]
+pub struct LogFilter(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl LogFilter {
+    /// The filter of `log`, with the rules of the house before it.
+    ///
+    /// # Errors
+    /// `log.filter` cannot be read.
+    pub fn parse(log: &Log) -> Result<EnvFilter, TelemetryError> {
+        // First, so that the operator's filter has the last word.
+        Ok(EnvFilter::try_new(format!("{QUIET_LOG},{}", log.filter))?)
+    }
+
+    /// From now on this one.
+    pub fn set(&self, filter: EnvFilter) {
+        // It fails where the log has gone, and then there is none to filter.
+        let _ = (self.0)(filter);
+    }
+}
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -25,22 +48,24 @@ pub enum TelemetryError {
 /// # Errors
 ///
 /// A filter that cannot be read; a second call.
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
-    // First, so that the operator's filter has the last word.
-    let filter = EnvFilter::try_new(format!("{QUIET_LOG},{}", log.filter))?;
+pub fn init(log: &Log) -> Result<LogFilter, TelemetryError> {
+    let filter = LogFilter::parse(log)?;
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Human => base.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
-        LogFormat::Json => {
-            base.json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false)
-                .finish()
-                .try_init()?;
+    Ok(match log.format {
+        LogFormat::Human => {
+            let base = base.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = base.reload_handle();
+            base.finish().try_init()?;
+            LogFilter(Arc::new(move |filter| handle.reload(filter)))
         }
-    }
-    Ok(())
+        LogFormat::Json => {
+            let base = base.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            let base = base.with_filter_reloading();
+            let handle = base.reload_handle();
+            base.finish().try_init()?;
+            LogFilter(Arc::new(move |filter| handle.reload(filter)))
+        }
+    })
 }
 
 /// Fields of log events and spans: name, kind, meaning. One word means one thing in the whole log.
@@ -49,6 +74,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("applied", "number", "Index in the log of routes."),
     ("bytes", "number", "Bytes of the stanza that is written."),
     ("change", "text", "Change of the members of a group."),
+    ("changed", "list", "Keys of the configuration that have another value now."),
     ("cluster", "text", "Id of the cluster."),
     ("command", "text", "Node of the ad-hoc command that somebody runs."),
     ("condition", "text", "Element name of a stream, stanza or SASL error condition."),
@@ -77,6 +103,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("peer", "IP address", "The address of the client or component."),
     ("reason", "text", "Why something ended, or was refused or dropped."),
     ("receivers", "number", "Accounts that a broadcast goes to."),
+    ("restart", "list", "Keys of the configuration whose new value takes a restart."),
     ("rule", "text", "What RFC 6121 §8.5 asks for, as a row of server/src/router/rules.rs."),
     ("sessions", "number", "Sessions of this node."),
     ("stop", "text", "Stop of the way of one stanza: see below."),

@@ -209,6 +209,38 @@ impl TestNode {
         self.signal("CONT")
     }
 
+    /// SIGHUP: it reads its configuration again.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal("HUP")
+    }
+
+    /// Writes its configuration anew, with this overlay, and does nothing else.
+    ///
+    /// # Errors
+    /// As [`Setup::write`].
+    pub fn rewrite(&mut self, overlay: &str) -> Result<()> {
+        self.setup.overlay = overlay.to_owned();
+        self.setup.write().map(drop)
+    }
+
+    /// `althing reload`: its exit code, and all that it says.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end in time.
+    pub async fn reload(&self) -> Result<(i32, String)> {
+        let mut command = tokio::process::Command::new(binary()?);
+        command.arg("reload").arg("--config").arg(self.setup.file());
+        within_time(START, "reload", async {
+            let output = command.output().await?;
+            let said = [output.stdout, output.stderr].concat();
+            Ok((output.status.code().context("killed")?, String::from_utf8(said)?))
+        })
+        .await
+    }
+
     /// The standard library has no signal but SIGKILL.
     fn signal(&self, name: &str) -> Result<()> {
         let child = self.process.as_ref().context("the node does not run")?;

@@ -120,6 +120,21 @@ impl StreamMachine {
         out.flush();
     }
 
+    /// Whether its settings are these.
+    #[must_use]
+    pub fn has_config(&self, config: &Arc<StreamConfig>) -> bool {
+        Arc::ptr_eq(&self.config, config)
+    }
+
+    /// Gives other settings to a bound client: their limits hold from the next byte on. A login goes on by the settings
+    /// with which it began.
+    pub fn set_config(&mut self, config: Arc<StreamConfig>) {
+        if self.is_established() {
+            self.reader.set_limits(config.limits_after);
+            self.config = config;
+        }
+    }
+
     /// When to hand in [`Input::Timer`]: the end of the time for login, or for the peer's end of stream.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {

@@ -13,7 +13,7 @@ use super::status::StatusSource;
 use crate::auth::{CreateError, create_account, set_password};
 use crate::delivery;
 use crate::modules::remove_account;
-use crate::node::NodeContext;
+use crate::node::{NodeContext, Reloader};
 
 /// Answers the requests of the admin socket.
 #[async_trait]
@@ -45,18 +45,24 @@ pub fn account_address(jid: &str, domains: &[String]) -> anyhow::Result<BareJid>
 pub struct NodeAdmin {
     context: Arc<NodeContext>,
     status: StatusSource,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl NodeAdmin {
-    /// A backend for `context`; `status` is asked for the cluster.
+    /// A backend for `context`; `status` is asked for the cluster, `reloader` for the configuration.
     #[must_use]
-    pub fn new(context: Arc<NodeContext>, status: StatusSource) -> Self {
-        NodeAdmin { context, status }
+    pub fn new(context: Arc<NodeContext>, status: StatusSource, reloader: Option<Arc<Reloader>>) -> Self {
+        NodeAdmin { context, status, reloader }
     }
 
     async fn perform(&self, request: Request) -> anyhow::Result<Answer> {
         Ok(match request {
             Request::ClusterStatus => Answer::ClusterStatus(Box::new((self.status)())),
+            Request::Reload => {
+                let reloader =
+                    self.reloader.as_ref().context("nobody knows where the configuration came from")?;
+                Answer::Reloaded(reloader.reload()?)
+            }
             Request::Route { jid } => Answer::Route(self.route(&jid)?),
             Request::UserAdd { jid, password } => {
                 let user = self.account(&jid)?;
@@ -79,7 +85,7 @@ impl NodeAdmin {
     }
 
     fn account(&self, jid: &str) -> anyhow::Result<BareJid> {
-        account_address(jid, &self.context.config.xmpp.domains)
+        account_address(jid, &self.context.config().xmpp.domains)
     }
 
     /// Whoever is logged in is thrown out, on whatever node.
@@ -91,7 +97,8 @@ impl NodeAdmin {
     }
 
     async fn list(&self, after: Option<&str>) -> anyhow::Result<Answer> {
-        let domains = &self.context.config.xmpp.domains;
+        let config = Arc::clone(&self.context.config());
+        let domains = &config.xmpp.domains;
         let mut after = after.map(|jid| account_address(jid, domains)).transpose()?;
         let first = after.as_ref().and_then(|jid| domains.iter().position(|d| d == jid.domain().as_str()));
         let mut users: Vec<String> = Vec::new();
@@ -168,10 +175,9 @@ mod tests {
     use crate::admin::status;
 
     fn admin() -> (Arc<NodeContext>, NodeAdmin) {
-        let mut context = NodeContext::for_tests();
-        context.config.auth.scram_iterations = 4096;
-        let context = Arc::new(context);
-        let admin = NodeAdmin::new(Arc::clone(&context), status::single(&context));
+        let context = Arc::new(NodeContext::for_tests());
+        context.configure(|config| config.auth.scram_iterations = 4096);
+        let admin = NodeAdmin::new(Arc::clone(&context), status::single(&context), None);
         (context, admin)
     }
 

@@ -57,6 +57,9 @@ pub enum Request {
         /// `user@domain`.
         jid: String,
     },
+    /// Reads the configuration again: [`Answer::Reloaded`].
+    #[serde(rename = "reload.1")]
+    Reload,
     /// The accounts of all domains, at most [`USERS`] of them: [`Answer::Users`].
     #[serde(rename = "user_list.1")]
     UserList {
@@ -83,6 +86,9 @@ pub enum Answer {
         /// Whether more may follow.
         more: bool,
     },
+    /// To [`Request::Reload`].
+    #[serde(rename = "reloaded.1")]
+    Reloaded(ReloadReport),
     /// The change is durable, or was none.
     #[serde(rename = "done.1")]
     Done {
@@ -95,6 +101,17 @@ pub enum Answer {
         /// Why, in words for the operator.
         reason: String,
     },
+}
+
+/// What a reload of the configuration has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Keys whose value is another now, `section.key`.
+    pub changed: Vec<String>,
+    /// Keys whose new value takes a restart.
+    pub restart: Vec<String>,
+    /// Until when the certificate is valid that clients see from now on.
+    pub certificate_until: Option<String>,
 }
 
 /// Where the sessions of an address are, by the route table of the node that was asked.

@@ -139,7 +139,7 @@ pub enum MemberState {
 pub fn single(context: &Arc<NodeContext>) -> StatusSource {
     let context = Arc::clone(context);
     Arc::new(move || {
-        let (id, name) = (context.node_id.to_string(), context.config.node.name.clone());
+        let (id, name) = (context.node_id.to_string(), context.config().node.name.clone());
         let sessions = context.routes.sessions();
         ClusterStatus {
             node: NodeStatus {

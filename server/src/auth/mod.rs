@@ -62,7 +62,7 @@ pub async fn set_password(
 /// PBKDF2 takes milliseconds: on the blocking pool, as many at a time as there are cores.
 async fn derive(node: &Arc<NodeContext>, password: Secret) -> Result<Credentials, CreateError> {
     let salt = node.random::<16>().ok_or(CreateError::Unavailable)?;
-    let iterations = node.config.auth.scram_iterations;
+    let iterations = node.config().auth.scram_iterations;
     let derived = on_blocking_pool(node, move || Credentials::derive(password.expose(), iterations, salt));
     Ok(derived.await.ok_or(CreateError::Unavailable)??)
 }
@@ -90,7 +90,7 @@ pub async fn check_password(node: &Arc<NodeContext>, user: &BareJid, password: S
             return PasswordVerdict::Unavailable;
         }
     };
-    let (secret, iterations) = (node.decoy_secret, node.config.auth.scram_iterations);
+    let (secret, iterations) = (node.decoy_secret, node.config().auth.scram_iterations);
     let name = user.as_str().to_owned();
     let checked = on_blocking_pool(node, move || {
         let known = account.is_some();

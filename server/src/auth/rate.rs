@@ -29,6 +29,12 @@ impl<K: Hash + Eq> RateLimit<K> {
         RateLimit { burst: burst.max(1), per_token, buckets: HashMap::new() }
     }
 
+    /// Other numbers. What somebody has left is time to wait, and goes on counting.
+    pub fn set(&mut self, burst: u32, per_hour: u32) {
+        let RateLimit { burst, per_token, .. } = Self::new(burst, per_hour);
+        (self.burst, self.per_token) = (burst, per_token);
+    }
+
     /// Whether `who` may do it once more now.
     pub fn admit_as(&mut self, who: K, now: Timestamp) -> bool {
         if !self.buckets.contains_key(&who) && self.buckets.len() >= MAX_KEYS {

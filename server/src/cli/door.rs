@@ -154,10 +154,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         actix_rt::System::new().block_on(async {
-            let mut context = NodeContext::for_tests();
-            context.config.auth.scram_iterations = 4096;
+            let context = NodeContext::for_tests();
+            context.configure(|config| config.auth.scram_iterations = 4096);
             let context = Arc::new(context);
-            let backend = NodeAdmin::new(Arc::clone(&context), status::single(&context));
+            let backend = NodeAdmin::new(Arc::clone(&context), status::single(&context), None);
             let socket = AdminSocket::open(dir.path(), Arc::new(backend)).unwrap();
             let mut door = Door::by(&config).await.unwrap();
             assert!(door.add("alice@localhost", Secret::new("a")).await.unwrap());

@@ -7,6 +7,7 @@ mod console;
 mod dev;
 mod door;
 mod reference;
+mod reload;
 mod route;
 mod run;
 mod signals;
@@ -49,6 +50,8 @@ enum Command {
     Cluster(cluster::ClusterCommand),
     /// Say where the sessions of an address are, by the route table of a running node
     Route(route::RouteArgs),
+    /// Have a running node read its configuration and certificates again, as SIGHUP does; exit code 1 when it is refused
+    Reload(reload::ReloadArgs),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -82,7 +85,7 @@ impl NodeDoor {
     async fn connect(&self) -> anyhow::Result<AdminClient> {
         let path = match (&self.socket, &self.config) {
             (Some(socket), _) => socket.clone(),
-            (None, Some(file)) => Config::load(file)?.node.data_dir.join(SOCKET),
+            (None, Some(file)) => Config::data_dir(file)?.join(SOCKET),
             (None, None) => anyhow::bail!("give --config or --socket"),
         };
         AdminClient::connect_to(&path)
@@ -105,6 +108,7 @@ impl Cli {
             Command::User(command) => user::user(&command)?,
             Command::Cluster(command) => return cluster::cluster(&command),
             Command::Route(args) => return route::route(&args),
+            Command::Reload(args) => return reload::reload(&args),
             Command::Cert(command) => cert::cert(&command)?,
             Command::Reference { what } => say(what.text().trim_end())?,
         }

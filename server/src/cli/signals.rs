@@ -1,4 +1,4 @@
-//! Why a process that serves should end: a signal, or its parent is gone.
+//! What a process that serves is told from outside: to end, by a signal or because its parent is gone; to reload.
 
 use std::io::Read;
 
@@ -27,6 +27,11 @@ impl EndSignals {
             _ = self.terminate.recv() => "SIGTERM",
         }
     }
+}
+
+/// SIGHUP: the configuration is to be read again. Caught from now on; it would end the process else.
+pub(super) fn hang_ups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// Resolves when standard input is closed: the parent held its other end and is gone.

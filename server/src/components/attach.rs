@@ -52,8 +52,11 @@ pub async fn attach(
         info!(%jid, %error, "component not attached");
         internal()
     })?;
-    let limits = &node.config.components;
-    let inbox = Inbox::new(limits.inbox_stanzas, limits.inbox_bytes);
+    let inbox = {
+        let config = node.config();
+        let limits = &config.components;
+        Inbox::new(limits.inbox_stanzas, limits.inbox_bytes)
+    };
     let handle =
         ComponentHandle::new((jid, bound.index, losses), Arc::clone(&domain), node.now(), origin, inbox);
     let handle = Arc::new(handle);

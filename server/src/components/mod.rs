@@ -133,7 +133,8 @@ pub enum Refused {
 /// domain alone, another one by all.
 #[must_use]
 pub fn listed(node: &NodeContext, host: &str) -> Vec<(String, Option<String>)> {
-    let external = node.config.components.external.iter();
+    let config = node.config();
+    let external = config.components.external.iter();
     let mut found: Vec<(String, Option<String>)> =
         external.map(|external| (external.domain.clone(), external.name.clone())).collect();
     for handle in node.components.all() {
@@ -143,7 +144,7 @@ pub fn listed(node: &NodeContext, host: &str) -> Vec<(String, Option<String>)> {
             found.push((handle.domain().to_owned(), name));
         }
     }
-    found.retain(|(domain, _)| is_listed_by(domain, host, &node.config.xmpp.domains));
+    found.retain(|(domain, _)| is_listed_by(domain, host, &node.config().xmpp.domains));
     found.retain(|(domain, _)| node.components.is_attached(node.routes.as_ref(), domain));
     found.sort();
     found

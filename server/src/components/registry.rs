@@ -16,6 +16,7 @@ use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::component::ComponentConfig;
 use althing_proto::time::Timestamp;
+use arc_swap::ArcSwap;
 
 use super::balance::{Domain, claim};
 use super::inbox::Handed;
@@ -182,7 +183,7 @@ pub struct ComponentRegistry {
     /// Open connections, for the limit.
     pub connections: Arc<Connections>,
     /// What external components may attach, and how.
-    pub external: Arc<ComponentConfig>,
+    external: ArcSwap<ComponentConfig>,
 }
 
 impl ComponentRegistry {
@@ -194,7 +195,7 @@ impl ComponentRegistry {
             domains: RwLock::default(),
             added: Notify::new(),
             connections: Arc::default(),
-            external: Arc::new(external),
+            external: ArcSwap::from_pointee(external),
         }
     }
 
@@ -272,6 +273,17 @@ impl ComponentRegistry {
             }
         });
         found.map(|(_, route)| route)
+    }
+
+    /// What an external component meets.
+    #[must_use]
+    pub fn external(&self) -> Arc<ComponentConfig> {
+        self.external.load_full()
+    }
+
+    /// From now on external components meet this: who may attach, by which secret.
+    pub fn set_external(&self, external: ComponentConfig) {
+        self.external.store(Arc::new(external));
     }
 
     /// Tells all components of a configuration that holds from now on (T15).

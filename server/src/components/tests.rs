@@ -205,9 +205,8 @@ async fn t8_a_letter_bears_its_lane_beside_the_stanzas_own_addresses() {
 /// T13: a full inbox refuses messages with an error and drops presence, and both are counted.
 #[actix_rt::test]
 async fn t13_a_full_inbox_answers_messages_and_drops_presence() {
-    let mut node = NodeContext::for_tests();
-    node.config.components.inbox_stanzas = 16;
-    let node = Arc::new(node);
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.components.inbox_stanzas = 16);
     let permits = echo(&node, "slow.localhost", 0).await;
     let mut heard = ear(&node, "ear.localhost").await;
     for id in 0..16 {
@@ -237,9 +236,8 @@ async fn t13_a_full_inbox_answers_messages_and_drops_presence() {
 /// T16: a component is listed by the server whose domain it is below, and answers service discovery.
 #[actix_rt::test]
 async fn t16_a_component_is_listed_and_tells_what_it_is() {
-    let mut node = NodeContext::for_tests();
-    node.config.xmpp.domains = vec!["localhost".to_owned(), "example.org".to_owned()];
-    let node = Arc::new(node);
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.xmpp.domains = vec!["localhost".to_owned(), "example.org".to_owned()]);
     assert_eq!(listed(&node, "localhost"), []);
     echo(&node, "echo.localhost", 100).await;
     echo(&node, "echo.elsewhere", 100).await;
@@ -266,13 +264,12 @@ async fn t16_a_component_is_listed_and_tells_what_it_is() {
 /// T15: a configuration that changes is taken while the component runs; one that is configured no more ends.
 #[actix_rt::test]
 async fn t15_a_component_takes_a_new_configuration_while_it_runs() {
-    let mut node = NodeContext::for_tests();
-    node.config.components.inbox_stanzas = 16;
-    let node = Arc::new(node);
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.components.inbox_stanzas = 16);
     let permits = echo(&node, "slow.localhost", 0).await;
     let handle = node.components.all().pop().unwrap();
     let mut heard = ear(&node, "ear.localhost").await;
-    let mut config = node.config.clone();
+    let mut config = Config::clone(&node.config());
     config.components.inbox_stanzas = 1_000;
     node.components.configure(&Arc::new(config.clone()));
     // An answer says that what came before it is done.

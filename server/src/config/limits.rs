@@ -25,7 +25,8 @@ section! {
         outbox_bytes: usize = 1_048_576, in 65536..=1073741824;
         /// Seconds that a client with waiting bytes may take none of them before it is closed.
         outbox_stall_s: u64 = 60, in 1..=3600;
-        /// Stanzas that wait for one session. More: the sender is told `resource-constraint`.
+        /// Stanzas that wait for one session. More: the sender is told `resource-constraint`. A change holds for
+        /// sessions that begin after it.
         mailbox_stanzas: usize = 1_024, in 16..=1048576;
         /// Bytes of the stanzas that wait for one session, beside `mailbox_stanzas`.
         mailbox_bytes: usize = 1_048_576, in 65536..=1073741824;

@@ -5,6 +5,7 @@
 //! definitions; [`reference`] makes the reference page and the example file from them.
 
 mod access;
+mod change;
 mod cluster;
 mod components;
 mod contact;
@@ -18,11 +19,13 @@ mod sources;
 mod validate;
 mod web;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Auth, MECHANISMS, Registration, Search};
+pub use change::{Change, needs_restart};
 pub use cluster::{Cluster, InitialNode, is_cluster_name};
 pub use components::{ComponentSecret, Components, External, LEAST_SECRET};
 pub use contact::Contact;
@@ -129,6 +132,23 @@ impl Config {
         Config::load_with(file, variables)
     }
 
+    /// `node.data_dir` alone: to find a running node, whose file may have become wrong in other places.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or is no TOML.
+    pub fn data_dir(file: &Path) -> anyhow::Result<PathBuf> {
+        let base = file.parent().unwrap_or(Path::new(""));
+        if let Some(dir) = std::env::var_os(format!("{ENV_PREFIX}NODE__DATA_DIR")) {
+            return Ok(base.join(dir));
+        }
+        let place = || file.display().to_string();
+        let text = std::fs::read_to_string(file).with_context(place)?;
+        let table: toml::Table = text.parse().with_context(place)?;
+        let dir = table.get("node").and_then(|node| node.get("data_dir")).and_then(toml::Value::as_str);
+        Ok(base.join(dir.map_or_else(|| Node::default().data_dir, PathBuf::from)))
+    }
+
     /// As [`Config::load`], with the environment handed in.
     ///
     /// # Errors
@@ -193,6 +213,21 @@ mod tests {
         let config = load(TLS, &[]).unwrap();
         assert!(config.tls.certificate.unwrap().is_absolute());
         assert_eq!(config.tls.key.unwrap(), Path::new("/k.pem"));
+    }
+
+    #[test]
+    fn the_data_directory_is_found_in_a_file_that_is_wrong_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("althing.toml");
+        for (text, expected) in [
+            ("[node]\ndata_dir = \"data\"\n[limits]\ndepth = \"x\"\n", dir.path().join("data")),
+            ("[nose]\n", Node::default().data_dir),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(Config::data_dir(&file).unwrap(), expected);
+        }
+        std::fs::write(&file, "[node").unwrap();
+        assert!(Config::data_dir(&file).is_err());
     }
 
     #[test]

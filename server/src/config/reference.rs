@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::section::Key;
 use super::sources::ENV_PREFIX;
-use super::{Config, SECTIONS, SectionInfo};
+use super::{Config, SECTIONS, SectionInfo, needs_restart};
 
 /// The text of `deploy/reference/config.md`.
 #[must_use]
@@ -15,7 +15,8 @@ pub fn markdown() -> String {
          One TOML file (`althing run --config FILE`); relative paths in it count from its directory. Every key can\n\
          be set by an environment variable, which wins over the file: `{ENV_PREFIX}SECTION__KEY`, a list as TOML or\n\
          with commas between its items. Secrets stand in files, and keys name these files. An unknown key is an error.\n\
-         `althing check-config --config FILE` says what is wrong with a file.\n"
+         `althing check-config --config FILE` says what is wrong with a file.\n\n\
+         A node reads it again at SIGHUP or `althing reload`, certificates too. Keys with a * are read at the start only.\n"
     );
     for section in SECTIONS {
         let _ = write!(out, "\n## `[{}]`\n\n{}\n\n", section.name, joined(section.about));
@@ -23,7 +24,8 @@ pub fn markdown() -> String {
         for key in section.keys {
             let default = default_of(section, key).map_or("not set".to_owned(), |text| format!("`{text}`"));
             let allowed = key.allowed();
-            let _ = writeln!(out, "| `{}` | {allowed} | {default} | {} |", key.name, joined(key.text));
+            let star = if needs_restart(section.name, key.name) { " *" } else { "" };
+            let _ = writeln!(out, "| `{}`{star} | {allowed} | {default} | {} |", key.name, joined(key.text));
         }
     }
     out

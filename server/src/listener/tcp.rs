@@ -168,14 +168,15 @@ pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listene
 fn admit(node: &NodeContext, peer: IpAddr, kind: Listener) -> Result<Admitted, Rejection> {
     match kind {
         Listener::C2s | Listener::C2sTls | Listener::Web | Listener::WebTls => {
-            let limits = &node.config.limits;
+            let config = node.config();
+            let limits = &config.limits;
             // A proxy's own address says nothing; its clients are counted when it has told who they are.
-            let proxy = kind == Listener::Web && node.config.web.trusts(peer);
+            let proxy = kind == Listener::Web && config.web.trusts(peer);
             let most_by_address = if proxy { usize::MAX } else { limits.connections_per_ip };
             node.connections.admit(peer, limits.connections, most_by_address)
         }
         Listener::Component | Listener::ComponentTls => {
-            let most = node.config.components.connections;
+            let most = node.config().components.connections;
             node.components.connections.admit(peer, most, most)
         }
     }

@@ -43,7 +43,7 @@ pub async fn open(
     peer: IpAddr,
     proxied: bool,
 ) -> io::Result<Option<Upgraded>> {
-    let config = &node.config;
+    let config = node.config();
     let mut read = Vec::new();
     let mut answer = loop {
         let mut chunk = [0; 1024];
@@ -52,7 +52,7 @@ pub async fn open(
             return Ok(None);
         }
         read.extend_from_slice(&chunk[..count]);
-        match request::answer(config, &read, peer, proxied) {
+        match request::answer(&config, &read, peer, proxied) {
             Some(answer) => break answer,
             None if read.len() > MAX_HEAD => break Answer::too_large(),
             None => {}

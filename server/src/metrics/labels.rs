@@ -72,6 +72,13 @@ labels! {
         /// Refused: nothing is there, or not in this way.
         Refused = "refused",
     }
+    /// How reading the configuration again has ended.
+    pub Reload {
+        /// What can change has changed.
+        Success = "success",
+        /// It was refused, and everything is as before.
+        Failure = "failure",
+    }
     /// How a TLS handshake ended.
     pub Handshake {
         /// With TLS 1.2.

@@ -4,7 +4,7 @@ use crate::modules::{REGISTRY, Spec};
 
 use super::labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration,
-    Rejection, StoreOp, WebAnswer,
+    Rejection, Reload, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -62,6 +62,17 @@ const fn histogram(
 pub const METRICS: &[Metric] = &[
     gauge("althing_build_info", &["version"], "Always 1; the label is the version of this binary."),
     gauge("althing_node_info", &["node"], "Always 1; the label is node.name."),
+    gauge(
+        "althing_config_hash",
+        &[],
+        "A number for the configuration in force, without what only a restart changes: the same on nodes that agree.",
+    ),
+    counter("althing_config_reloads_total", &["result"], "How often the configuration was read again."),
+    gauge(
+        "althing_config_last_reload_successful",
+        &[],
+        "0 after a reload that was refused: the file is not what is in force.",
+    ),
     gauge("althing_sessions", &[], "Bound sessions on this node."),
     gauge("althing_connections", &["listener"], "Open connections of clients and components."),
     counter("althing_connections_accepted_total", &["listener"], "Connections accepted, by listener."),
@@ -231,6 +242,7 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
     ("althing_web_requests_total", "answer", WebAnswer::VALUES),
+    ("althing_config_reloads_total", "result", Reload::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),
     ("althing_logins_total", "result", Login::VALUES),
     ("althing_registrations_total", "result", Registration::VALUES),

@@ -25,7 +25,8 @@ impl Module for Contact {
     }
 
     fn extensions(&self, view: &View<'_>) -> Vec<(At, Form)> {
-        let lists = view.node.config.contact.lists();
+        let config = view.node.config();
+        let lists = config.contact.lists();
         let fields: Vec<Field> = lists
             .into_iter()
             .filter(|(_, addresses)| !addresses.is_empty())

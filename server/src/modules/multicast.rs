@@ -71,7 +71,7 @@ impl Module for Multicast {
             return Outcome::Pass;
         }
         let local = stanza.from().is_some_and(|from| from.node().is_some() && is_here(from, view));
-        let most = view.node.config.limits.multicast_addresses;
+        let most = view.node.config().limits.multicast_addresses;
         let most = if local { most } else { most.min(STRANGERS) };
         match targets(addresses, most) {
             // All were delivered by others: nothing is left to do here.

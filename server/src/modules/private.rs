@@ -124,7 +124,8 @@ fn keep(
 }
 
 fn bound(node: &NodeContext) -> RowBound {
-    let limits = &node.config.limits;
+    let config = node.config();
+    let limits = &config.limits;
     let rows = u32::try_from(limits.private_namespaces).unwrap_or(u32::MAX);
     RowBound { rows, bytes: limits.private_bytes as u64 }
 }

@@ -63,12 +63,12 @@ impl Module for Search {
 
     fn features(&self, view: &View<'_>) -> Vec<Feature> {
         let feature = Feature { var: ns::SEARCH, at: At::SERVER };
-        view.node.config.search.enabled.then_some(feature).into_iter().collect()
+        view.node.config().search.enabled.then_some(feature).into_iter().collect()
     }
 
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {
         let (Some(from), Some(to)) = (packet.stanza.from(), packet.stanza.to()) else { return Outcome::Pass };
-        if !view.node.config.search.enabled {
+        if !view.node.config().search.enabled {
             return Outcome::Pass;
         }
         if !view.node.serves(from.domain().as_str()) {
@@ -231,7 +231,7 @@ pub(super) fn listing(owner: &BareJid, vcard: &Element) -> (Vec<Word>, Bytes) {
 
 /// §2.1, §3: those that match in every field.
 fn find(packet: &Packet, domain: String, wanted: Wanted, node: &Arc<NodeContext>) -> Outcome {
-    let (storage, results, packet) = (node.storage.clone(), node.config.search.results, packet.clone());
+    let (storage, results, packet) = (node.storage.clone(), node.config().search.results, packet.clone());
     Outcome::aside(async move {
         let Some((field, text, begins)) = wanted.values.first().cloned() else { return Vec::new() };
         let found = storage.directory.find(&domain, &Word { field, text }, begins, CANDIDATES).await;

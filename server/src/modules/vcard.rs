@@ -76,7 +76,7 @@ async fn load(storage: &Storage, owner: &BareJid) -> Result<Option<Element>, Sto
 fn set(packet: &Packet, owner: &BareJid, vcard: &Element, view: &View<'_>) -> Outcome {
     let mut content = Vec::new();
     writer::write_element(vcard, ns::CLIENT, &mut content);
-    let limit = view.node.config.limits.vcard_bytes;
+    let limit = view.node.config().limits.vcard_bytes;
     if content.len() > limit {
         let text = format!("a vCard has at most {limit} bytes, this one has {}", content.len());
         return Outcome::refuse(packet, StanzaError::new(StanzaCondition::PolicyViolation, text));
@@ -112,8 +112,8 @@ mod tests {
 
     #[actix_rt::test]
     async fn a_vcard_is_bounded_by_the_configuration() {
-        let mut node = NodeContext::for_tests();
-        node.config.limits.vcard_bytes = 1_024;
+        let node = NodeContext::for_tests();
+        node.configure(|config| config.limits.vcard_bytes = 1_024);
         let node = Arc::new(node);
         let account = BareJid::new("a@localhost").unwrap();
         node.has_account(&account).await;

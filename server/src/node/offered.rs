@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use althing_proto::stream::StreamConfig;
+use althing_proto::stream::{StreamConfig, StreamMachine};
 
 use super::NodeContext;
 use crate::modules::{self, Capabilities};
@@ -29,6 +29,14 @@ impl NodeContext {
         Arc::clone(&self.offered.load().stream)
     }
 
+    /// Lets an open stream follow the limits of now.
+    pub fn bring_up_to_date(&self, machine: &mut StreamMachine) {
+        let offered = self.offered.load();
+        if !machine.has_config(&offered.stream) {
+            machine.set_config(Arc::clone(&offered.stream));
+        }
+    }
+
     /// What the server can do, and the hashes of it (XEP-0115, XEP-0390).
     #[must_use]
     pub fn capabilities(&self) -> Arc<Capabilities> {
@@ -36,7 +44,7 @@ impl NodeContext {
     }
 
     /// From now on streams begin with `stream` and the hashes of what the modules say now. To be called whenever
-    /// configuration or modules are others; what has begun goes on as it is.
+    /// configuration or modules are others. Open streams follow the limits; logins go on as they have begun.
     pub fn offer(self: &Arc<Self>, mut stream: StreamConfig) {
         let view = View { node: self, session: None, now: self.now() };
         let capabilities = Capabilities::of(modules::info(At::SERVER, &view));

@@ -102,9 +102,14 @@ pub(super) fn load_tls(
     if !tls.is_valid(crate::clock::now()) {
         warn!(until = %tls.not_after.to_xep0082(), "the certificate is not valid now: clients will refuse it");
     }
+    publish_certificate(&tls, metrics, health);
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Says until when the certificate is valid that is shown from now on.
+pub(super) fn publish_certificate(tls: &TlsContext, metrics: &NodeMetrics, health: &Health) {
     health.set_certificate_expiry(tls.not_after);
     metrics.certificate_expires(tls.not_after);
-    Ok(Some(Arc::new(tls)))
 }
 
 pub(super) fn stream_config(

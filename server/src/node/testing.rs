@@ -3,7 +3,7 @@
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::Registry as MetricsRegistry;
 use ring::rand::SystemRandom;
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +17,7 @@ use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
 use super::NodeContext;
+use super::bounds::Bounds;
 use super::offered::Offered;
 use super::parts::{component_config, stream_config};
 use crate::components::ComponentRegistry;
@@ -65,10 +66,11 @@ impl NodeContext {
             admission: Admission::new(1, 1, Waiting::for_tests()),
             hashing: Semaphore::new(1),
             stopping: watch::Sender::new(false),
-            tls: None,
+            tls: ArcSwapOption::empty(),
             random: SystemRandom::new(),
             storage: Storage::memory(),
-            config,
+            bounds: Bounds::new(&config.limits),
+            config: ArcSwap::from_pointee(config),
         }
     }
 
@@ -78,5 +80,12 @@ impl NodeContext {
         let credentials = Credentials { sha1: keys(), sha256: keys(), sha512: keys() };
         let account = Account { credentials, created: Timestamp::from_millis(0) };
         self.storage.accounts.create(user, account).await.unwrap();
+    }
+
+    /// Changes the configuration of a node that nobody serves by yet.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = Config::clone(&self.config());
+        change(&mut config);
+        self.config.store(Arc::new(config));
     }
 }

@@ -40,7 +40,7 @@ pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionSt
 /// connection of a component there, with the address of the lane.
 #[must_use]
 pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Route)> {
-    let receivers = match classify(stanza.to(), stanza.from(), &node.config.xmpp.domains) {
+    let receivers = match classify(stanza.to(), stanza.from(), &node.config().xmpp.domains) {
         Target::Resource(full) => vec![Receiver::new(node, &full, &node.routes.locate(&full)?)],
         Target::Account(account) => {
             let sessions = Receiver::of_account(node, &account);
@@ -64,7 +64,7 @@ pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Rout
 /// after more as if the resource it is for were absent, whatever the table says.
 pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFuture<'static, Effects> {
     let walk = Walk { node, session: None, tries: tries.max(1) };
-    let target = classify(stanza.to(), stanza.from(), &node.config.xmpp.domains);
+    let target = classify(stanza.to(), stanza.from(), &node.config().xmpp.domains);
     let routed = match target {
         Target::Resource(full) if tries > 1 => walk.absent(stanza, &full),
         _ => walk.route(stanza),
@@ -86,7 +86,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn route(&self, stanza: Stanza) -> Routed {
-        let target = classify(stanza.to(), stanza.from(), &self.node.config.xmpp.domains);
+        let target = classify(stanza.to(), stanza.from(), &self.node.config().xmpp.domains);
         debug!(stop = "router", to = stanza.to().map(tracing::field::display));
         match target {
             Target::Server => self.for_receiver(stanza, Pass::Server),
@@ -269,7 +269,8 @@ fn reachable(sessions: &[Receiver]) -> bool {
 fn remote(node: &Arc<NodeContext>, stanza: &Stanza) -> Routed {
     debug!(stop = "router.remote");
     let domain = stanza.to().map(|to| to.domain().as_str());
-    let mut components = node.config.components.external.iter();
+    let config = node.config();
+    let mut components = config.components.external.iter();
     Routed::Done(if components.any(|component| Some(component.domain.as_str()) == domain) {
         bounce::detached(node, stanza)
     } else {

@@ -18,6 +18,7 @@ use althing_proto::stream::error::StreamError;
 
 use super::pressure::Pressure;
 use crate::metrics::Waiting;
+use crate::node::Bound;
 use queue::Queue;
 
 pub use queue::Entry;
@@ -52,7 +53,7 @@ pub struct Outbox {
     /// Counts the presence that waits aside, over all boxes of the node.
     late: Waiting,
     bytes: Cell<usize>,
-    limit: usize,
+    limit: Bound,
     /// Shows others that the client does not keep up.
     pressure: Arc<Pressure>,
     state: Cell<State>,
@@ -69,13 +70,13 @@ pub struct Full;
 impl Outbox {
     /// An empty box that holds at most `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize, pressure: Arc<Pressure>, framing: Framing, late: Waiting) -> Self {
+    pub fn new(limit: impl Into<Bound>, pressure: Arc<Pressure>, framing: Framing, late: Waiting) -> Self {
         Outbox {
             framing,
             queue: RefCell::default(),
             late,
             bytes: Cell::new(0),
-            limit,
+            limit: limit.into(),
             pressure,
             state: Cell::new(State::Open),
             filled: Notify::new(),
@@ -107,13 +108,13 @@ impl Outbox {
             return Ok(false);
         }
         let total = self.bytes.get() + length;
-        if total > self.limit {
+        if total > self.limit.get() {
             return Err(Full);
         }
         let superseded = self.change(|queue| queue.push(entry, piece, length, total > PRESSED));
         let total = total - superseded.unwrap_or(0);
         self.count(total);
-        if total > self.limit / 2 {
+        if total > self.limit.get() / 2 {
             self.pressure.set_congested(true);
         }
         self.filled.notify_one();
@@ -190,7 +191,7 @@ impl Outbox {
     pub fn written(&self, count: usize) {
         let left = self.bytes.get().saturating_sub(count);
         self.count(left);
-        if left <= self.limit / 4 {
+        if left <= self.limit.get() / 4 {
             self.pressure.set_congested(false);
         }
     }

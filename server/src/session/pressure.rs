@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::node::Bound;
+
 /// The longest that one stanza for a congested session holds its sender up. Bounded, so that a receiver that
 /// reads nothing cannot stop others for long: it is closed by `limits.outbox_stall_s`.
 pub const BRAKE: Duration = Duration::from_millis(500);
@@ -17,7 +19,7 @@ pub const BRAKE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Pressure {
     mailbox_bytes: AtomicUsize,
-    mailbox_limit: usize,
+    mailbox_limit: Bound,
     outbox_bytes: AtomicUsize,
     congested: AtomicBool,
     relieved: Notify,
@@ -28,10 +30,10 @@ pub struct Pressure {
 impl Pressure {
     /// Nothing waits; at most `mailbox_limit` bytes of stanzas may wait in the mailbox.
     #[must_use]
-    pub fn new(mailbox_limit: usize) -> Self {
+    pub fn new(mailbox_limit: impl Into<Bound>) -> Self {
         Pressure {
             mailbox_bytes: AtomicUsize::new(0),
-            mailbox_limit,
+            mailbox_limit: mailbox_limit.into(),
             outbox_bytes: AtomicUsize::new(0),
             congested: AtomicBool::new(false),
             relieved: Notify::new(),
@@ -45,7 +47,7 @@ impl Pressure {
     #[must_use]
     pub fn enter(&self, bytes: usize) -> bool {
         let before = self.mailbox_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before == 0 || before + bytes <= self.mailbox_limit;
+        let fits = before == 0 || before + bytes <= self.mailbox_limit.get();
         if !fits {
             self.leave(bytes);
         }

@@ -55,14 +55,14 @@ pub async fn serve(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listene
 
 async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) -> io::Result<()> {
     let opened = node.now();
-    socket::prepare(&tcp, Duration::from_secs(node.config.limits.tcp_keepalive_s))?;
+    socket::prepare(&tcp, Duration::from_secs(node.config().limits.tcp_keepalive_s))?;
     let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
-    let patience = Duration::from_secs(node.config.components.handshake_timeout_s);
+    let patience = Duration::from_secs(node.config().components.handshake_timeout_s);
     let socket = match listener {
         Listener::ComponentTls => Socket::Tls(accept_tls(&node, tcp, listener, patience).await?.0),
         _ => Socket::Plain(tcp),
     };
-    let machine = ComponentMachine::new(Arc::clone(&node.components.external), seed, opened);
+    let machine = ComponentMachine::new(node.components.external(), seed, opened);
     let mut opening = Opening {
         node,
         machine,
@@ -158,7 +158,7 @@ impl Opening {
     }
 
     async fn attach(&mut self, domain: &DomainPart) -> Result<(), StreamError> {
-        let known = &self.node.config.components.external;
+        let known = &self.node.config().components.external;
         let exclusive = known.iter().any(|known| known.exclusive && known.domain == domain.as_str());
         let origin = Origin { peer: Some(self.peer), description: None };
         let handle = attach(&self.node, domain.as_str(), exclusive, origin).await?;
@@ -330,8 +330,8 @@ impl<W: AsyncWrite + Send + Unpin + 'static> External<W> {
             buffer: Vec::new(),
             written: 0,
             ends: VecDeque::new(),
-            stall: Duration::from_secs(node.config.limits.outbox_stall_s),
-            keepalive: Duration::from_secs(node.config.components.keepalive_s),
+            stall: Duration::from_secs(node.config().limits.outbox_stall_s),
+            keepalive: Duration::from_secs(node.config().components.keepalive_s),
         }
     }
 

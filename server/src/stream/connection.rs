@@ -18,7 +18,6 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use althing_cluster::lease::Lease;
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::stream::{Action, Input, StreamMachine, TlsInfo, Transport};
 
@@ -79,7 +78,8 @@ struct Connection {
 impl Connection {
     async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Listener) -> io::Result<()> {
         let (began, opened) = (Instant::now(), node.now());
-        let limits = &node.config.limits;
+        let config = Arc::clone(&node.config());
+        let limits = &config.limits;
         socket::prepare(&tcp, Duration::from_secs(limits.tcp_keepalive_s))?;
         let seed = node.random::<32>().ok_or_else(|| io::Error::other("no randomness"))?;
         let patience = Duration::from_secs(limits.login_timeout_s);
@@ -104,9 +104,9 @@ impl Connection {
             (_, None) => Transport::Plain,
         };
         let machine = StreamMachine::new(node.stream_config(), transport, seed, opened);
-        let pressure = Arc::new(Pressure::new(limits.mailbox_bytes));
+        let pressure = Arc::new(Pressure::new(node.bounds.mailbox_bytes.clone()));
         let outbox = Rc::new(Outbox::new(
-            limits.outbox_bytes,
+            node.bounds.outbox_bytes.clone(),
             pressure,
             machine.framing(),
             node.metrics.presence_waiting(),
@@ -157,7 +157,7 @@ impl Connection {
             let now = self.node.now();
             let patience = self.machine.deadline().map_or(NEVER, |deadline| deadline.since(now));
             tokio::select! {
-                read = read(&self.node.lease, &mut self.socket, &mut self.machine, &mut actions) => {
+                read = read(&self.node, &mut self.socket, &mut self.machine, &mut actions) => {
                     if read? == 0 {
                         self.machine.handle(Input::PeerClosed, self.node.now(), &mut actions);
                     }
@@ -185,7 +185,7 @@ impl Connection {
             let mut more = Vec::new();
             match action {
                 Action::Send(bytes) => {
-                    let patience = Duration::from_secs(self.node.config.limits.login_timeout_s);
+                    let patience = Duration::from_secs(self.node.config().limits.login_timeout_s);
                     timeout(patience, async {
                         self.socket.write_all(&bytes).await?;
                         self.socket.flush().await
@@ -252,7 +252,7 @@ impl Connection {
             let (node, outbox) = (Arc::clone(&node), Rc::clone(&outbox));
             actix_rt::spawn(async move { writer::run(&node, write_half, outbox).await })
         };
-        let mut silence = Silence::new(&node.config.limits);
+        let mut silence = Silence::new(&node.config().limits);
         let mut elements = early;
         for element in &elements {
             log_arrival(element, &session);
@@ -269,7 +269,7 @@ impl Connection {
                 // What has come is looked at before the silence is: the process may have stood still.
                 biased;
                 () = outbox.ended() => break,
-                read = read(&node.lease, &mut reader, &mut machine, &mut actions) => {
+                read = read(&node, &mut reader, &mut machine, &mut actions) => {
                     silence.heard();
                     if read.unwrap_or(0) == 0 {
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
@@ -325,7 +325,7 @@ async fn open_websocket(
     patience: Duration,
 ) -> io::Result<Option<Upgraded>> {
     let mut stopping = node.stopping.subscribe();
-    let proxied = listener == Listener::Web && node.config.web.trusts(peer);
+    let proxied = listener == Listener::Web && node.config().web.trusts(peer);
     tokio::select! {
         opened = timeout(patience, web::open(node, socket, peer, proxied)) => opened?,
         _ = stopping.wait_for(|stopping| *stopping) => Ok(None),
@@ -391,7 +391,7 @@ async fn advance(node: &Arc<NodeContext>, session: &SessionHandle, mut work: Wor
 /// read: a process that was stopped in between sees that it is over before it acts on what has piled up. While the
 /// node is suspended the bytes are kept and nothing more is read; where the lease is lost they are dropped.
 async fn read(
-    lease: &Lease,
+    node: &NodeContext,
     socket: &mut (impl AsyncRead + Unpin),
     machine: &mut StreamMachine,
     actions: &mut Vec<Action>,
@@ -403,7 +403,8 @@ async fn read(
             let bytes = buffer.filled();
             let mut kept = None;
             if bytes.is_empty() {
-            } else if lease.holds() {
+            } else if node.lease.holds() {
+                node.bring_up_to_date(machine);
                 machine.handle(Input::Bytes(bytes), crate::clock::now(), actions);
             } else {
                 kept = Some(bytes.to_vec());
@@ -413,7 +414,7 @@ async fn read(
     })
     .await?;
     if let Some(bytes) = kept
-        && lease.serving().await
+        && node.lease.serving().await
     {
         machine.handle(Input::Bytes(&bytes), crate::clock::now(), actions);
     }
@@ -445,7 +446,7 @@ pub(super) async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
 
 #[cfg(test)]
 mod tests {
-    use althing_cluster::lease::{LeaseTimes, boot_time};
+    use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
     use tokio::io::duplex;
 
     use super::*;
@@ -454,9 +455,10 @@ mod tests {
     #[actix_rt::test]
     async fn a_suspended_node_keeps_what_it_has_read() {
         const LONG: Duration = Duration::from_secs(600);
-        let node = NodeContext::for_tests();
+        let mut node = NodeContext::for_tests();
         let lease = Lease::new(LeaseTimes { suspend: LONG, close: LONG * 2, down: LONG * 3 });
         lease.begin_anew();
+        node.lease = lease.clone();
         let mut machine = StreamMachine::new(node.stream_config(), Transport::Plain, [7; 32], node.now());
         let (mut near, mut far) = duplex(1_000);
         far.write_all(
@@ -467,7 +469,7 @@ mod tests {
         .unwrap();
         let mut actions = Vec::new();
         {
-            let mut reading = Box::pin(read(&lease, &mut near, &mut machine, &mut actions));
+            let mut reading = Box::pin(read(&node, &mut near, &mut machine, &mut actions));
             let early = timeout(Duration::from_millis(50), &mut reading).await;
             assert!(early.is_err(), "acted without a lease");
             lease.grant(boot_time(), LONG);

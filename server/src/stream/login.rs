@@ -112,7 +112,7 @@ pub async fn bind(
         return Err(BindError::Unavailable);
     }
     let others = node.routes.locate_account(user).len();
-    if others >= node.config.limits.sessions_per_account && node.routes.locate(&jid).is_none() {
+    if others >= node.config().limits.sessions_per_account && node.routes.locate(&jid).is_none() {
         info!(%jid, others, "resource not bound: limits.sessions_per_account");
         return Err(BindError::ResourceConstraint);
     }

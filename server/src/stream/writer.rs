@@ -19,7 +19,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// Writes until the outbox is closed and empty, or the peer takes nothing for `limits.outbox_stall_s`. While the
 /// node is suspended it waits: for what is written the node must be the owner of the session.
 pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox: Rc<Outbox>) {
-    let stall = Duration::from_secs(node.config.limits.outbox_stall_s);
     let mut buffer = Vec::new();
     while outbox.take(&mut buffer).await {
         if !node.lease.holds() && !node.lease.serving().await && outbox.is_open() {
@@ -27,6 +26,7 @@ pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox
             buffer.clear();
             continue;
         }
+        let stall = Duration::from_secs(node.config().limits.outbox_stall_s);
         let patience = if outbox.is_open() { stall } else { GOODBYE.min(stall) };
         if let Err(error) = write(&mut socket, &mut buffer, &outbox, patience).await {
             // Our own patience, and not the kernel's: then the client's host is gone, not slow.

@@ -11,6 +11,7 @@ mod removal;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -53,11 +54,11 @@ impl Module for Register {
 
     fn features(&self, view: &View<'_>) -> Vec<Feature> {
         let features = [ns::REGISTER, ns::JID_ESCAPING].map(|var| Feature { var, at: At::SERVER });
-        if is_offered(&view.node.config.registration) { features.to_vec() } else { Vec::new() }
+        if is_offered(&view.node.config().registration) { features.to_vec() } else { Vec::new() }
     }
 
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {
-        match view.session.filter(|_| is_offered(&view.node.config.registration)) {
+        match view.session.filter(|_| is_offered(&view.node.config().registration)) {
             Some(session) => owner::process(packet, session.account(), view.node),
             None => Outcome::Pass,
         }
@@ -76,7 +77,7 @@ const PASSWORDS: (u32, u32) = (5, 20);
 pub struct Limiter {
     limit: Mutex<RateLimit>,
     passwords: Mutex<RateLimit<BareJid>>,
-    unlimited_on_loopback: bool,
+    unlimited_on_loopback: AtomicBool,
 }
 
 impl Limiter {
@@ -86,8 +87,14 @@ impl Limiter {
         Limiter {
             limit: Mutex::new(RateLimit::new(settings.per_ip_burst, settings.per_ip_per_hour)),
             passwords: Mutex::new(RateLimit::new(PASSWORDS.0, PASSWORDS.1)),
-            unlimited_on_loopback: settings.unlimited_on_loopback,
+            unlimited_on_loopback: AtomicBool::new(settings.unlimited_on_loopback),
         }
+    }
+
+    /// Other settings, for the addresses that are known too.
+    pub fn set(&self, settings: &Settings) {
+        self.limit.lock().set(settings.per_ip_burst, settings.per_ip_per_hour);
+        self.unlimited_on_loopback.store(settings.unlimited_on_loopback, Ordering::Relaxed);
     }
 
     fn admit_password(&self, node: &NodeContext, account: &BareJid) -> bool {
@@ -95,7 +102,7 @@ impl Limiter {
     }
 
     fn admit(&self, node: &NodeContext, peer: IpAddr) -> bool {
-        (self.unlimited_on_loopback && peer.to_canonical().is_loopback())
+        (self.unlimited_on_loopback.load(Ordering::Relaxed) && peer.to_canonical().is_loopback())
             || self.limit.lock().admit(peer, node.now())
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn process(packet: &Packet, account: &BareJid, node: &Arc<NodeContext
     if packet.stanza.kind() != Kind::Iq(IqType::Set) {
         return Outcome::reply(packet.stanza.result(Some(registration(account))));
     }
-    let settings = &node.config.registration;
+    let settings = &node.config().registration;
     // §3.2, §3.3: what nobody is allowed comes before what is wrong with the request.
     match packet.stanza.payload().map_or(Err("a request has a query"), wish) {
         Ok(Wish::Remove) if settings.removal => remove(packet, account, node),
@@ -195,9 +195,9 @@ mod tests {
 
     #[actix_rt::test]
     async fn what_the_operator_does_not_want_nobody_may() {
-        let mut node = NodeContext::for_tests();
-        node.config.registration.password_change = false;
-        node.config.registration.removal = false;
+        let node = NodeContext::for_tests();
+        node.configure(|config| config.registration.password_change = false);
+        node.configure(|config| config.registration.removal = false);
         let node = Arc::new(node);
         let account = BareJid::new("bill@localhost").unwrap();
         for query in ["<remove/>", "<username>bill</username><password>new</password>"] {

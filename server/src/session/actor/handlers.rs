@@ -19,7 +19,7 @@ impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.node.config.limits.mailbox_stanzas);
+        ctx.set_mailbox_capacity(self.node.config().limits.mailbox_stanzas);
         self.load_roster(ctx);
     }
 }

@@ -217,7 +217,8 @@ impl Node {
 
     /// Binds a resource of `user@localhost`.
     pub(super) async fn bind(&self, user: &str, resource: &str) -> Client {
-        let limits = &self.context.config.limits;
+        let config = self.context.config();
+        let limits = &config.limits;
         let outbox = Rc::new(Outbox::new(
             limits.outbox_bytes,
             Arc::new(Pressure::new(limits.mailbox_bytes)),

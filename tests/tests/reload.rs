@@ -1,0 +1,175 @@
+//! T15: the configuration changes while the node runs, and no connection notices but by what changed.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the whole file is a test")]
+
+use althing_proto::ns;
+use althing_tests::client::Client;
+use althing_tests::deadline::within;
+use althing_tests::endpoint::Endpoint;
+use althing_tests::login::{Account, connect, newcomer, register_at};
+use althing_tests::node::TestNode;
+use althing_tests::setup::client_certificates;
+use althing_tests::socket::Socket;
+use althing_tests::websocket;
+use anyhow::{Context, Result};
+use minidom::Element;
+
+/// A message of so many bytes to oneself, and whether it came back.
+async fn fits(client: &mut Client, bytes: usize) -> Result<()> {
+    let (id, to) = (client.fresh_id(), client.jid().to_owned());
+    let body = "x".repeat(bytes);
+    client.send(&format!("<message to='{to}' id='{id}'><body>{body}</body></message>")).await?;
+    client.recv_until(|stanza| stanza.attr("id") == Some(&id)).await.map(drop)
+}
+
+async fn metric(node: &TestNode, line: &str) -> bool {
+    node.http("/metrics").await.is_ok_and(|(_, text)| text.contains(&format!("\n{line}\n")))
+}
+
+async fn until_metric(node: &TestNode, line: &str) {
+    let wait = async {
+        while !metric(node, line).await {}
+        Ok(())
+    };
+    within(line, Box::pin(wait)).await.unwrap();
+}
+
+/// The serial number of the certificate that a new connection sees.
+async fn serial(endpoint: &Endpoint) -> Result<Vec<u8>> {
+    let Socket::Tls(stream) = websocket::connect(endpoint, true).await? else { anyhow::bail!("no TLS") };
+    let chain = stream.get_ref().1.peer_certificates().context("no certificate")?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first().context("no certificate")?)?;
+    Ok(leaf.raw_serial().to_vec())
+}
+
+const SMALL: &str = "[limits]\nstanza_bytes = 20000\n";
+const LARGE: &str = "[limits]\nstanza_bytes = 200000\nsessions_per_account = 1\n";
+
+#[tokio::test]
+async fn t15_limits_change_for_clients_that_stay() {
+    let mut node = TestNode::start(SMALL).await.unwrap();
+    let endpoint = node.endpoint();
+    let account = Account::fresh("alice");
+    register_at(&endpoint, &account).await.unwrap();
+    let mut alice = connect(&endpoint, &account, "one").await.unwrap();
+    let mut bob = newcomer(&endpoint, "bob").await.unwrap();
+    fits(&mut alice, 10_000).await.unwrap();
+    connect(&endpoint, &account, "two").await.unwrap();
+
+    node.rewrite(LARGE).unwrap();
+    node.hang_up().unwrap();
+    until_metric(&node, "althing_config_reloads_total{result=\"success\"} 1").await;
+    fits(&mut alice, 100_000).await.unwrap();
+    assert!(connect(&endpoint, &account, "three").await.is_err());
+
+    node.rewrite(SMALL).unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("in force now: limits.stanza_bytes, limits.sessions_per_account\n"), "{said}");
+    fits(&mut bob, 10_000).await.unwrap();
+    bob.send(&format!("<message><body>{}</body></message>", "x".repeat(100_000))).await.unwrap();
+    assert_eq!(bob.expect_stream_error().await.unwrap(), "policy-violation");
+    alice.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn t15_a_new_certificate_is_for_new_connections() {
+    let node = TestNode::start("").await.unwrap();
+    let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
+    let before = serial(&node.endpoint()).await.unwrap();
+    let renewed = tempfile::tempdir().unwrap();
+    client_certificates(renewed.path()).unwrap();
+    for file in ["ca.pem", "server.pem", "server.key"] {
+        std::fs::copy(renewed.path().join(file), node.setup().certificates.join(file)).unwrap();
+    }
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("no key has changed\ncertificate read: valid until "), "{said}");
+    assert_ne!(serial(&node.endpoint()).await.unwrap(), before);
+    // By the new authority, with STARTTLS; and the old stream goes on.
+    newcomer(&node.endpoint(), "bob").await.unwrap();
+    alice.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_used_changes_nothing() {
+    let mut node = TestNode::start(SMALL).await.unwrap();
+    let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
+    let key = node.setup().certificates.join("server.key");
+    let good_key = std::fs::read(&key).unwrap();
+
+    for (overlay, why) in [
+        ("[limits]\nstanza_bytes = 200000\ndepth = 1\n", "limits.depth: 1 is out of range"),
+        ("[limits]\nstanza_bytes = 200000\n[log]\nfilter = \"a=b=c\"\n", "log.filter: is no filter"),
+        (
+            "[limits]\nstanza_bytes = 200000\n[listen]\nweb = []\n[web]\nwebsocket_url = \"x\"\n",
+            "web.websocket_url",
+        ),
+    ] {
+        node.rewrite(overlay).unwrap();
+        let (code, said) = node.reload().await.unwrap();
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    // A file in order, a key that is not: the file waits for the key.
+    node.rewrite("[limits]\nstanza_bytes = 200000\n").unwrap();
+    std::fs::write(&key, "no key").unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("server.key: holds no private key"), "{said}");
+    assert!(metric(&node, "althing_config_reloads_total{result=\"failure\"} 4").await);
+    assert!(metric(&node, "althing_config_last_reload_successful 0").await);
+    assert!(node.log().contains("configuration not reloaded"));
+    serial(&node.endpoint()).await.unwrap();
+    fits(&mut alice, 10_000).await.unwrap();
+    alice.send(&format!("<message><body>{}</body></message>", "x".repeat(100_000))).await.unwrap();
+    assert_eq!(alice.expect_stream_error().await.unwrap(), "policy-violation");
+
+    std::fs::write(&key, good_key).unwrap();
+    assert_eq!(node.reload().await.unwrap().0, 0);
+    assert!(metric(&node, "althing_config_last_reload_successful 1").await);
+}
+
+#[tokio::test]
+async fn what_takes_a_restart_is_told() {
+    let mut node = TestNode::start("").await.unwrap();
+    node.rewrite("[listen]\nweb = []\n[log]\nfilter = \"debug\"\n[storage]\ncache_mib = 64\n").unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("in force now: log.filter\n"), "{said}");
+    assert!(said.ends_with("only a restart brings it: listen.web, storage.cache_mib\n"), "{said}");
+    // The log says more from now on, and the port is open as before.
+    let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
+    alice.ping().await.unwrap();
+    assert!(node.log().contains("connection accepted"));
+    assert_eq!(websocket::ask(&node.endpoint(), false, "/", "").await.unwrap().0, 404);
+}
+
+/// T15: what has changed is felt, that it has changed is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t15_nothing_is_lost_while_it_is_read_again_and_again() {
+    const MESSAGES: usize = 3_000;
+    let mut node = TestNode::start(SMALL).await.unwrap();
+    let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
+    let mut bob = newcomer(&node.endpoint(), "bob").await.unwrap();
+    let to = bob.jid().to_owned();
+    let sending = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            alice.send(&format!("<message to='{to}'><body>{number}</body></message>")).await.unwrap();
+        }
+        alice
+    });
+    let mut reloads = 0;
+    for number in 0..MESSAGES {
+        let message = bob.recv().await.unwrap();
+        let body = message.get_child("body", ns::CLIENT).map(Element::text);
+        assert_eq!(body, Some(number.to_string()));
+        if number % 200 == 0 {
+            node.rewrite(if reloads % 2 == 0 { LARGE } else { SMALL }).unwrap();
+            assert_eq!(node.reload().await.unwrap().0, 0);
+            reloads += 1;
+        }
+    }
+    sending.await.unwrap().ping().await.unwrap();
+    assert!(metric(&node, &format!("althing_config_reloads_total{{result=\"success\"}} {reloads}")).await);
+}

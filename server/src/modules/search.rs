@@ -102,6 +102,11 @@ impl Searches {
         Searches(Mutex::new(RateLimit::new(settings.burst, settings.per_hour)))
     }
 
+    /// Other settings, for those who have searched before too.
+    pub fn set(&self, settings: &Settings) {
+        self.0.lock().set(settings.burst, settings.per_hour);
+    }
+
     fn admit(&self, node: &NodeContext, who: &Jid) -> bool {
         self.0.lock().admit_as(who.to_bare(), node.now())
     }

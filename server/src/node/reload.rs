@@ -85,6 +85,7 @@ impl Reloader {
         // From here on nothing can fail.
         self.source.log.set(filter);
         node.registration.set(&config.registration);
+        node.searches.set(&config.search);
         node.bounds.set(&config.limits);
         let certificate_until = tls.as_ref().map(|tls| tls.not_after.to_xep0082());
         if let Some(tls) = &tls {

@@ -69,6 +69,7 @@ impl Client {
         ));
         let resource = ResourcePart::new(resource).unwrap().into_owned();
         let user = BareJid::new("a@localhost").unwrap();
+        node.has_account(&user).await;
         let session = login::bind(node, &user, &resource, &outbox, None).await.unwrap();
         Client { session, outbox, got: String::new() }
     }

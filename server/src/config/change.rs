@@ -125,7 +125,7 @@ mod tests {
             config.node.name = "node-1".into();
             config.listen.c2s.clear();
             config.xmpp.domains = vec!["a.example".into()];
-            config.xmpp.admins = vec!["a@b".into()];
+            config.xmpp.admins = vec!["a@localhost".into()];
             config.cluster.advertise = Some("a:1".into());
         });
         let change = old.changed_to(&wanted).unwrap();
@@ -135,7 +135,7 @@ mod tests {
             config.limits.depth = 32;
             config.tls.certificate = Some("d".into());
             config.web.websocket_url = Some("wss://a.example/x".into());
-            config.xmpp.admins = vec!["a@b".into()];
+            config.xmpp.admins = vec!["a@localhost".into()];
         });
         assert_eq!(change.config, expected);
         let back = change.config.changed_to(&old).unwrap();

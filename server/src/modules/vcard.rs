@@ -127,7 +127,7 @@ mod tests {
             );
             let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
             let effects = match Vcard.process(&Packet::new(stanza, Pass::Account(account.clone())), &view) {
-                Outcome::Later(future) => future.await,
+                Outcome::Later(future) | Outcome::Aside(future) => future.await,
                 Outcome::Done(effects) => effects,
                 _ => Vec::new(),
             };

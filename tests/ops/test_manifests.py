@@ -143,7 +143,7 @@ def test_only_nodes_reach_the_cluster_port(manifests):
     policy = manifests["NetworkPolicy", "althing"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     open_to_all = {port["port"] for rule in policy["ingress"] if "from" not in rule for port in rule["ports"]}
-    assert open_to_all == {"c2s", "c2s-tls"}
+    assert open_to_all == {"c2s", "c2s-tls", "web-tls"}
     peers = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "althing"}}}
     cluster = {"protocol": "TCP", "port": "cluster"}
     assert {"from": [peers], "ports": [cluster]} in policy["ingress"]

@@ -277,6 +277,14 @@ cluster_tasks! {
         /// Why.
         ending: SessionEnding,
     } -> SessionFound, since 1, Aside;
+
+    /// Tells the account's sessions on the node of changed privacy lists. Replies how many were told.
+    30 PushPrivacyChange {
+        /// The account.
+        account: BareJid,
+        /// What changed, in the server's own form.
+        change: Bytes,
+    } -> u64, since 1, InOrder;
 }
 
 /// Why a session is ended from outside. New cases are added at the end.
@@ -386,6 +394,7 @@ mod tests {
                 "0018056a40642f720700",
                 EndSession { jid: jid(), owner, ending: SessionEnding::Administrator }.into(),
             ),
+            ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),
         ]
     }
 
@@ -419,6 +428,7 @@ mod tests {
             ("001403", TaskReply::ShowAvatar(3)),
             ("001503", TaskReply::EndAccount(3)),
             ("001800", TaskReply::EndSession(SessionFound::Done)),
+            ("001e03", TaskReply::PushPrivacyChange(3)),
         ]
     }
 

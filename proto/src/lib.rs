@@ -13,6 +13,7 @@
 //! | [`roster`]  | roster items, the subscription table                     | RFC 6121 §2, §3   |
 //! | [`form`]    | data forms: asked, submitted, results                    | XEP-0004          |
 //! | [`disco`]   | what service discovery tells, and its hashes             | XEP-0030, 0115, 0390 |
+//! | [`privacy`] | privacy lists and block lists                            | XEP-0016, 0191    |
 //! | [`entropy`] | random-looking bytes from a seed that is handed in       |                   |
 //! | [`time`]    | timestamps that are handed in, and their text form       | XEP-0082          |
 //! | [`vcard`]   | vCards and the hash of an avatar                         | XEP-0054, XEP-0153 |
@@ -23,6 +24,7 @@ pub mod entropy;
 pub mod form;
 pub mod jid;
 pub mod ns;
+pub mod privacy;
 pub mod roster;
 pub mod sasl;
 pub mod stanza;

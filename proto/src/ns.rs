@@ -78,3 +78,7 @@ pub const STANZA_ID: &str = "urn:xmpp:sid:0";
 pub const DELAY: &str = "urn:xmpp:delay";
 /// XEP-0004: data forms.
 pub const DATA_FORMS: &str = "jabber:x:data";
+/// XEP-0191: blocking command.
+pub const BLOCKING: &str = "urn:xmpp:blocking";
+/// XEP-0191 §3.3: the condition of an error for a blocked recipient.
+pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";

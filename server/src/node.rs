@@ -51,7 +51,7 @@ use crate::session::messages::EndReason;
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, lost_lease};
 use crate::statistics::Statistics;
-use crate::storage::{RosterLimits, Storage};
+use crate::storage::{PrivacyLimits, RosterLimits, Storage};
 use bounds::Bounds;
 use offered::Offered;
 use parts::{Foundation, admission, component_config, load_tls, stream_config, workers};
@@ -164,6 +164,19 @@ impl NodeContext {
         let limits = &config.limits;
         let bound = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         RosterLimits { items: bound(limits.roster_items), requests: bound(limits.pending_subscriptions) }
+    }
+
+    /// The bounds of privacy lists.
+    #[must_use]
+    pub fn privacy_limits(&self) -> PrivacyLimits {
+        let limits = &self.config.limits;
+        let bound = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        PrivacyLimits {
+            entries: bound(limits.block_entries),
+            entry_bytes: bound(limits.block_bytes),
+            lists: bound(limits.privacy_lists),
+            items: bound(limits.privacy_items),
+        }
     }
 
     /// The certificate and what goes with it, if one is configured.

@@ -18,9 +18,10 @@ use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
     BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount, EndSession,
-    FanOutPresence, NodeNumbers, ProbeAccount, PushRosterItem, ReplaceSession, SessionFound, SessionInfo,
-    ShowAvatar, ShowPresence, TaskAudience, TaskReply,
+    FanOutPresence, NodeNumbers, ProbeAccount, PushPrivacyChange, PushRosterItem, ReplaceSession,
+    SessionFound, SessionInfo, ShowAvatar, ShowPresence, TaskAudience, TaskReply,
 };
+use althing_cluster::wire;
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamCondition;
@@ -193,6 +194,11 @@ impl NodeExecutor {
             }
             ClusterTask::EndAccount(EndAccount { account }) => {
                 TaskReply::EndAccount(local::notify_account(node, &account, &UserEvent::Removed))
+            }
+            ClusterTask::PushPrivacyChange(PushPrivacyChange { account, change }) => {
+                let malformed = |error| TaskRefusal::Malformed(format!("privacy lists: {error}"));
+                let event = UserEvent::Privacy(Arc::new(wire::decode(&change).map_err(malformed)?));
+                TaskReply::PushPrivacyChange(local::notify_account(node, &account, &event))
             }
             ClusterTask::DeliverToAccount(DeliverToAccount { account, audience, xml }) => {
                 let audience = match audience {

@@ -58,6 +58,14 @@ section! {
         private_namespaces: usize = 100, in 1..=10000;
         /// Bytes of private XML of one account, in all namespaces together; 65536 in one at most.
         private_bytes: usize = 262_144, in 1024..=16777216;
+        /// Addresses that one user may block, in each privacy list. One more is refused with `resource-constraint`.
+        block_entries: usize = 10_000, in 1..=100000;
+        /// Bytes of the addresses that one user may block, in each privacy list. A client gets them all in one stanza.
+        block_bytes: usize = 524_288, in 4096..=16777216;
+        /// Privacy lists of one user. One more is refused with `resource-constraint`.
+        privacy_lists: usize = 20, in 1..=1000;
+        /// Rules of one privacy list, beside the addresses that are blocked wholly.
+        privacy_items: usize = 500, in 1..=10000;
     }
 }
 

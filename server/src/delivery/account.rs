@@ -9,7 +9,8 @@ use tracing::error;
 
 use althing_cluster::node_id::NodeId;
 use althing_cluster::task::{
-    ClusterTask, DeliverToAccount, EndAccount, ProbeAccount, PushRosterItem, ShowAvatar, TaskAudience,
+    ClusterTask, DeliverToAccount, EndAccount, ProbeAccount, PushPrivacyChange, PushRosterItem, ShowAvatar,
+    TaskAudience,
 };
 use althing_cluster::wire::{self, WireError};
 use althing_proto::jid::BareJid;
@@ -67,6 +68,10 @@ fn to_task(account: &BareJid, event: &UserEvent) -> Result<ClusterTask, WireErro
                 Audience::Interested => TaskAudience::Interested,
             };
             DeliverToAccount { account, audience, xml: Bytes::from(stanza.to_standalone()) }.into()
+        }
+        UserEvent::Privacy(change) => {
+            let change = Bytes::from(wire::encode(&**change)?);
+            PushPrivacyChange { account, change }.into()
         }
     })
 }

@@ -15,6 +15,7 @@ use althing_proto::stanza::{Broadcast, Stanza};
 
 use super::{drive_aside, local, route};
 use crate::node::NodeContext;
+use crate::session::effect::Hidden;
 
 /// Most recipients of one task, and most bytes of their addresses: with the stanza they stay well below what the
 /// lane takes (4 MiB), and no task keeps its lane for long.
@@ -25,20 +26,20 @@ const MAX_ADDRESS_BYTES: usize = 1 << 20;
 type Recipients = Vec<(FullJid, BindIndex)>;
 
 /// Sends `stanza` to every available session of the accounts in `to`; accounts of other domains get it by
-/// the router.
-pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid]) {
+/// the router. Who is hidden from gets no copy made.
+pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid], hidden: Option<&Hidden>) {
     debug!(stop = "delivery.fan_out", receivers = to.len());
     let broadcast = Broadcast::new(stanza);
     let mut elsewhere: BTreeMap<NodeId, Recipients> = BTreeMap::new();
     let mut here = Vec::new();
-    for account in to {
+    for (at, account) in to.iter().enumerate() {
         if !node.serves(account.domain().as_str()) {
             drive_aside(node, route(node, broadcast.stanza().with_to(account.clone()), None).into());
             continue;
         }
         here.clear();
         node.routes.visit_account(account, &mut |jid, route| {
-            if route.priority.is_none() {
+            if route.priority.is_none() || hidden.is_some_and(|hidden| hidden.is_from(at, jid)) {
             } else if route.node == node.node_id {
                 here.push(route.index);
             } else {

@@ -17,7 +17,7 @@ use althing_proto::stanza::Stanza;
 use crate::aside;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
-use crate::pipeline::stage;
+use crate::pipeline::{self, stage};
 use crate::pipeline::{Effects, View};
 use crate::router::steps::{self, Routed};
 use crate::session::core::SessionState;
@@ -30,10 +30,7 @@ const MAX_CHAIN: usize = 10_000;
 /// Routes a stanza. Gives back what the caller must perform next. `session` is the sender's, where the stanza comes
 /// straight from one.
 pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Next {
-    match steps::route(node, stanza, session) {
-        Routed::Done(effects) => Next::Effects(effects),
-        Routed::Later(future) => Next::Wait(future),
-    }
+    steps::route(node, stanza, session).into()
 }
 
 /// What is to be performed next, before anything else.
@@ -47,6 +44,15 @@ pub enum Next {
 impl Next {
     /// Nothing follows.
     pub const NOTHING: Next = Next::Effects(Vec::new());
+}
+
+impl From<Routed> for Next {
+    fn from(routed: Routed) -> Self {
+        match routed {
+            Routed::Done(effects) => Next::Effects(effects),
+            Routed::Later(future) => Next::Wait(future),
+        }
+    }
 }
 
 impl From<Next> for Effects {
@@ -119,12 +125,13 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Next {
         }
         Effect::Later(Later(future)) => return Next::Wait(future),
         Effect::Aside(job) => return Next::Effects(aside::submit_alone(node, job)),
-        Effect::FanOut { stanza, to } => fan_out::to_accounts(node, stanza, &to),
         Effect::Probe { from, asker, targets } => probes::ask(node, &from, asker, &targets),
+        Effect::FanOut { stanza, to, hidden } => fan_out::to_accounts(node, stanza, &to, hidden.as_deref()),
         Effect::Notify { account, event } => account::notify(node, &account, &event),
         // The session is gone: there is no client to write to and no state to change.
         Effect::Deliver(_) => node.metrics.dropped(Dropped::SessionGone),
         Effect::Session(_) => {}
+        Effect::Resume(resumed) => return Next::Effects(pipeline::resume(&node.modules, &resumed, &view)),
     }
     Next::NOTHING
 }

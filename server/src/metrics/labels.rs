@@ -137,6 +137,8 @@ labels! {
     pub Dropped {
         /// The rules for local delivery ask for silence (RFC 6121 §8.5).
         Rule = "rule",
+        /// The receiver or the sender has blocked the other, and it may not be answered.
+        Blocked = "blocked",
         /// A filter of a module refused it.
         Filter = "filter",
         /// It broke a rule of RFC 6120 §8 and, being an answer itself, may not be answered.

@@ -1,6 +1,7 @@
 //! One file a XEP, one registry line each. CONTRIBUTING.md, "Add a XEP", is the recipe.
 
 mod admin;
+mod blocking;
 mod caps;
 pub mod commands;
 mod contact;
@@ -43,6 +44,8 @@ use crate::statistics::Statistic;
 
 /// Every module, in the order in which each stage asks them.
 pub const REGISTRY: &[&dyn Module] = &[
+    // XEP-0016 §2.2 rule 4: before all other rules.
+    &blocking::MODULE,
     &presence::MODULE,
     &roster::MODULE,
     &session::MODULE,

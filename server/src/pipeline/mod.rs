@@ -12,7 +12,7 @@ pub mod stage;
 use futures_util::future::BoxFuture;
 use tracing::debug;
 
-use crate::session::effect::Effect;
+use crate::session::effect::{Effect, Later, Resumed};
 
 pub use interest::{At, Interest};
 pub use packet::{Packet, Pass, View};
@@ -22,12 +22,23 @@ pub use registry::Registry;
 pub type Effects = Vec<Effect>;
 
 /// What a preprocessor says.
-#[derive(Debug)]
 pub enum Verdict {
     /// The packet goes on.
     Pass,
     /// The packet ends here; these effects (an error to the sender, perhaps) take its place.
     Block(Effects),
+    /// The verdict comes once the storage answers. Later packets of the same sender wait behind it.
+    Later(BoxFuture<'static, Verdict>),
+}
+
+impl std::fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Verdict::Pass => f.write_str("Pass"),
+            Verdict::Block(effects) => f.debug_tuple("Block").field(effects).finish(),
+            Verdict::Later(_) => f.write_str("Later"),
+        }
+    }
 }
 
 /// What a processor says.
@@ -80,8 +91,32 @@ pub fn refusal(packet: &Packet, error: impl Into<althing_proto::stanza::StanzaEr
 /// effect when it is about to be performed, so that those of [`Outcome::Later`] and [`Outcome::Aside`] pass it too.
 pub fn run(registry: &Registry, packet: &Packet, view: &View<'_>) -> Effects {
     debug!(stop = "pipeline", pass = packet.pass.word());
-    if let Verdict::Block(effects) = stage::preprocess(registry, packet, view) {
-        return effects;
+    run_from(registry, packet, view, 0)
+}
+
+/// Goes on with a packet that a preprocessor has let pass after a wait.
+pub fn resume(registry: &Registry, resumed: &Resumed, view: &View<'_>) -> Effects {
+    debug!(stop = "pipeline", pass = resumed.packet.pass.word(), "resumed");
+    run_from(registry, &resumed.packet, view, resumed.asked)
+}
+
+fn run_from(registry: &Registry, packet: &Packet, view: &View<'_>, asked: usize) -> Effects {
+    match stage::preprocess_from(registry, packet, view, asked) {
+        (_, Verdict::Pass) => {}
+        (_, Verdict::Block(effects)) => return effects,
+        (asked, Verdict::Later(mut verdict)) => {
+            let packet = packet.clone();
+            let decided = async move {
+                loop {
+                    match verdict.await {
+                        Verdict::Pass => return vec![Effect::Resume(Box::new(Resumed { packet, asked }))],
+                        Verdict::Block(effects) => return effects,
+                        Verdict::Later(again) => verdict = again,
+                    }
+                }
+            };
+            return vec![Effect::Later(Later(Box::pin(decided)))];
+        }
     }
     match stage::process(registry, packet, view) {
         Some(effects) => effects,

@@ -17,13 +17,25 @@ use crate::session::effect::{Effect, Later};
 
 /// Stage 1: every module sees the packet and may block it. Must be cheap.
 pub fn preprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Verdict {
-    for module in registry.modules() {
-        if let Verdict::Block(effects) = module.preprocess(packet, view) {
+    preprocess_from(registry, packet, view, 0).1
+}
+
+/// As [`preprocess`], behind the modules that were `asked` before; with the verdict comes how many have been now.
+pub fn preprocess_from(
+    registry: &Registry,
+    packet: &Packet,
+    view: &View<'_>,
+    mut asked: usize,
+) -> (usize, Verdict) {
+    for module in registry.modules().skip(asked) {
+        asked += 1;
+        let verdict = module.preprocess(packet, view);
+        if !matches!(verdict, Verdict::Pass) {
             debug!(stop = "pipeline.preprocess", module = module.spec().name);
-            return Verdict::Block(effects);
+            return (asked, verdict);
         }
     }
-    Verdict::Pass
+    (asked, Verdict::Pass)
 }
 
 /// Stage 2: every interested module. `None` where none handled the packet. What is there already does not wait for

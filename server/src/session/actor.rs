@@ -2,6 +2,7 @@
 
 mod asides;
 mod handlers;
+mod privacy;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -185,13 +186,18 @@ impl Session {
                 return Next::Effects(self.receive(Parcel { stanza, alone: false }));
             }
             Effect::Route(stanza) => return delivery::route(&self.node, stanza, Some(&self.state)),
-            Effect::FanOut { stanza, to } => delivery::fan_out::to_accounts(&self.node, stanza, &to),
+            Effect::FanOut { stanza, to, hidden } => {
+                delivery::fan_out::to_accounts(&self.node, stanza, &to, hidden.as_deref());
+            }
             Effect::Probe { from, asker, targets } => {
                 delivery::probes::ask(&self.node, &from, asker, &targets);
             }
             Effect::Notify { account, event } => delivery::account::notify(&self.node, &account, &event),
             Effect::Later(Later(future)) => return Next::Wait(future),
             Effect::Aside(job) => return Next::Effects(self.submit(job)),
+            Effect::Resume(resumed) => {
+                return Next::Effects(pipeline::resume(&self.node.modules, &resumed, &self.view()));
+            }
         }
         Next::NOTHING
     }
@@ -208,6 +214,9 @@ impl Session {
                 None => Next::NOTHING,
             },
             SessionChange::MissingPush { since } => Next::Wait(self.missing_pushes(*since)),
+            SessionChange::Privacy(_) | SessionChange::ReloadPrivacy | SessionChange::PrivacyLoaded(_) => {
+                return self.change_privacy(change);
+            }
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
                 Next::NOTHING
@@ -442,8 +451,9 @@ impl Session {
         }));
     }
 
-    /// Loads the roster, and what else of the account the session shows, before the mailbox is looked into: changes of it that come meanwhile wait there, and
-    /// their versions tell whether the loaded roster has them.
+    /// Loads the roster, the privacy list, and what else of the account the session shows, before the mailbox is
+    /// looked into: changes of them that come meanwhile wait there, and their versions tell whether what was loaded has
+    /// them.
     fn load_roster(&self, ctx: &mut Context<Self>) {
         let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
         let load = async move { storage.logins.login(&account, modules::LOGIN_DOCUMENTS).await };
@@ -452,11 +462,13 @@ impl Session {
             Ok(LoginData { account: false, .. }) => {
                 drop(session.end(&EndReason::Error(StreamCondition::NotAuthorized.into())));
             }
-            Ok(LoginData { roster, documents, .. }) => {
+            Ok(LoginData { roster, documents, privacy, .. }) => {
                 let (jid, index) = (session.state.jid().clone(), session.state.index());
                 let avatar = modules::avatar(documents.into_iter().flatten().next());
+                let privacy = privacy::made_ready(privacy, &roster.items, &session.node.seen_keys);
                 let state = SessionState::new(jid, index, roster.version, roster.items);
                 session.state = state.with_avatar(avatar);
+                session.state.set_privacy(privacy);
             }
             Err(error) => {
                 warn!(jid = %session.state.jid(), %error, "no roster: the session cannot begin");

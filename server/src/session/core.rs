@@ -1,5 +1,7 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
+mod privacy;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::ns;
+use althing_proto::privacy::Kinds;
 use althing_proto::roster::{RosterItem, Subscription};
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
 use althing_proto::stream::error::StreamCondition;
@@ -18,8 +21,12 @@ use super::avatar::{self, Avatar};
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
 use super::losses::{self, Lost};
 use super::pushes::{Next, Pushes};
+use super::rules::Decision;
 use super::seen::Seen;
 use super::shown::{Contacts, Visible};
+
+use privacy::Privacy;
+pub use privacy::{LoadedPrivacy, SessionsOf, block_item, probe};
 
 /// Most targets of directed presence that a session remembers (RFC 6121 §4.6.3 asks to remember them all;
 /// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
@@ -57,6 +64,8 @@ pub struct SessionState {
     seen: Seen,
     /// Whether contacts may hold a lost predecessor for available.
     took_over: bool,
+    /// Whom the user hides from, and wants to hear nothing of.
+    privacy: Privacy,
 }
 
 impl SessionState {
@@ -89,6 +98,7 @@ impl SessionState {
             directed: HashSet::new(),
             seen: Seen::default(),
             took_over: false,
+            privacy: Privacy::default(),
         }
     }
 
@@ -140,24 +150,21 @@ impl SessionState {
         self.contacts.get(contact).copied().unwrap_or_default()
     }
 
-    /// Whom this session's presence goes to: contacts that receive it, and the account itself, whose
-    /// other resources see it too (RFC 6121 §4.2.2, §4.4.2).
-    #[must_use]
-    pub fn audience(&self) -> Vec<BareJid> {
-        let contacts = self.contacts.iter().filter(|(_, subscription)| subscription.is_from());
-        contacts.map(|(contact, _)| contact.clone()).chain([self.account.clone()]).collect()
-    }
-
     /// Whose presence this session asks for when it becomes available: contacts whose presence the
     /// account receives, and its own other resources (RFC 6121 §4.3.1, §4.2.2).
     pub fn probe_targets(&self) -> impl Iterator<Item = &BareJid> {
-        let contacts = self.contacts.iter().filter(|(_, subscription)| subscription.is_to());
+        let contacts = self
+            .contacts
+            .iter()
+            .filter(|(contact, subscription)| subscription.is_to() && self.wants_to_see(contact));
         contacts.map(|(contact, _)| contact).chain([&self.account])
     }
 
-    /// Subscription requests that wait for the user's answer, as XML.
+    /// Subscription requests that wait for the user's answer, as XML; not those of whom the user blocks.
     pub fn pending_requests(&self) -> impl Iterator<Item = &Bytes> {
-        self.pending.values()
+        let wanted =
+            self.pending.iter().filter(|(from, _)| self.decide(from, Kinds::OTHER) == Decision::Allow);
+        wanted.map(|(_, request)| request)
     }
 
     /// How many more targets of directed presence it can remember.
@@ -206,7 +213,12 @@ impl SessionState {
                 self.directed.remove(&target);
             }
             SessionChange::TookOver => self.took_over = true,
-            SessionChange::Interested { .. }
+            SessionChange::AskedForBlocks => self.ask_for_blocks(),
+            // What the actor does with the node at hand.
+            SessionChange::Privacy(_)
+            | SessionChange::ReloadPrivacy
+            | SessionChange::PrivacyLoaded(_)
+            | SessionChange::Interested { .. }
             | SessionChange::MissingPush { .. }
             | SessionChange::Close(_) => {}
         }
@@ -240,8 +252,12 @@ impl SessionState {
                     Audience::Available => self.presence.is_some(),
                     Audience::Interested => self.pushes.is_interested(),
                 };
-                if wanted { vec![Effect::Deliver(stanza)] } else { Vec::new() }
+                let denied = stanza
+                    .from()
+                    .is_some_and(|from| self.decide(from, Kinds::inbound(stanza.kind())) != Decision::Allow);
+                if wanted && !denied { vec![Effect::Deliver(stanza)] } else { Vec::new() }
             }
+            UserEvent::Privacy(change) => vec![Effect::Session(SessionChange::Privacy(change))],
         }
     }
 
@@ -256,7 +272,9 @@ impl SessionState {
     #[must_use]
     pub fn visible(&self) -> Option<Visible> {
         let presence = self.presence.clone()?;
-        Some(Visible::new(self.jid.clone(), self.account.clone(), presence, Arc::clone(&self.contacts)))
+        let visible =
+            Visible::new(self.jid.clone(), self.account.clone(), presence, Arc::clone(&self.contacts));
+        Some(visible.within(self.privacy.rules()))
     }
 
     /// Shows a new avatar to all who see the session's presence.
@@ -270,7 +288,7 @@ impl SessionState {
         match told.and_then(|(said, shown)| avatar::changed(said, shown, &self.avatar)) {
             Some(presence) => vec![
                 Effect::Session(SessionChange::Presence(Some(presence.clone()))),
-                Effect::FanOut { stanza: presence, to: self.audience() },
+                self.broadcast(presence),
             ],
             None => Vec::new(),
         }
@@ -286,6 +304,10 @@ impl SessionState {
                 Next::Push => Some(Effect::Deliver(push.with_to(self.jid.clone()))),
                 Next::Ask(since) => Some(Effect::Session(SessionChange::MissingPush { since })),
             });
+        }
+        if change.push.is_some() && self.privacy.by_group() {
+            // XEP-0016 §2.2 rule 9: its groups may be others now.
+            effects.push(Effect::Session(SessionChange::ReloadPrivacy));
         }
         let overtaken =
             |(version, contact): &(u64, BareJid)| *contact == change.contact && *version > change.version;
@@ -313,7 +335,7 @@ impl SessionState {
                 self.recent.pop_front();
             }
         }
-        if let Some(presence) = &self.presence {
+        if let Some(presence) = self.presence.as_ref().filter(|_| self.may_be_seen_by(&change.contact)) {
             match (before.is_from(), change.subscription.is_from()) {
                 (false, true) => effects.push(Effect::Route(presence.with_to(change.contact))),
                 (true, false) => {
@@ -332,7 +354,7 @@ impl SessionState {
         // Also while it is not available: directed presence has been told then, and is told no more.
         let mut effects = vec![Effect::Session(SessionChange::Presence(None))];
         if self.presence.is_some() || self.took_over {
-            effects.push(Effect::FanOut { stanza: presence.clone(), to: self.audience() });
+            effects.push(self.broadcast(presence.clone()));
         }
         let told = |target: &&Jid| {
             let account = target.to_bare();

@@ -3,6 +3,7 @@
 //! Only `session/actor.rs` performs those that touch a session, only `delivery/` the others.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -10,12 +11,16 @@ use tracing::{Span, debug_span};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, FullJid, Jid};
+use althing_proto::privacy::{Kinds, PrivacyChanged};
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamError;
 
 use super::avatar::Avatar;
+use super::core::LoadedPrivacy;
+use super::rules::{Decision, Rules};
 use crate::aside::Job;
+use crate::pipeline::Packet;
 
 /// Something to be done. Effects of one packet are performed in order.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub enum Effect {
         stanza: Stanza,
         /// The accounts, local or remote.
         to: Vec<BareJid>,
+        /// Who of them must not have it, where that is said of single resources.
+        hidden: Option<Box<Hidden>>,
     },
     /// Ask for the presence of the available sessions of many accounts (RFC 6121 §4.3.1).
     Probe {
@@ -53,6 +60,8 @@ pub enum Effect {
     Later(Later),
     /// Hand that to its module's own queue; what it yields is performed when it is there. What follows does not wait.
     Aside(Job),
+    /// A packet goes on through the pipeline: a preprocessor that had to wait lets it pass.
+    Resume(Box<Resumed>),
 }
 
 /// Effects that something else has to yield first.
@@ -64,13 +73,42 @@ impl fmt::Debug for Later {
     }
 }
 
+/// A packet that was held up in the first stage.
+#[derive(Debug, Clone)]
+pub struct Resumed {
+    /// The packet.
+    pub packet: Packet,
+    /// How many modules have been asked.
+    pub asked: usize,
+}
+
+/// Those among the receivers of a broadcast from whom the sender hides.
+#[derive(Debug, Clone)]
+pub struct Hidden {
+    /// The sender's rules.
+    pub rules: Arc<Rules>,
+    /// The subscription with each receiver, in their order; the accounts behind the last are hidden from in no way.
+    pub subscriptions: Vec<Subscription>,
+}
+
+impl Hidden {
+    /// Whether the sender hides from that session of the receiver at that place.
+    #[must_use]
+    pub fn is_from(&self, at: usize, jid: &FullJid) -> bool {
+        let subscription = self.subscriptions.get(at);
+        subscription.is_some_and(|subscription| {
+            self.rules.decide(jid, || *subscription, Kinds::PRESENCE_OUT) != Decision::Allow
+        })
+    }
+}
+
 /// What of a session's effects must still happen when the session `jid` has ended before them: their cause
 /// may be stored already, so that other sessions and accounts have to hear of it. Presence is not among them,
 /// for the farewell has told it, and answers to the client are not.
 #[must_use]
 pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> Vec<Effect> {
     let matters = |effect: Effect| match effect {
-        Effect::Notify { .. } => Some(effect),
+        Effect::Notify { .. } | Effect::Resume(_) => Some(effect),
         Effect::Route(ref stanza) => {
             let availability = matches!(stanza.kind(), Kind::Presence(kind) if !kind.is_subscription());
             let matters = !availability && stanza.to().is_none_or(|to| to.as_str() != jid.as_str());
@@ -95,6 +133,7 @@ impl Effect {
             Effect::Route(stanza) | Effect::Deliver(stanza) | Effect::FanOut { stanza, .. } => {
                 stanza_span(stanza, session)
             }
+            Effect::Resume(resumed) => stanza_span(&resumed.packet.stanza, session),
             Effect::Notify { .. }
             | Effect::Probe { .. }
             | Effect::Session(_)
@@ -139,6 +178,14 @@ pub enum SessionChange {
     /// The session took its address over from one that was lost with its node and could not say farewell. Until
     /// it is available, contacts may hold the old one for available: they learn of the end with this one's.
     TookOver,
+    /// The client has asked for the block list: it wants pushes (XEP-0191 §3.3).
+    AskedForBlocks,
+    /// The user's privacy lists have changed.
+    Privacy(Arc<PrivacyChanged>),
+    /// The privacy lists are to be read anew.
+    ReloadPrivacy,
+    /// The privacy lists were read anew.
+    PrivacyLoaded(Box<LoadedPrivacy>),
     /// End the session and its stream with that error.
     Close(StreamError),
 }
@@ -164,6 +211,8 @@ pub enum UserEvent {
         /// Which sessions it is for.
         audience: Audience,
     },
+    /// The account's privacy lists changed.
+    Privacy(Arc<PrivacyChanged>),
 }
 
 /// Which sessions of an account a stanza is for.

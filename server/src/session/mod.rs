@@ -16,6 +16,7 @@ pub mod pressure;
 pub mod pushes;
 pub mod registry;
 pub mod requests;
+pub mod rules;
 pub mod seen;
 pub mod shown;
 

@@ -10,8 +10,11 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use althing_proto::jid::{BareJid, FullJid, Jid};
+use althing_proto::privacy::Kinds;
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Broadcast, Stanza};
+
+use super::rules::{Decision, Rules};
 
 /// The contacts of an account with a subscription in either direction.
 pub type Contacts = HashMap<BareJid, Subscription>;
@@ -23,6 +26,8 @@ pub struct Visible {
     account: BareJid,
     presence: Stanza,
     contacts: Arc<Contacts>,
+    /// The privacy list that applies.
+    rules: Option<Arc<Rules>>,
     /// Made for the first who asks.
     prepared: OnceLock<Broadcast>,
 }
@@ -31,7 +36,14 @@ impl Visible {
     /// The presence that the session `jid` has broadcast last, for those of `contacts` that receive it.
     #[must_use]
     pub fn new(jid: FullJid, account: BareJid, presence: Stanza, contacts: Arc<Contacts>) -> Self {
-        Visible { jid, account, presence, contacts, prepared: OnceLock::new() }
+        Visible { jid, account, presence, contacts, rules: None, prepared: OnceLock::new() }
+    }
+
+    /// The same, but for those from whom the session hides by `rules`.
+    #[must_use]
+    pub fn within(mut self, rules: Option<Arc<Rules>>) -> Self {
+        self.rules = rules;
+        self
     }
 
     /// The presence for one who asks, if the asker may know: a contact that receives it, or another resource of the
@@ -49,8 +61,18 @@ impl Visible {
 
     fn may_see(&self, from: &Jid) -> bool {
         let asker = from.to_bare();
-        let is_from = |contact| self.contacts.get(contact).is_some_and(|subscription| subscription.is_from());
-        from.as_str() != self.jid.as_str() && (asker == self.account || is_from(&asker))
+        if asker == self.account {
+            return from.as_str() != self.jid.as_str();
+        }
+        let Some(subscription) = self.contacts.get(&asker).filter(|subscription| subscription.is_from())
+        else {
+            return false;
+        };
+        // A probe from one who is blocked is not answered, nor is one that would be answered by presence that is denied.
+        self.rules.as_ref().is_none_or(|rules| {
+            let allows = |kind| rules.decide(from, || *subscription, kind) == Decision::Allow;
+            allows(Kinds::OTHER) && allows(Kinds::PRESENCE_OUT)
+        })
     }
 
     fn prepared(&self) -> &Broadcast {

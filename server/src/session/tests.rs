@@ -158,9 +158,9 @@ async fn what_several_sessions_got_is_not_repeated_when_one_ends() {
     tokio::join!(ending.end(EndReason::Error(StreamCondition::Conflict.into())), async {
         receivers::deliver(&node, &message, &receivers, 0);
         receivers::deliver(&node, &alone, &receivers[..1], 0);
-        fan_out::to_accounts(&node, presence, std::slice::from_ref(&account));
+        fan_out::to_accounts(&node, presence, std::slice::from_ref(&account), None);
         node.routes.unbind(&ending.jid, ending.index).await.unwrap();
-        fan_out::to_accounts(&node, gone, std::slice::from_ref(&account));
+        fan_out::to_accounts(&node, gone, std::slice::from_ref(&account), None);
     });
     let written = written(&staying, &second).await;
     assert_eq!(written.matches("<message to='b@localhost' ").count(), 1, "{written}");

@@ -5,18 +5,20 @@ mod profile;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::{Entry, Item, Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
 use self::profile::Stored;
+use super::privacy_rules::{self, PrivacyHead, PrivacyRows, PrivacyWrite};
 use super::profile::Logout;
 use super::roster_rules::{self, HISTORY, RosterHead};
 use super::{
-    Account, Accounts, Changed, Engine, ItemChange, PrivateData, Roster, RosterLimits, RosterNews, Rosters,
-    RowBound, StorageError, check_row,
+    Account, Accounts, Changed, Engine, ItemChange, Judgement, Privacy, PrivacyLimits, PrivateData, Roster,
+    RosterLimits, RosterNews, Rosters, RowBound, StorageError, WhichList, check_privacy, check_row,
 };
 
 /// All stores in one map of users.
@@ -41,6 +43,7 @@ struct User {
     items: BTreeMap<Name, RosterItem>,
     /// The last changes of the roster: version and contact.
     history: VecDeque<(u64, BareJid)>,
+    privacy: PrivacyLists,
     /// By (namespace, key).
     private: BTreeMap<(String, String), Vec<u8>>,
     /// By name.
@@ -82,6 +85,7 @@ impl Accounts for Memory {
             account,
             items: BTreeMap::new(),
             history: VecDeque::new(),
+            privacy: PrivacyLists::default(),
             private: BTreeMap::new(),
             documents: BTreeMap::new(),
             logout: None,
@@ -179,12 +183,93 @@ impl Rosters for Memory {
         })?;
         match news {
             Some(news) => Ok(news),
-            None => Ok(RosterNews::Whole(self.load(owner).await?)),
+            None => Ok(RosterNews::Whole(Rosters::load(self, owner).await?)),
         }
     }
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
         self.read(|state| state.users.get(&name(owner))?.items.get(&name(contact)).cloned())
+    }
+}
+
+/// The privacy lists of one user.
+#[derive(Default)]
+struct PrivacyLists {
+    head: Option<PrivacyHead>,
+    items: BTreeMap<u32, Vec<Item>>,
+    /// By (list, address).
+    entries: BTreeMap<(u32, String), Entry>,
+}
+
+impl PrivacyRows for PrivacyLists {
+    type Error = StorageError;
+
+    fn head(&self) -> Result<Option<PrivacyHead>, StorageError> {
+        Ok(self.head.clone())
+    }
+
+    fn items(&self, list: u32) -> Result<Vec<Item>, StorageError> {
+        Ok(self.items.get(&list).cloned().unwrap_or_default())
+    }
+
+    fn has_entry(&self, list: u32, jid: &Jid) -> Result<bool, StorageError> {
+        Ok(self.entries.contains_key(&(list, jid.to_string())))
+    }
+
+    fn entries(&self, list: u32) -> Result<Vec<Entry>, StorageError> {
+        let rows = self.entries.range((list, String::new())..);
+        Ok(rows.take_while(|((of, _), _)| *of == list).map(|(_, entry)| entry.clone()).collect())
+    }
+}
+
+impl PrivacyLists {
+    fn write(&mut self, write: PrivacyWrite) {
+        match write {
+            PrivacyWrite::Head(head) => self.head = Some(head),
+            PrivacyWrite::Items(list, items) if items.is_empty() => drop(self.items.remove(&list)),
+            PrivacyWrite::Items(list, items) => drop(self.items.insert(list, items)),
+            PrivacyWrite::Entry(list, entry) => {
+                self.entries.insert((list, entry.jid.to_string()), entry);
+            }
+            PrivacyWrite::NoEntry(list, jid) => drop(self.entries.remove(&(list, jid.to_string()))),
+        }
+    }
+}
+
+#[async_trait]
+impl Privacy for Memory {
+    async fn load(&self, owner: &BareJid, which: WhichList) -> Result<Lists, StorageError> {
+        self.read(|state| match state.users.get(&name(owner)) {
+            Some(user) => privacy_rules::load(&user.privacy, &which),
+            None => Ok(Lists::default()),
+        })?
+    }
+
+    async fn judge(&self, owner: &BareJid, peer: &Jid) -> Result<Judgement, StorageError> {
+        self.read(|state| {
+            let none = PrivacyLists::default();
+            let user = state.users.get(&name(owner));
+            let item = user.and_then(|user| user.items.get(&name(&peer.to_bare())).cloned());
+            privacy_rules::judge(user.map_or(&none, |user| &user.privacy), peer, item)
+        })?
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        change: PrivacyChange,
+        limits: PrivacyLimits,
+    ) -> Result<Result<PrivacyChanged, PrivacyError>, StorageError> {
+        check_privacy(&change)?;
+        self.write_user(owner, |user| {
+            Ok(match privacy_rules::change(&user.privacy, change, limits)? {
+                Ok((changed, writes)) => {
+                    writes.into_iter().for_each(|write| user.privacy.write(write));
+                    Ok(changed)
+                }
+                Err(error) => Err(error),
+            })
+        })?
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
@@ -10,8 +11,8 @@ use bytes::Bytes;
 
 use super::profile::{Directory, Document, Documents, LoginData, Logins, Logout, Logouts, NewDocument, Word};
 use super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
-    Storage, StorageError,
+    Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
+    RosterNews, Rosters, RowBound, Storage, StorageError, WhichList,
 };
 use crate::metrics::{NodeMetrics, StoreOp};
 
@@ -120,6 +121,26 @@ impl Rosters for Metered {
 
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
         self.read(self.inner.rosters.item(owner, contact)).await
+    }
+}
+
+#[async_trait]
+impl Privacy for Metered {
+    async fn load(&self, owner: &BareJid, which: WhichList) -> Result<Lists, StorageError> {
+        self.read(self.inner.privacy.load(owner, which)).await
+    }
+
+    async fn judge(&self, owner: &BareJid, peer: &Jid) -> Result<Judgement, StorageError> {
+        self.read(self.inner.privacy.judge(owner, peer)).await
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        change: PrivacyChange,
+        limits: PrivacyLimits,
+    ) -> Result<Result<PrivacyChanged, PrivacyError>, StorageError> {
+        self.write(self.inner.privacy.change(owner, change, limits)).await
     }
 }
 

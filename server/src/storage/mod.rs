@@ -16,6 +16,7 @@
 //! whoever takes the name next. Reads for such a user find nothing.
 
 mod error;
+mod privacy_rules;
 pub mod profile;
 mod roster_rules;
 
@@ -30,7 +31,8 @@ mod conformance;
 use std::path::Path;
 use std::sync::Arc;
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::{Kinds, Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem, RosterOutcome};
 use althing_proto::sasl::Credentials;
 use althing_proto::time::Timestamp;
@@ -200,6 +202,65 @@ impl RowBound {
     }
 }
 
+/// Which privacy list is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhichList {
+    /// None: only what there is.
+    None,
+    /// The default list.
+    Default,
+    /// The list of that number, or the default where it is gone.
+    Applied(u32),
+    /// The list of that name.
+    Named(String),
+}
+
+/// How much a user's privacy lists may hold. Enforced where something is added; a smaller limit removes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivacyLimits {
+    /// Most addresses that one list blocks wholly; above it [`PrivacyError::TooManyEntries`].
+    pub entries: u32,
+    /// Most bytes of those addresses.
+    pub entry_bytes: u32,
+    /// Most lists; above it [`PrivacyError::TooManyLists`]. One more may be made by blocking.
+    pub lists: u32,
+    /// Most other rules of one list; above it [`PrivacyError::TooManyItems`].
+    pub items: u32,
+}
+
+/// What the default list says of one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The peer's roster item, listed or not: read with the list, of which rules may need it.
+    pub item: Option<RosterItem>,
+    /// What is denied to the peer, and of it.
+    pub denied: Kinds,
+}
+
+/// Whom a user wants to hear nothing of, and be seen by: privacy lists (XEP-0016), of which the block list
+/// (XEP-0191) is a part.
+#[async_trait]
+pub trait Privacy: Send + Sync {
+    /// What `owner` has, with one list.
+    async fn load(&self, owner: &BareJid, which: WhichList) -> Result<Lists, StorageError>;
+
+    /// What the default list of `owner` says of `peer`: for what no session of `owner` looks at. Reads a few rows,
+    /// however many there are.
+    async fn judge(&self, owner: &BareJid, peer: &Jid) -> Result<Judgement, StorageError>;
+
+    /// Applies `change`. Changes of one user happen one after the other, each wholly or not at all; the inner error
+    /// says why the change is not allowed.
+    ///
+    /// # Errors
+    /// [`StorageError::TooLarge`] above [`PrivacyChange::MAX_BYTES`].
+    async fn change(
+        &self,
+        owner: &BareJid,
+        change: PrivacyChange,
+        limits: PrivacyLimits,
+    ) -> Result<Result<PrivacyChanged, PrivacyError>, StorageError>;
+}
+
 /// Rows that modules keep for a user: (user, namespace of the module, key) -> bytes.
 ///
 /// How many rows a client may make is for the module to bound: by [`PrivateData::put_within`], or beforehand.
@@ -269,10 +330,13 @@ pub trait Engine: Send + Sync {
 }
 
 /// A place that has all of it.
-trait Place: Accounts + Rosters + PrivateData + Documents + Directory + Logouts + Logins + Engine {}
+trait Place:
+    Accounts + Rosters + Privacy + PrivateData + Documents + Directory + Logouts + Logins + Engine
+{
+}
 
 impl<S> Place for S where
-    S: Accounts + Rosters + PrivateData + Documents + Directory + Logouts + Logins + Engine
+    S: Accounts + Rosters + Privacy + PrivateData + Documents + Directory + Logouts + Logins + Engine
 {
 }
 
@@ -283,6 +347,8 @@ pub struct Storage {
     pub accounts: Arc<dyn Accounts>,
     /// Who is in whose roster.
     pub rosters: Arc<dyn Rosters>,
+    /// Whom users block.
+    pub privacy: Arc<dyn Privacy>,
     /// What modules keep for users.
     pub private: Arc<dyn PrivateData>,
     /// Things of users that are too large for a row.
@@ -323,6 +389,7 @@ impl Storage {
         Storage {
             accounts: store.clone(),
             rosters: store.clone(),
+            privacy: store.clone(),
             private: store.clone(),
             documents: store.clone(),
             directory: store.clone(),
@@ -353,6 +420,12 @@ impl Storage {
     pub async fn close(&self) -> Result<(), StorageError> {
         self.engine.close().await
     }
+}
+
+/// Refuses a change of privacy lists that is too large.
+fn check_privacy(change: &PrivacyChange) -> Result<(), StorageError> {
+    let (size, limit) = (change.size(), PrivacyChange::MAX_BYTES);
+    if size > limit { Err(StorageError::TooLarge { what: "value", size, limit }) } else { Ok(()) }
 }
 
 /// Refuses names and values of private rows that are too large.

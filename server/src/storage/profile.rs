@@ -1,6 +1,7 @@
 //! What an account shows of itself: documents, when it was here last, and the directory that is made of them.
 
 use althing_proto::jid::BareJid;
+use althing_proto::privacy::Lists;
 use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -121,12 +122,14 @@ pub struct LoginData {
     pub roster: Roster,
     /// The heads of the documents that were asked for, in that order.
     pub documents: Vec<Option<DocumentHead>>,
+    /// Its privacy lists, with the default list.
+    pub privacy: Lists,
 }
 
 /// All that a session needs when it begins, in one round trip.
 #[async_trait]
 pub trait Logins: Send + Sync {
-    /// The account's roster, and the heads of `documents`.
+    /// The account's roster and privacy lists, and the heads of `documents`.
     async fn login(&self, user: &BareJid, documents: &[&str]) -> Result<LoginData, StorageError>;
 }
 

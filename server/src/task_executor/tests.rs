@@ -173,7 +173,7 @@ async fn presence_to_many_is_one_task_a_node() {
     let xml = "<presence xmlns='jabber:client' from='a@localhost/r'><status>hi</status></presence>";
     let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
     let accounts = ["b", "c", "d"].map(|user| BareJid::new(&format!("{user}@localhost")).unwrap());
-    fan_out::to_accounts(&nodes[0].context, stanza, &accounts);
+    fan_out::to_accounts(&nodes[0].context, stanza, &accounts, None);
     for client in &mut clients {
         client.until("<status>hi</status>", 1).await;
         let to = format!("<presence to='{}' from='a@localhost/r'>", client.session.jid.to_bare());

@@ -12,7 +12,8 @@ use crate::random;
 
 impl Run<'_> {
     /// Proves that nothing is on its way to `who`: every other client sends it a marker, which comes after all
-    /// that this client has sent it before (RFC 6120 §10.1); then `who` pings the server.
+    /// that this client has sent it before (RFC 6120 §10.1), or comes back as an error where it is known to; then
+    /// `who` pings the server.
     pub(super) async fn nothing_for(&mut self, who: &str) -> Result<()> {
         let Some((jid, own)) = self.players.get(who).and_then(Player::address) else {
             bail!("{who} is not bound");
@@ -23,7 +24,13 @@ impl Run<'_> {
             let Some((_, from)) = sender.address() else { continue };
             let id = format!("fence-{}", random::hex(4));
             sender.send(&format!("<message{from} to='{jid}' id='{id}' type='normal'/>")).await?;
-            self.only(who, |stanza| stanza.attr("id") == Some(&id)).await?;
+            if self.unheard.contains(&(name.clone(), who.to_owned())) {
+                let back =
+                    |stanza: &Element| stanza.attr("id") == Some(&id) && stanza.attr("type") == Some("error");
+                self.only(&name, back).await?;
+            } else {
+                self.only(who, |stanza| stanza.attr("id") == Some(&id)).await?;
+            }
         }
         let id = format!("fence-{}", random::hex(4));
         let player = self.players.get_mut(who).context("no such client")?;

@@ -87,6 +87,13 @@ pub enum Action {
     },
     /// Stanzas that may come from here on, each once, and are not looked at when they do.
     Tolerate(Vec<Element>),
+    /// Whether messages to the other come back from here on.
+    Unheard {
+        /// To whom.
+        by: String,
+        /// Whether they do.
+        now: bool,
+    },
     /// Nothing has arrived and nothing is on its way.
     ReceiveNothing,
     /// A stream error of this condition, then the end of the stream.
@@ -188,6 +195,12 @@ fn long_verb(verb: &str) -> Result<Action> {
     }
     if let Some(condition) = verb.strip_prefix("is refused with ") {
         return Ok(Action::Refused(condition.to_owned()));
+    }
+    if let Some(other) = verb.strip_prefix("cannot write to ") {
+        return Ok(Action::Unheard { by: other.to_owned(), now: true });
+    }
+    if let Some(other) = verb.strip_prefix("can write again to ") {
+        return Ok(Action::Unheard { by: other.to_owned(), now: false });
     }
     if let Some(condition) = verb.strip_prefix("receives the stream error ") {
         return Ok(Action::StreamError(condition.to_owned()));

@@ -100,7 +100,9 @@ impl Player {
             Action::Disconnect => self.state = State::Away,
             Action::Close => self.close().await?,
             Action::Ignore => self.ignoring = true,
-            Action::ReceiveNothing | Action::Befriend(_) => bail!("a step of the whole script"),
+            Action::ReceiveNothing | Action::Befriend(_) | Action::Unheard { .. } => {
+                bail!("a step of the whole script")
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::captures::Captures;
 use super::parser::{Action, Declared, Role, Script, Step};
@@ -19,6 +19,8 @@ pub(super) struct Run<'a> {
     pub(super) accounts: BTreeMap<String, Account>,
     pub(super) players: BTreeMap<String, Player>,
     pub(super) captures: Captures,
+    /// Whose messages to whom come back.
+    pub(super) unheard: BTreeSet<(String, String)>,
 }
 
 /// Plays `script` against `endpoints`: the clients are dealt out to them in the order of declaration, so
@@ -28,8 +30,13 @@ pub(super) struct Run<'a> {
 /// The first step that fails, with its line.
 pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
     let first = endpoints.first().context("no endpoint")?;
-    let mut run =
-        Run { endpoints, accounts: BTreeMap::new(), players: BTreeMap::new(), captures: Captures::default() };
+    let mut run = Run {
+        endpoints,
+        accounts: BTreeMap::new(),
+        players: BTreeMap::new(),
+        captures: Captures::default(),
+        unheard: BTreeSet::new(),
+    };
     run.captures.set("domain", first.domain.as_str());
     let account = |declared: &Declared| match &declared.role {
         Role::Client { account, .. } => Some(account.clone()),
@@ -98,6 +105,12 @@ impl Run<'_> {
         match &step.action {
             Action::ReceiveNothing => self.nothing_for(&step.who).await,
             Action::Befriend(other) => self.befriend(&step.who, other).await,
+            Action::Unheard { by, now } => {
+                let pair = (step.who.clone(), by.clone());
+                let fresh = if *now { self.unheard.insert(pair) } else { self.unheard.remove(&pair) };
+                ensure!(fresh, "that was so before");
+                Ok(())
+            }
             action => {
                 let player = self.players.get_mut(&step.who).context("no such client")?;
                 player.play(action, &mut self.captures).await.with_context(|| step.who.clone())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::ns;
+use althing_proto::privacy::Kinds;
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
 use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
@@ -21,15 +22,21 @@ pub(super) fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) ->
     }
     Outcome::aside(async move {
         // Who may know comes first: an answer that depends on who is there would tell a stranger.
-        let kind = match node.storage.rosters.item(&account, &from.to_bare()).await {
-            Ok(Some(item)) if item.subscription.is_from() => {
+        let kind = match node.storage.privacy.judge(&account, &from).await {
+            // Its sessions may have other lists, and look at them.
+            Ok(judged) if judged.item.as_ref().is_some_and(|item| item.subscription.is_from()) => {
                 // Read last: a session that came meanwhile must not be called unavailable.
                 let sessions = node.routes.locate_account(&account);
                 if sessions.iter().any(|route| route.priority.is_some()) {
                     return vec![Effect::Notify { account, event: UserEvent::Probe { from } }];
                 }
+                if judged.denied.meets(Kinds::OTHER.or(Kinds::PRESENCE_OUT)) {
+                    // XEP-0191 §3.3: silence.
+                    return Vec::new();
+                }
                 PresenceType::Unavailable
             }
+            Ok(judged) if judged.denied.meets(Kinds::OTHER) => return Vec::new(),
             Ok(_) => PresenceType::Unsubscribed,
             Err(error) => {
                 tracing::warn!(%error, "storage could not answer: a probe stays unanswered");

@@ -24,7 +24,7 @@ pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     let mut effects = vec![
         Effect::Session(SessionChange::Said(stanza.clone())),
         Effect::Session(SessionChange::Presence(Some(shown.clone()))),
-        Effect::FanOut { stanza: shown, to: session.audience() },
+        session.broadcast(shown),
     ];
     if initial {
         // The answers come to the session that asks and to no other.

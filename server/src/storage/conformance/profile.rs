@@ -1,13 +1,14 @@
 //! The part of the suite on documents, logouts, the directory, and what sessions begin with.
 
 use althing_proto::jid::BareJid;
+use althing_proto::privacy::PrivacyChange;
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
 
 use super::super::profile::{
     DocumentHead, LoginData, Logout, MAX_DOCUMENT_BYTES, MAX_LOGOUT_BYTES, MAX_NOTE_BYTES, NewDocument, Word,
 };
-use super::super::{Storage, StorageError};
+use super::super::{PrivacyLimits, Storage, StorageError, WhichList};
 use super::{account, change, jid, named, with_users};
 
 fn document(byte: u8, size: usize) -> NewDocument {
@@ -149,11 +150,16 @@ pub(super) async fn a_login_reads_all_at_once(storage: Storage) {
     assert_eq!(nobody, Ok(LoginData { documents: vec![None], ..LoginData::default() }));
     change(&storage, "juliet@example.com", "nurse@example.com", named("Nurse")).await.unwrap();
     storage.documents.store(&juliet, "b", document(3, 70_000)).await.unwrap();
+    let block = PrivacyChange::Block(vec![jid("paris@example.com").into()]);
+    let limits = PrivacyLimits { entries: 9, entry_bytes: 900, lists: 1, items: 1 };
+    storage.privacy.change(&juliet, block, limits).await.unwrap().unwrap();
     let expected = LoginData {
         account: true,
         roster: storage.rosters.load(&juliet).await.unwrap(),
         documents: vec![None, Some(DocumentHead { revision: 1, note: vec![3].into() })],
+        privacy: storage.privacy.load(&juliet, WhichList::Default).await.unwrap(),
     };
+    assert_eq!(expected.privacy.list.as_ref().unwrap().entries.len(), 1);
     assert_eq!(storage.logins.login(&juliet, &["a", "b"]).await, Ok(expected));
 }
 
@@ -171,7 +177,7 @@ pub(super) async fn deletion_takes_documents_and_logouts(storage: Storage) {
     assert_eq!(found(&storage, &word(1, "capulet"), false).await, []);
     assert_eq!(storage.logouts.last(&juliet).await, Ok(None));
     let roster = storage.rosters.load(&juliet).await.unwrap();
-    let fresh = LoginData { account: true, roster, documents: vec![None] };
+    let fresh = LoginData { account: true, roster, documents: vec![None], ..LoginData::default() };
     assert_eq!(storage.logins.login(&juliet, &["b"]).await, Ok(fresh));
     assert_eq!(storage.documents.store(&juliet, "a", document(1, 1)).await, Ok(1), "the count begins anew");
 }

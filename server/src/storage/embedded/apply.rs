@@ -40,7 +40,7 @@ pub(super) struct View<'a> {
 }
 
 /// The writes of one command. They join the view together, when the command has gone through.
-type Writes = Vec<(Vec<u8>, Option<IVec>)>;
+pub(super) type Writes = Vec<(Vec<u8>, Option<IVec>)>;
 
 impl<'a> View<'a> {
     /// A view without writes.
@@ -77,6 +77,7 @@ impl<'a> View<'a> {
             Command::SetCredentials(command) => self.set_credentials(command, &mut writes)?,
             Command::DeleteAccount(command) => self.delete_account(command, &mut writes)?,
             Command::ChangeRoster(command) => self.change_roster(command, &mut writes)?,
+            Command::ChangePrivacy(command) => self.change_privacy(command, &mut writes)?,
             Command::PutPrivate(command) => self.put_private(command, None, &mut writes)?,
             Command::PutPrivateWithin(command) => {
                 self.put_private(command.row, Some(command.bound), &mut writes)?
@@ -210,11 +211,11 @@ impl<'a> View<'a> {
         Ok(Reply::Roster(Ok(Box::new(Changed { version: new_head.version, outcome }))))
     }
 
-    fn has_account(&self, user: &BareJid) -> Result<bool, Fault> {
+    pub(super) fn has_account(&self, user: &BareJid) -> Result<bool, Fault> {
         Ok(self.get(&keys::account(user))?.is_some())
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
         match self.written.get(key) {
             Some(written) => Ok(written.clone()),
             None => Ok(self.tree.get(key)?),
@@ -235,7 +236,7 @@ impl<'a> View<'a> {
     }
 
     /// Up to `limit` keys that begin with `prefix`.
-    fn rows(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Fault> {
+    pub(super) fn rows(&self, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Fault> {
         let written = self.written.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
         let mut rows: Vec<Vec<u8>> = written
             .take_while(|(key, _)| key.starts_with(prefix))
@@ -256,7 +257,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) -> Result<(), Fault> {
+pub(super) fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) -> Result<(), Fault> {
     let value = wire::encode(value).map_err(|error| Fault::row(&key, &error))?;
     writes.push((key, Some(value.into())));
     Ok(())

@@ -1,13 +1,14 @@
 //! Everything that changes the embedded store, as values with a form on the wire that lasts (`tagged.rs`).
 
 use althing_proto::jid::BareJid;
+use althing_proto::privacy::PrivacyChange;
 use althing_proto::roster::RosterChange;
 use althing_proto::sasl::Credentials;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::profile::{Logout, Word, check_head, check_logouts};
-use super::super::{Account, RosterLimits, RowBound, StorageError, check_row};
+use super::super::{Account, PrivacyLimits, RosterLimits, RowBound, StorageError, check_privacy, check_row};
 #[cfg(doc)]
 use super::reply::Reply;
 use super::tagged::tagged;
@@ -126,6 +127,17 @@ pub struct NoteLogouts {
     pub logouts: Vec<Logout>,
 }
 
+/// [`Command::ChangePrivacy`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangePrivacy {
+    /// Whose lists.
+    pub owner: BareJid,
+    /// What happens to them.
+    pub change: PrivacyChange,
+    /// The limits of the proposing node: part of the command, so that every replica decides alike.
+    pub limits: PrivacyLimits,
+}
+
 tagged! {
     /// A change of the store.
     enum Command {
@@ -151,6 +163,8 @@ tagged! {
         22 SealDocument(SealDocument), since 1;
         /// Notes who left. Reply: [`Reply::Done`] with `true`.
         23 NoteLogouts(NoteLogouts), since 1;
+        /// Changes privacy lists. Reply: [`Reply::Privacy`] or [`Reply::UnknownUser`].
+        30 ChangePrivacy(ChangePrivacy), since 1;
     }
 }
 
@@ -168,6 +182,7 @@ impl Command {
             }
             Command::SealDocument(seal) => check_head(&seal.document, &seal.note, &seal.words, &seal.shown),
             Command::NoteLogouts(NoteLogouts { logouts }) => check_logouts(logouts),
+            Command::ChangePrivacy(change) => check_privacy(&change.change),
             _ => Ok(()),
         }
     }
@@ -177,6 +192,9 @@ impl Command {
 mod tests {
     use super::super::tagged::assert_golden;
     use super::*;
+    use althing_proto::jid::Jid;
+    use althing_proto::privacy::{Connected, Item, Kinds, SessionKey, Subject};
+    use althing_proto::roster::Subscription;
     use althing_proto::roster::{Direction, SubscriptionEvent, SubscriptionKind};
     use althing_proto::sasl::ScramKeys;
     use althing_proto::time::Timestamp;
@@ -199,7 +217,7 @@ mod tests {
             request: Some(b"x".to_vec()),
         };
         let (namespace, key) = ("n".to_owned(), "k".to_owned());
-        vec![
+        let mut samples = vec![
             (
                 "0001036a4064fb0010010101020103fb0010010401050106fb001001070108010905",
                 Command::CreateAccount(CreateAccount { user: user.clone(), account }),
@@ -275,8 +293,53 @@ mod tests {
                     }],
                 }),
             ),
-            ("0006036a4064016e016b", Command::DeletePrivate(DeletePrivate { user, namespace, key })),
+            (
+                "0006036a4064016e016b",
+                Command::DeletePrivate(DeletePrivate { user: user.clone(), namespace, key }),
+            ),
+        ];
+        samples.extend(privacy_samples(&user));
+        samples
+    }
+
+    fn privacy_samples(user: &BareJid) -> impl Iterator<Item = (&'static str, Command)> {
+        let jid = || Jid::new("b@c/r").unwrap();
+        let limits = PrivacyLimits { entries: 9, entry_bytes: 300, lists: 8, items: 7 };
+        let key = |bind| SessionKey { start: 1, bind };
+        let sessions = || Connected { own: key(2), others: vec![key(3)], latest: 300 };
+        let rule = |order, subject, kinds| Item { order, subject, allow: order == 1, kinds };
+        let rules = vec![
+            rule(1, Subject::Any, Kinds::ALL),
+            rule(300, Subject::Jid(jid()), Kinds::MESSAGE),
+            rule(2, Subject::Group("g".to_owned()), Kinds::IQ.or(Kinds::PRESENCE_IN)),
+            rule(3, Subject::Subscription(Subscription::Both), Kinds::PRESENCE_OUT),
+        ];
+        let name = || "n".to_owned();
+        let user = user.clone();
+        [
+            ("001e036a40640001056240632f7209fb2c010807", PrivacyChange::Block(vec![jid()])),
+            ("001e036a4064010009fb2c010807", PrivacyChange::Unblock(Vec::new())),
+            (
+                "001e036a406402016e040100011ffb2c0101056240632f720001020201670006030303000809fb2c010807",
+                PrivacyChange::SetList { name: name(), rules },
+            ),
+            (
+                "001e036a406403016e0102010103fb2c0109fb2c010807",
+                PrivacyChange::RemoveList { name: name(), sessions: sessions() },
+            ),
+            (
+                "001e036a40640401016e0102010103fb2c0109fb2c010807",
+                PrivacyChange::SetDefault { name: Some(name()), sessions: sessions() },
+            ),
+            (
+                "001e036a406405000102010103fb2c0109fb2c010807",
+                PrivacyChange::SetActive { name: None, sessions: sessions() },
+            ),
         ]
+        .into_iter()
+        .map(move |(golden, change)| {
+            (golden, Command::ChangePrivacy(ChangePrivacy { owner: user.clone(), change, limits }))
+        })
     }
 
     /// Nodes of two releases, and a log written by an older one, must read each other's commands.

@@ -10,6 +10,9 @@
 //! | roster head    | `r` user                                        | `RosterHead`              |
 //! | roster item    | `r` user contact                                | [`RosterItem`]            |
 //! | roster change  | `h` user version(u64, big-endian)               | the contact               |
+//! | privacy lists  | `b` user                                        | `PrivacyHead`             |
+//! | items of a list | `b` user number (u32) `i`                      | [`Item`]s                 |
+//! | entry of a list | `b` user number (u32) `e` address              | [`Entry`]                 |
 //! | private row    | `p` user length(namespace, u16) namespace key   | the bytes as given        |
 //! | document       | `d` user length(name, u16) name 0               | `DocumentRow`             |
 //! | part of one    | `d` user length(name, u16) name 1 upload (u64) part (u32) | the bytes as given |
@@ -21,10 +24,12 @@
 //! | being replaced | `m` `replacing`                                 | empty                     |
 //!
 //! [`Account`]: super::super::Account
+//! [`Entry`]: althing_proto::privacy::Entry
+//! [`Item`]: althing_proto::privacy::Item
 //! [`RosterItem`]: althing_proto::roster::RosterItem
 //! [`Logout`]: super::super::profile::Logout
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
 
 use super::super::profile::Word;
 
@@ -48,6 +53,7 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 
 const ACCOUNT: u8 = b'a';
 const ROSTER: u8 = b'r';
+const PRIVACY: u8 = b'b';
 const PRIVATE: u8 = b'p';
 const HISTORY: u8 = b'h';
 const DOCUMENT: u8 = b'd';
@@ -132,8 +138,37 @@ pub(super) fn version(key: &[u8]) -> Option<u64> {
 }
 
 /// All rows that belong to `user` and are not the account itself begin with one of these.
-pub(super) fn belongings(user: &BareJid) -> [Vec<u8>; 3] {
-    [roster(user), roster_changes(user), private_of(user)]
+pub(super) fn belongings(user: &BareJid) -> [Vec<u8>; 4] {
+    [roster(user), roster_changes(user), privacy(user), private_of(user)]
+}
+
+/// The head of the privacy lists of `user`; all rows of those lists begin with it.
+pub(super) fn privacy(user: &BareJid) -> Vec<u8> {
+    of_user(PRIVACY, user)
+}
+
+fn privacy_list(user: &BareJid, list: u32, part: u8) -> Vec<u8> {
+    let mut key = privacy(user);
+    key.extend_from_slice(&list.to_be_bytes());
+    key.push(part);
+    key
+}
+
+/// The items of a privacy list.
+pub(super) fn privacy_items(user: &BareJid, list: u32) -> Vec<u8> {
+    privacy_list(user, list, b'i')
+}
+
+/// All entries of a privacy list begin with this.
+pub(super) fn privacy_entries(user: &BareJid, list: u32) -> Vec<u8> {
+    privacy_list(user, list, b'e')
+}
+
+/// An entry of a privacy list.
+pub(super) fn privacy_entry(user: &BareJid, list: u32, jid: &Jid) -> Vec<u8> {
+    let mut key = privacy_entries(user, list);
+    key.extend_from_slice(jid.as_str().as_bytes());
+    key
 }
 
 /// All private rows of `user` begin with this.

@@ -11,6 +11,7 @@
 //! | `writer`    | the thread that groups commands: one batch, one flush, all answers           |
 //! | `reader`    | the threads that read                                                        |
 //! | `rows`      | the opened database                                                          |
+//! | `privacy`   | the rows of privacy lists                                                    |
 //! | `keys`      | every tree and key                                                           |
 //! | `replica`   | the same rows, driven by the log of the store group                          |
 //! | `undo`      | old values for a snapshot that is being read                                 |
@@ -27,6 +28,7 @@ mod apply;
 mod chunk;
 mod fault;
 mod keys;
+mod privacy;
 mod reader;
 mod replace;
 mod replica;

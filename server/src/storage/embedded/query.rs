@@ -1,13 +1,14 @@
 //! Everything that can be read from the embedded store, and what is answered, as values with a form on the wire
 //! that lasts (`tagged.rs`): what a node without a replica asks one that has it.
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::Lists;
 use althing_proto::roster::RosterItem;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::profile::{Document, LoginData, Logout, Word};
-use super::super::{Account, Roster, RosterNews};
+use super::super::{Account, Judgement, Roster, RosterNews, WhichList};
 use super::fault::Fault;
 use super::rows::Rows;
 use super::tagged::tagged;
@@ -129,6 +130,24 @@ pub struct Login {
     pub documents: Vec<String>,
 }
 
+/// [`Query::LoadPrivacy`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadPrivacy {
+    /// Whose lists.
+    pub owner: BareJid,
+    /// With which list.
+    pub which: WhichList,
+}
+
+/// [`Query::JudgePeer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgePeer {
+    /// Whose lists.
+    pub owner: BareJid,
+    /// Who writes.
+    pub peer: Jid,
+}
+
 /// Rows in order, perhaps fewer than were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
@@ -163,6 +182,10 @@ tagged! {
         22 GetLogout(GetLogout), since 1;
         /// All that a session begins with. Answer: [`Answer::Login`].
         23 Login(Login), since 1;
+        /// Privacy lists. Answer: [`Answer::Privacy`].
+        30 LoadPrivacy(LoadPrivacy), since 1;
+        /// What the default list says of one peer. Answer: [`Answer::Judgement`].
+        31 JudgePeer(JudgePeer), since 1;
     }
 }
 
@@ -191,6 +214,10 @@ tagged! {
         22 Logout(Option<Logout>), since 1;
         /// All that a session begins with.
         23 Login(LoginData), since 1;
+        /// The lists.
+        30 Privacy(Lists), since 1;
+        /// What the list says.
+        31 Judgement(Judgement), since 1;
     }
 }
 
@@ -219,6 +246,8 @@ pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
         Query::Login(login) => {
             Answer::Login(rows.login(&login.user, login.documents.iter().map(String::as_str))?)
         }
+        Query::LoadPrivacy(load) => Answer::Privacy(rows.privacy(&load.owner, &load.which)?),
+        Query::JudgePeer(judge) => Answer::Judgement(rows.judge(&judge.owner, &judge.peer)?),
     })
 }
 
@@ -235,6 +264,7 @@ fn page<T>(
 
 #[cfg(test)]
 mod tests {
+    use althing_proto::privacy::{Entry, Item, Kinds, List, ListHead, Subject};
     use althing_proto::sasl::{Credentials, ScramKeys};
     use althing_proto::time::Timestamp;
 
@@ -254,6 +284,7 @@ mod tests {
         let list = ListAccounts { domain: "d".to_owned(), after: Some(jid()), limit: 3 };
         let rows = ListPrivate { user: jid(), namespace: namespace(), after: Some(key()), limit: 300 };
         let row = GetPrivate { user: jid(), namespace: namespace(), key: key() };
+        let privacy = |which| Query::LoadPrivacy(LoadPrivacy { owner: jid(), which });
         let samples = [
             ("0001036a4064", Query::GetAccount(GetAccount { user: jid() })),
             ("0002016401036a406403", Query::ListAccounts(list)),
@@ -269,6 +300,11 @@ mod tests {
             }),
             ("0016036a4064", Query::GetLogout(GetLogout { user: jid() })),
             ("0017036a406401016e", Query::Login(Login { user: jid(), documents: vec![namespace()] })),
+            ("001e036a406400", privacy(WhichList::None)),
+            ("001e036a406401", privacy(WhichList::Default)),
+            ("001e036a406402fb2c01", privacy(WhichList::Applied(300))),
+            ("001e036a406403016e", privacy(WhichList::Named(namespace()))),
+            ("001f036a4064036a4064", Query::JudgePeer(JudgePeer { owner: jid(), peer: jid().into() })),
         ];
         assert_golden!(Query, samples);
     }
@@ -287,12 +323,28 @@ mod tests {
         let head = DocumentHead { revision: 7, note: bytes("n") };
         let document = Document { head: head.clone(), content: bytes("c") };
         let logout = Logout { user: jid(), at: Timestamp::from_millis(5), presence: bytes("p") };
-        let login = LoginData { account: true, roster: roster.clone(), documents: vec![None, Some(head)] };
+        let list = List {
+            number: 2,
+            entries: vec![Entry { jid: jid().into(), order: Some(7) }],
+            items: vec![Item { order: 9, subject: Subject::Any, allow: false, kinds: Kinds::ALL }],
+        };
+        let list_head = ListHead { number: 2, name: "n".to_owned(), changed: 8, entries: 5, bytes: 3 };
+        let lists = Lists { version: 9, default: Some(2), heads: vec![list_head], list: Some(list) };
+        let login = LoginData {
+            account: true,
+            roster: roster.clone(),
+            documents: vec![None, Some(head)],
+            privacy: lists.clone(),
+        };
+        let judged = Judgement { item: None, denied: Kinds::MESSAGE.or(Kinds::PRESENCE_OUT) };
         let samples = [
             ("00140107016e0163", Answer::Document(Some(document))),
             ("001501036a40640173", Answer::Found(vec![(jid(), bytes("s"))])),
             ("001601036a4064050170", Answer::Logout(Some(logout))),
-            ("0017010901036a40640000000000000102000107016e", Answer::Login(login)),
+            (
+                "0017010901036a40640000000000000102000107016e0901020102016e080503010201036a40640107010900001f",
+                Answer::Login(login),
+            ),
             ("000100", Answer::Account(None)),
             ("00010101010101020103010104010201030101070102010305", Answer::Account(Some(account))),
             ("000201036a406401", Answer::Users(Page { rows: vec![jid()], more: true })),
@@ -303,6 +355,8 @@ mod tests {
                 Answer::PrivateRows(Page { rows: vec![("k".to_owned(), b"v".to_vec())], more: false })
             }),
             ("0007000a0109036a406400", Answer::RosterNews(news)),
+            ("001e0901020102016e080503010201036a40640107010900001f", Answer::Privacy(lists)),
+            ("001f0009", Answer::Judgement(judged)),
         ];
         assert_golden!(Answer, samples);
     }

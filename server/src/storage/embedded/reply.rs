@@ -1,6 +1,7 @@
 //! What a command came to, as values with a form on the wire that lasts (`tagged.rs`).
 
 use althing_proto::jid::BareJid;
+use althing_proto::privacy::{PrivacyChanged, PrivacyError};
 use althing_proto::roster::RosterError;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,8 @@ tagged! {
         20 Full(Full), since 1;
         /// A document is in force: how often it was stored.
         21 Revision(u64), since 1;
+        /// The outcome of a change of privacy lists, or why it is not allowed.
+        30 Privacy(Result<Box<PrivacyChanged>, PrivacyError>), since 1;
     }
 }
 
@@ -69,6 +72,17 @@ impl Reply {
     pub(in super::super) fn roster(self) -> Result<Result<Changed, RosterError>, StorageError> {
         match self {
             Reply::Roster(outcome) => Ok(outcome.map(|changed| *changed)),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// The outcome of a change of privacy lists.
+    ///
+    /// # Errors
+    /// What the reply says instead.
+    pub(in super::super) fn privacy(self) -> Result<Result<PrivacyChanged, PrivacyError>, StorageError> {
+        match self {
+            Reply::Privacy(outcome) => Ok(outcome.map(|changed| *changed)),
             other => Err(other.refusal()),
         }
     }
@@ -110,13 +124,17 @@ impl Reply {
                 ),
             },
             // A reply of another command's kind says nothing about this one.
-            Reply::Lost(()) | Reply::Done(_) | Reply::Roster(_) | Reply::Revision(_) => StorageError::Unknown,
+            Reply::Lost(()) | Reply::Done(_) | Reply::Roster(_) | Reply::Privacy(_) | Reply::Revision(_) => {
+                StorageError::Unknown
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use althing_proto::jid::Jid;
+    use althing_proto::privacy::BlockDelta;
     use althing_proto::roster::{PresenceChange, RosterOutcome, SubscriptionKind};
 
     use super::super::tagged::assert_golden;
@@ -133,6 +151,15 @@ mod tests {
         };
         let changed = Changed { version: 9, outcome };
         let too_large = TooLarge { what: "key".to_owned(), size: 300, limit: 7 };
+        let privacy = PrivacyChanged {
+            version: 9,
+            changed: true,
+            list: 2,
+            default: Some(2),
+            edited: Some("elist".to_owned()),
+            blocks: BlockDelta::Unblocked(vec![Jid::new("b@c").unwrap()]),
+            reload: false,
+        };
         vec![
             ("000101", Reply::Done(true)),
             ("000200090001000101010200010000", Reply::Roster(Ok(Box::new(changed)))),
@@ -143,6 +170,8 @@ mod tests {
             ("0006", Reply::Lost(())),
             ("001507", Reply::Revision(7)),
             ("001404726f777309", Reply::Full(Full { what: "rows".to_owned(), limit: 9 })),
+            ("001e0009010201020105656c69737402010362406300", Reply::Privacy(Ok(Box::new(privacy)))),
+            ("001e0104", Reply::Privacy(Err(PrivacyError::InUse))),
         ]
     }
 

@@ -344,6 +344,15 @@ impl Rows {
         })
     }
 
+    /// Reads several rows as they were between two batches.
+    pub(super) fn between_batches<T>(
+        &self,
+        read: impl FnOnce(&Tree) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let _reading = self.batch.read();
+        read(&self.tree)
+    }
+
     fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
         self.tree.get(key)?.map(|value| decode(key, &value)).transpose()
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
@@ -14,12 +15,12 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
-    StorageError,
+    Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
+    RosterNews, Rosters, RowBound, StorageError, WhichList,
 };
 use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
-    SetCredentials,
+    ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate,
+    PutPrivateWithin, SetCredentials,
 };
 use super::fault::Fault;
 use super::query::{self, Answer, Query};
@@ -236,6 +237,30 @@ impl Rosters for Embedded {
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
         let (owner, contact) = (owner.clone(), contact.clone());
         self.on_reader(move |rows| rows.roster_item(&owner, &contact)).await
+    }
+}
+
+#[async_trait]
+impl Privacy for Embedded {
+    async fn load(&self, owner: &BareJid, which: WhichList) -> Result<Lists, StorageError> {
+        let owner = owner.clone();
+        self.on_reader(move |rows| rows.privacy(&owner, &which)).await
+    }
+
+    async fn judge(&self, owner: &BareJid, peer: &Jid) -> Result<Judgement, StorageError> {
+        let (owner, peer) = (owner.clone(), peer.clone());
+        self.on_reader(move |rows| rows.judge(&owner, &peer)).await
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        change: PrivacyChange,
+        limits: PrivacyLimits,
+    ) -> Result<Result<PrivacyChanged, PrivacyError>, StorageError> {
+        let command = Command::ChangePrivacy(ChangePrivacy { owner: owner.clone(), change, limits });
+        command.check()?;
+        self.write(command).await?.privacy()
     }
 }
 

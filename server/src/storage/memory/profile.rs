@@ -4,11 +4,11 @@ use althing_proto::jid::BareJid;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::super::StorageError;
 use super::super::profile::{
     Directory, Document, DocumentHead, Documents, LoginData, Logins, Logout, Logouts, NewDocument, Word,
     check_document, check_logouts,
 };
+use super::super::{StorageError, WhichList};
 use super::{Memory, name};
 
 /// A document, and how the directory finds it.
@@ -86,10 +86,12 @@ impl Logouts for Memory {
 impl Logins for Memory {
     async fn login(&self, user: &BareJid, documents: &[&str]) -> Result<LoginData, StorageError> {
         let roster = super::super::Rosters::load(self, user).await?;
+        let privacy = super::super::Privacy::load(self, user, WhichList::Default).await?;
         self.read(|state| {
             let user = state.users.get(&name(user));
             let head = |of: &&str| Some(user?.documents.get(*of)?.document.head.clone());
-            LoginData { account: user.is_some(), roster, documents: documents.iter().map(head).collect() }
+            let documents = documents.iter().map(head).collect();
+            LoginData { account: user.is_some(), roster, documents, privacy }
         })
     }
 }

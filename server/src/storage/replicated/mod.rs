@@ -22,12 +22,14 @@
 //! | SetCredentials | sets the same again                                                                  |
 //! | DeleteAccount  | finds none: `false`. Repeated blindly it would delete an account made since          |
 //! | ChangeRoster   | a set: the same item, one more push. A removal: [`RosterError::UnknownItem`]. A subscription stanza: the same state, routed again where the RFC says so; its first effects were lost |
+//! | ChangePrivacy  | the same lists; a removal finds none: [`PrivacyError::UnknownList`]                  |
 //! | PutPrivate, PutPrivateWithin | writes the same value again                                            |
 //! | PutPart        | writes the same part again, if the upload still goes on                               |
 //! | SealDocument   | finds its upload in force, or ended by another one                                    |
 //! | NoteLogouts    | notes the same again                                                                 |
 //! | DeletePrivate  | finds none: `false`                                                                  |
 //!
+//! [`PrivacyError::UnknownList`]: althing_proto::privacy::PrivacyError::UnknownList
 //! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem
 
 mod remote;

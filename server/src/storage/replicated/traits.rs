@@ -1,22 +1,23 @@
 //! The storage traits over the store group.
 
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
 use async_trait::async_trait;
 use std::sync::atomic::Ordering;
 
 use super::super::embedded::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate, PutPrivateWithin,
-    SetCredentials,
+    ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate,
+    PutPrivateWithin, SetCredentials,
 };
 use super::super::embedded::query::{
-    Answer, GetAccount, GetPrivate, GetRosterItem, GetRosterNews, ListAccounts, ListPrivate, LoadRoster,
-    Page, Query,
+    Answer, GetAccount, GetPrivate, GetRosterItem, GetRosterNews, JudgePeer, ListAccounts, ListPrivate,
+    LoadPrivacy, LoadRoster, Page, Query,
 };
 use super::super::{
-    Account, Accounts, Changed, Engine, PrivateData, Roster, RosterLimits, RosterNews, Rosters, RowBound,
-    StorageError,
+    Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
+    RosterNews, Rosters, RowBound, StorageError, WhichList,
 };
 use super::Replicated;
 
@@ -108,6 +109,29 @@ impl Rosters for Replicated {
     async fn item(&self, owner: &BareJid, contact: &BareJid) -> Result<Option<RosterItem>, StorageError> {
         let query = GetRosterItem { owner: owner.clone(), contact: contact.clone() };
         answered!(RosterItem, self.read(Query::GetRosterItem(query)).await?)
+    }
+}
+
+#[async_trait]
+impl Privacy for Replicated {
+    async fn load(&self, owner: &BareJid, which: WhichList) -> Result<Lists, StorageError> {
+        let query = LoadPrivacy { owner: owner.clone(), which };
+        answered!(Privacy, self.read(Query::LoadPrivacy(query)).await?)
+    }
+
+    async fn judge(&self, owner: &BareJid, peer: &Jid) -> Result<Judgement, StorageError> {
+        let query = JudgePeer { owner: owner.clone(), peer: peer.clone() };
+        answered!(Judgement, self.read(Query::JudgePeer(query)).await?)
+    }
+
+    async fn change(
+        &self,
+        owner: &BareJid,
+        change: PrivacyChange,
+        limits: PrivacyLimits,
+    ) -> Result<Result<PrivacyChanged, PrivacyError>, StorageError> {
+        let command = ChangePrivacy { owner: owner.clone(), change, limits };
+        self.write(Command::ChangePrivacy(command)).await?.privacy()
     }
 }
 

@@ -3,6 +3,7 @@
 use althing_proto::jid::BareJid;
 use bytes::Bytes;
 
+use super::super::super::WhichList;
 use super::super::super::profile::{Document, DocumentHead, LoginData, Logout, Word};
 use super::super::apply::DocumentRow;
 use super::super::fault::Fault;
@@ -64,6 +65,7 @@ impl Rows {
             account: self.tree.contains_key(keys::account(user))?,
             roster: self.roster(user)?,
             documents: documents.map(|name| self.document_head(user, name)).collect::<Result<_, _>>()?,
+            privacy: self.privacy(user, &WhichList::Default)?,
         })
     }
 }

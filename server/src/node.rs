@@ -169,7 +169,8 @@ impl NodeContext {
     /// The bounds of privacy lists.
     #[must_use]
     pub fn privacy_limits(&self) -> PrivacyLimits {
-        let limits = &self.config.limits;
+        let config = self.config();
+        let limits = &config.limits;
         let bound = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         PrivacyLimits {
             entries: bound(limits.block_entries),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from node import Node
+from node import Cluster, Node
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,15 @@ def own_node(tmp_path):
     started.end()
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Three nodes that are one server."""
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    started.start()
+    yield started
+    started.end()
+
+
 @pytest.fixture
 def play():
     """Runs a coroutine to its end, within a deadline in seconds."""
@@ -40,7 +49,7 @@ def pytest_runtest_makereport(item, call):
     """Shows the end of the node's log when a test fails."""
     report = (yield).get_result()
     if report.failed:
-        for name in ("node", "own_node"):
+        for name in ("node", "own_node", "cluster"):
             used = getattr(item, "funcargs", {}).get(name)
             if used is not None:
                 report.sections.append((f"the end of the log of {name}", used.log[-4000:]))

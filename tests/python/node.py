@@ -11,6 +11,8 @@ import time
 
 DOMAIN = "localhost"
 START_S = 30
+# What all components of the tests know, and nobody else.
+SECRET = "the tests know this secret"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _numbers = itertools.count()
 
@@ -33,7 +35,7 @@ def free_address():
         # The first block belongs to `althing dev`, those from 127.1 on to the Rust tests.
         address = f"127.{202 + number // 62500 % 50}.{number // 250 % 250}.{1 + number % 250}"
         try:
-            for port in (5222, 5223, 5280, 5281):
+            for port in (5222, 5223, 5275, 5280, 5281, 5347):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind((address, port))
@@ -44,12 +46,13 @@ def free_address():
 
 
 class Node:
-    """One node in `directory`; its data stays there over restarts."""
+    """One node in `directory`; its data stays there over restarts. With `cluster` it is one of several: see `Cluster`."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, name="node-0", address=None, cluster=""):
         self.directory = pathlib.Path(directory)
-        self.address, self.c2s, self.c2s_tls, self.http = free_address(), 5222, 5223, 5280
-        self.web_tls = 5281
+        self.directory.mkdir(exist_ok=True)
+        self.address, self.c2s, self.c2s_tls, self.http = address or free_address(), 5222, 5223, 5280
+        self.web_tls, self.components = 5281, 5347
         self.process = None
         certificates = self.directory / "certs"
         command = [binary(), "cert", "dev", "--dir", str(certificates), "--domain", DOMAIN]
@@ -61,7 +64,7 @@ class Node:
             [xmpp]
             domains = ["{DOMAIN}"]
             [node]
-            name = "node-0"
+            name = "{name}"
             data_dir = "{self.directory / 'data'}"
             [listen]
             c2s = ["{self.address}:{self.c2s}"]
@@ -74,6 +77,17 @@ class Node:
             [registration]
             enabled = true
             unlimited_on_loopback = true
+            [components]
+            listen = ["{self.address}:{self.components}"]
+            [[components.external]]
+            domain = "gateway.{DOMAIN}"
+            name = "The gateway"
+            secret = "{SECRET}"
+            [[components.external]]
+            domain = "irc.{DOMAIN}"
+            name = "IRC"
+            secret = "{SECRET}"
+            {cluster}
             """
         )
 
@@ -85,10 +99,18 @@ class Node:
 
     def start(self):
         """Starts the process and waits until it serves."""
+        self.spawn()
+        self.until_ready()
+
+    def spawn(self):
+        """Starts the process."""
         assert self.process is None, "the node still runs"
         command = [binary(), "run", "--exit-with-parent", "--config", str(self.directory / "althing.toml")]
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+    def until_ready(self):
+        """Waits until it serves."""
         deadline = time.monotonic() + START_S
         while not self._ready():
             if self.process.poll() is not None:
@@ -115,3 +137,49 @@ class Node:
         self.process.stdin.close()
         self.process.wait(START_S)
         self.process = None
+
+
+class Cluster:
+    """Three nodes that are one server, below `directory`."""
+
+    def __init__(self, directory):
+        directory = pathlib.Path(directory)
+        names, peers = [f"node-{number}" for number in range(3)], directory / "peers"
+        command = [binary(), "cert", "cluster", "--dir", str(peers), "--name", *names]
+        subprocess.run(command, check=True, capture_output=True, timeout=START_S)
+        addresses = [free_address() for _ in names]
+        initial = ", ".join(f'"{name}={address}:5275"' for name, address in zip(names, addresses))
+        self.nodes = [
+            Node(
+                directory / name,
+                name,
+                address,
+                f"""
+                [cluster]
+                enabled = true
+                listen = "{address}:5275"
+                initial = [{initial}]
+                ca = "{peers / 'ca.pem'}"
+                certificate = "{peers / name}.pem"
+                key = "{peers / name}.key"
+                """,
+            )
+            for name, address in zip(names, addresses)
+        ]
+
+    def start(self):
+        """Starts all nodes and waits until each serves."""
+        for node in self.nodes:
+            node.spawn()
+        for node in self.nodes:
+            node.until_ready()
+
+    def end(self):
+        """Ends all that run."""
+        for node in self.nodes:
+            node.end()
+
+    @property
+    def log(self):
+        """The ends of the logs."""
+        return "\n".join(node.log[-1300:] for node in self.nodes)

@@ -75,7 +75,7 @@ fuzz: ## fuzz each target for SECONDS (default 60); needs the nightly toolchain
 bench: ## run the benchmarks
 	$(CARGO) bench -p althing-server -p althing-cluster
 
-clients: $(ALTHING) ## drive profanity, xmpp.js, Strophe.js and Converse (in Chromium) against a fresh node; installs them when missing
+clients: $(ALTHING) ## drive profanity, xmpp.js, Strophe.js, Converse (in Chromium) and biboumi against a fresh node; installs them when missing
 	tests/clients/run
 
 ops: $(VENV)/.ops ## check deploy/ and k8s/: manifests, alerts, dashboard, compose file; installs what is missing

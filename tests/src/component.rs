@@ -23,7 +23,15 @@ impl Component {
     /// # Errors
     /// A stream error, with its condition, or whatever else is no empty handshake.
     pub async fn attach(endpoint: &Endpoint, domain: &str) -> Result<Component> {
-        let (mut component, id) = Component::open(endpoint, domain).await?;
+        Component::attach_over(endpoint, domain, false).await
+    }
+
+    /// As [`Component::attach`], in clear text or over TLS.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn attach_over(endpoint: &Endpoint, domain: &str, secure: bool) -> Result<Component> {
+        let (mut component, id) = Component::open_over(endpoint, domain, secure).await?;
         component.send(&format!("<handshake>{}</handshake>", answer_to(&id))).await?;
         let answer = component.element().await?;
         ensure!(answer.is("handshake", ns::CLIENT), "the handshake is answered with {answer:?}");
@@ -35,7 +43,11 @@ impl Component {
     /// # Errors
     /// No connection, or no header in answer.
     pub async fn open(endpoint: &Endpoint, domain: &str) -> Result<(Component, String)> {
-        let mut stream = Stream::connect_component(endpoint).await?;
+        Component::open_over(endpoint, domain, false).await
+    }
+
+    async fn open_over(endpoint: &Endpoint, domain: &str, secure: bool) -> Result<(Component, String)> {
+        let mut stream = Stream::connect_component(endpoint, secure).await?;
         let header = format!(
             "<?xml version='1.0'?><stream:stream xmlns='{}' xmlns:stream='{}' to='{}'>",
             ns::COMPONENT_ACCEPT,

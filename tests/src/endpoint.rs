@@ -16,6 +16,8 @@ pub struct Endpoint {
     pub c2s_tls: SocketAddr,
     /// External components (XEP-0114); `None` where they cannot connect.
     pub components: Option<SocketAddr>,
+    /// The same over direct TLS.
+    pub components_tls: Option<SocketAddr>,
     /// PEM file of the authority that signed its certificate.
     pub authority: PathBuf,
 }
@@ -33,6 +35,7 @@ impl Endpoint {
             c2s: parts[0].parse().with_context(|| format!("{:?} is no address", parts[0]))?,
             c2s_tls: parts[1].parse().with_context(|| format!("{:?} is no address", parts[1]))?,
             components: None,
+            components_tls: None,
             authority: Path::new(parts[2]).to_owned(),
         })
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::deadline::within_time;
 use crate::endpoint::Endpoint;
-use crate::setup::{COMPONENTS, DOMAIN, Setup, binary, client_certificates, free_address};
+use crate::setup::{COMPONENTS, COMPONENTS_TLS, DOMAIN, Setup, binary, client_certificates, free_address};
 
 /// How long a node may take to serve, and to end.
 pub(crate) const START: Duration = Duration::from_secs(30);
@@ -136,6 +136,7 @@ impl TestNode {
             c2s: SocketAddr::new(self.setup.address, 5222),
             c2s_tls: SocketAddr::new(self.setup.address, 5223),
             components: Some(SocketAddr::new(self.setup.address, COMPONENTS)),
+            components_tls: Some(SocketAddr::new(self.setup.address, COMPONENTS_TLS)),
             authority: self.setup.certificates.join("ca.pem"),
         }
     }

@@ -14,6 +14,8 @@ pub const DOMAIN: &str = "localhost";
 const LINKS: u16 = 5275;
 /// Port for external components.
 pub const COMPONENTS: u16 = 5347;
+/// The same over direct TLS.
+pub const COMPONENTS_TLS: u16 = 5348;
 /// The components that may attach to every test node: below [`DOMAIN`], and whether one connection is all they may have.
 pub const COMPONENT_LABELS: &[(&str, bool)] = &[("gateway", false), ("bots", false), ("single", true)];
 /// The secret of all of them.
@@ -86,7 +88,8 @@ impl Setup {
              [tls]\ncertificate = {chain}\nkey = {key}\n\
              [registration]\nenabled = true\nunlimited_on_loopback = true\n\
              [search]\nenabled = true\n\
-             [components]\nlisten = [\"{address}:{COMPONENTS}\"]\n"
+             [components]\nlisten = [\"{address}:{COMPONENTS}\"]\n\
+             listen_tls = [\"{address}:{COMPONENTS_TLS}\"]\n"
         );
         let components = COMPONENT_LABELS.iter().map(|(label, exclusive)| {
             format!(
@@ -177,7 +180,7 @@ pub fn free_address() -> Result<IpAddr> {
         let [_, high, middle, low] = number.to_be_bytes();
         let address = IpAddr::V4(Ipv4Addr::new(127, 1 + high % 200, middle, 1 + low % 250));
         let free = |port| TcpListener::bind(SocketAddr::new(address, port)).is_ok();
-        if [5222, 5223, LINKS, 5280, 5281, 5282, COMPONENTS].into_iter().all(free) {
+        if [5222, 5223, LINKS, 5280, 5281, 5282, COMPONENTS, COMPONENTS_TLS].into_iter().all(free) {
             return Ok(address);
         }
     }

@@ -76,16 +76,24 @@ impl Stream {
         })
     }
 
-    /// Connects as an external component does. Its content is told as `jabber:client`.
+    /// Connects as an external component does, in clear text or over TLS. Its content is told as `jabber:client`.
     ///
     /// # Errors
-    /// No connection.
-    pub async fn connect_component(endpoint: &Endpoint) -> Result<Stream> {
-        let address = endpoint.components.context("no components may connect there")?;
+    /// No connection, or a failed handshake.
+    pub async fn connect_component(endpoint: &Endpoint, secure: bool) -> Result<Stream> {
+        let address = if secure { endpoint.components_tls } else { endpoint.components };
+        let address = address.context("no components may connect there")?;
         let tcp = within("connecting", async { Ok(TcpStream::connect(address).await?) }).await?;
         tcp.set_nodelay(true)?;
+        let socket = if secure {
+            let (domain, authority) = (&endpoint.domain, &endpoint.authority);
+            let handshake = tls::handshake(tcp, domain, authority, Versions::Any, false);
+            Socket::Tls(within("the TLS handshake", handshake).await?)
+        } else {
+            Socket::Tcp(tcp)
+        };
         Ok(Stream {
-            socket: Socket::Tcp(tcp),
+            socket,
             reader: StreamReader::new(LIMITS).with_content(ns::COMPONENT_ACCEPT),
             inbox: Vec::new(),
             domain: endpoint.domain.clone(),

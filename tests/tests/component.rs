@@ -22,7 +22,9 @@ fn message(to: &str, id: usize, bytes: usize) -> String {
 async fn end(component: &mut Component) -> Option<String> {
     loop {
         match component.event().await.unwrap() {
-            Event::Element(element) if element.is("error", ns::STREAM) => return Some(condition_of(&element)),
+            Event::Element(element) if element.is("error", ns::STREAM) => {
+                return Some(condition_of(&element));
+            }
             Event::End | Event::Eof => return None,
             Event::Element(_) | Event::Header(_) => {}
         }
@@ -65,7 +67,10 @@ async fn wrong_handshakes_are_refused_by_name() {
     Component::attach(&endpoint, GATEWAY).await.unwrap();
     let (_, metrics) = node.http("/metrics").await.unwrap();
     for line in ["result=\"attached\"} 1", "result=\"not_authorized\"} 2", "result=\"refused\"} 2"] {
-        assert!(metrics.contains(&format!("althing_component_handshakes_total{{{line}")), "{line} in {metrics}");
+        assert!(
+            metrics.contains(&format!("althing_component_handshakes_total{{{line}")),
+            "{line} in {metrics}"
+        );
     }
     assert!(!node.log().contains("known to all tests"), "the secret is in the log");
 }
@@ -91,7 +96,7 @@ async fn t2_t13_a_component_that_never_reads_is_told_of_and_closed() {
             is_told(&mut bob, &mut bots).await;
         }
         while let Some(Event::Element(answer)) = alice.event_now().unwrap() {
-            assert_eq!(stanza_error(&answer).unwrap(), "wait resource-constraint");
+            assert_eq!(stanza_error(&answer).unwrap(), "resource-constraint");
             refused = true;
         }
         if refused {
@@ -99,6 +104,17 @@ async fn t2_t13_a_component_that_never_reads_is_told_of_and_closed() {
         }
     }
     is_told(&mut bob, &mut bots).await;
+    let metrics = async {
+        loop {
+            let (_, metrics) = node.http("/metrics").await.unwrap();
+            if metrics.contains("althing_slow_consumers_total 1") {
+                return metrics;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let metrics = tokio::time::timeout(Duration::from_secs(30), metrics).await.expect("it is not closed");
+    assert!(!metrics.contains("althing_component_inbox_full_total 0"), "{metrics}");
     // What the network holds comes; the end may cut a stanza in two.
     tokio::time::timeout(Duration::from_secs(30), async {
         while let Ok(Event::Element(_) | Event::Header(_)) = deaf.event().await {}
@@ -108,10 +124,7 @@ async fn t2_t13_a_component_that_never_reads_is_told_of_and_closed() {
     // Nobody is attached any more: what waited has come back, and so does what comes now.
     alice.send(&message(GATEWAY, 10_000, 1)).await.unwrap();
     let last = alice.recv_until(|stanza| stanza.attr("id") == Some("m10000")).await.unwrap();
-    assert_eq!(stanza_error(&last).unwrap(), "cancel service-unavailable");
-    let (_, metrics) = node.http("/metrics").await.unwrap();
-    assert!(metrics.contains("althing_slow_consumers_total 1"), "{metrics}");
-    assert!(!metrics.contains("althing_component_inbox_full_total 0"), "{metrics}");
+    assert_eq!(stanza_error(&last).unwrap(), "service-unavailable");
 }
 
 /// A node that stops tells its components, and one more than may connect is closed at once.

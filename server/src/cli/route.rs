@@ -15,7 +15,8 @@ use crate::admin::protocol::{Answer, Request, RouteReport, SessionReport};
 /// Arguments of `althing route`.
 #[derive(Debug, Args)]
 pub(super) struct RouteArgs {
-    /// The address: user@domain for all sessions of an account, user@domain/resource for one
+    /// The address: user@domain for all sessions of an account, user@domain/resource for one; a component's domain for
+    /// its connections
     jid: String,
     #[command(flatten)]
     door: NodeDoor,

@@ -160,6 +160,15 @@ fn configuration(
     if args.plaintext {
         sections.push(("auth", section(vec![("allow_plaintext", true.into())])));
     }
+    if !args.components.is_empty() {
+        let external = |text: &String| {
+            let (domain, secret) = text.split_once('=').context("--component: expected DOMAIN=SECRET")?;
+            Ok(section(vec![("domain", domain.into()), ("secret", secret.into())]))
+        };
+        let external = args.components.iter().map(external).collect::<anyhow::Result<Vec<Value>>>()?;
+        let listen = Value::Array(vec![address(5347)?]);
+        sections.push(("components", section(vec![("listen", listen), ("external", Value::Array(external))])));
+    }
     if args.registration {
         let keys = vec![("enabled", true.into()), ("unlimited_on_loopback", true.into())];
         sections.push(("registration", section(keys)));
@@ -220,6 +229,20 @@ mod tests {
     struct Line {
         #[command(flatten)]
         args: DevArgs,
+    }
+
+    #[test]
+    fn components_may_attach_to_each_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ["--nodes", "2", "--component", "irc.localhost=0123456789abcdef"];
+        let nodes = prepare_with(dir.path(), &options).unwrap();
+        let listen: Vec<_> =
+            nodes.iter().map(|node| node.config.components.listen[0].to_string()).collect();
+        assert_eq!(listen, ["127.0.0.1:5347", "127.0.0.2:5347"]);
+        assert_eq!(nodes[1].config.components.external[0].domain, "irc.localhost");
+        let short = prepare_with(dir.path(), &["--component", "irc.localhost=short"]);
+        assert!(format!("{:#}", short.unwrap_err()).contains("can be guessed"));
+        assert!(prepare_with(dir.path(), &["--component", "irc.localhost"]).is_err());
     }
 
     fn prepare_with(dir: &Path, options: &[&str]) -> anyhow::Result<Vec<NodeFiles>> {

@@ -53,6 +53,9 @@ pub(super) struct DevArgs {
     /// Let clients log in without TLS
     #[arg(long)]
     plaintext: bool,
+    /// Let an external component attach (XEP-0114), port 5347; may be given several times
+    #[arg(long = "component", value_name = "DOMAIN=SECRET")]
+    components: Vec<String>,
     /// Make the accounts alice and bob, password "althing-demo"
     #[arg(long)]
     demo: bool,
@@ -78,7 +81,7 @@ pub(super) fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
 fn check_ports(node: &NodeFiles) -> anyhow::Result<()> {
     let (listen, cluster) = (&node.config.listen, &node.config.cluster);
     let links = cluster.enabled.then_some(&cluster.listen);
-    let web = listen.web.iter().chain(&listen.web_tls);
+    let web = listen.web.iter().chain(&listen.web_tls).chain(&node.config.components.listen);
     for address in listen.c2s.iter().chain(&listen.c2s_tls).chain(web).chain([&listen.http]).chain(links) {
         TcpListener::bind(address).with_context(|| {
             format!("{}: {address} cannot be listened on; does another server run?", node.name)

@@ -13,6 +13,9 @@ ALTHING := target/debug/althing
 REFERENCES := config:reference/config.md single:config/single.toml cluster:config/cluster.toml metrics:reference/metrics.md \
               log-fields:reference/log-fields.md
 
+# Tables between marks in pages that are written by hand.
+TABLES := xeps:README.md queues:ARCHITECTURE.md
+
 help: ## list these doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -44,10 +47,13 @@ references: $(ALTHING)
 		$(ALTHING) reference $${pair%%:*} > deploy/$${pair#*:}.new && \
 		mv deploy/$${pair#*:}.new deploy/$${pair#*:} || exit 1; \
 	done
-	@$(ALTHING) reference xeps > README.md.table && \
-	awk '/^<!-- End of what/ { inside = 0 } !inside { print } \
-		/^<!-- Made by .althing reference xeps/ { inside = 1; while ((getline row < "README.md.table") > 0) print row }' \
-		README.md > README.md.new && mv README.md.new README.md && rm README.md.table
+	@for pair in $(TABLES); do \
+		$(ALTHING) reference $${pair%%:*} > $${pair#*:}.table && \
+		awk -v name=$${pair%%:*} -v table=$${pair#*:}.table '\
+			index($$0, "<!-- End of what `althing reference " name "` made") { inside = 0 } !inside { print } \
+			index($$0, "<!-- Made by `althing reference " name "`") { inside = 1; while ((getline row < table) > 0) print row }' \
+			$${pair#*:} > $${pair#*:}.new && mv $${pair#*:}.new $${pair#*:} && rm $${pair#*:}.table || exit 1; \
+	done
 
 # What is linked into the binary on Linux. The text above the table is written by hand.
 third-party: ## write the list of libraries in deploy/THIRD-PARTY.md anew

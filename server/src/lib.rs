@@ -22,5 +22,6 @@ pub mod config;
 pub mod identity;
 pub mod metrics;
 pub mod node;
+pub mod queues;
 pub mod statistics;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::config::reference;
 use crate::modules::REGISTRY;
-use crate::{metrics, telemetry};
+use crate::{metrics, queues, telemetry};
 
 /// A page.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -23,6 +23,8 @@ pub(super) enum Reference {
     LogFields,
     /// RFCs and XEPs, as the table of the README
     Xeps,
+    /// Queues with bounds and policies, as the tables of ARCHITECTURE.md
+    Queues,
 }
 
 impl Reference {
@@ -35,6 +37,7 @@ impl Reference {
             Reference::Metrics => metrics::markdown(),
             Reference::LogFields => telemetry::markdown(),
             Reference::Xeps => specifications(),
+            Reference::Queues => queues::markdown(),
         }
     }
 }

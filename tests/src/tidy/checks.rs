@@ -88,7 +88,7 @@ pub fn named_paths(tree: &Tree, document: &str, top_level: &[&str], findings: &m
 
 /// The line up to `//`. A `//` inside a string hides the rest of the line too, which costs a word rule
 /// little and saves a parser.
-fn without_comment(line: &str) -> &str {
+pub(super) fn without_comment(line: &str) -> &str {
     match line.find("//") {
         // The `//` of an address is no comment.
         Some(start) if !line[..start].ends_with(':') => &line[..start],
@@ -97,7 +97,7 @@ fn without_comment(line: &str) -> &str {
 }
 
 /// Whether `word` stands in `line` with no letter, digit or underscore grown to its alphanumeric ends.
-fn contains_word(line: &str, word: &str) -> bool {
+pub(super) fn contains_word(line: &str, word: &str) -> bool {
     let grows = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let (head, tail) = (grows(word.chars().next()), grows(word.chars().next_back()));
     line.match_indices(word).any(|(start, _)| {

@@ -4,6 +4,7 @@
 
 pub mod checks;
 pub mod modules;
+pub mod queues;
 pub mod references;
 pub mod table;
 pub mod tree;
@@ -34,6 +35,7 @@ pub fn inspect(tree: &Tree) -> Vec<Finding> {
     checks::words(tree, table::WORDS, &mut findings);
     checks::named_paths(tree, "ARCHITECTURE.md", table::TOP_LEVEL, &mut findings);
     modules::registered(tree, &mut findings);
+    queues::queues(tree, table::NOT_QUEUES, &mut findings);
     references::log_fields(tree, &mut findings);
     references::metrics(tree, &mut findings);
     findings.sort();

@@ -77,6 +77,12 @@ const NET_PLACES: &[&str] = &[
 const SLED_PLACES: &[&str] =
     &["server/src/storage/sled/", "server/src/storage/embedded/", "cluster/src/raft/log_store"];
 
+/// What looks like a queue and is none that others can fill: file, word of its line, reason.
+pub const NOT_QUEUES: &[(&str, &str, &str)] = &[
+    ("server/src/node.rs", "hashing", "permits for cores: a login waits for one, and logins are bounded"),
+    ("server/src/cli/dev/child.rs", "last_lines", "the last lines of the log of a child of `althing dev`"),
+];
+
 /// Beginnings of paths that exist on one machine only. They may stand in no file at all.
 pub const MACHINE_PATHS: &[&str] =
     &[concat!("/wo", "rk/"), concat!("/fa", "rm/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];

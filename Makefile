@@ -2,7 +2,7 @@
 # Recipes that a fresh machine needs: a Rust toolchain, and python3 with venv for `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify fix wire fuzz bench tidy clients ops image image-test references third-party
+.PHONY: help run test verify fix wire rows fuzz bench tidy clients ops image image-test references third-party
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -68,6 +68,9 @@ wire: $(ALTHING) ## run the wire scripts only
 
 tidy: ## let the house read itself
 	$(CARGO) test -q -p althing-tests --test tidy
+
+rows: ## list the behaviours that are owed, each with the tests that name it
+	$(CARGO) test -q -p althing-tests --test rows -- --nocapture
 
 fuzz: ## fuzz each target for SECONDS (default 60); needs the nightly toolchain
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

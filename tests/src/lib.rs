@@ -20,6 +20,7 @@
 //! | `witness`  | asks all nodes where addresses are: they must agree                       |
 //! | `script`   | wire scripts: a conversation in text (format: `tests/wire/README.md`)     |
 //! | `metrics_used` | what alerts and dashboard ask of a node                               |
+//! | `rows`     | which test shows which behaviour that is owed                             |
 //! | `tidy`     | rules on the tree: layers, sizes, names                                   |
 
 pub mod admin;
@@ -36,6 +37,7 @@ pub mod login;
 pub mod metrics_used;
 pub mod node;
 pub mod random;
+pub mod rows;
 pub mod script;
 pub mod setup;
 pub mod socket;

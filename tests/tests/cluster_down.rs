@@ -96,7 +96,7 @@ async fn applied(cluster: &TestCluster, node: usize) -> u64 {
     cluster.status(node).await.unwrap().group("routes").unwrap().applied.unwrap()
 }
 
-/// `ALTHING_TEST_SESSIONS=5000` for a node with more of them.
+/// P12, C13: of sessions that are lost with their node. `ALTHING_TEST_SESSIONS=5000` for a node with more of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_each_session_of_a_lost_node_each_contact_hears_once_and_soon() {
     let count = number("ALTHING_TEST_SESSIONS", 200) / WATCHERS;

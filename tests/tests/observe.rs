@@ -85,6 +85,7 @@ async fn every_metric_of_the_reference_is_shown_and_none_besides() {
 const TIGHT: &str = "[runtime]\nworkers = 1\n\
                      [limits]\nconnections = 12\nmailbox_stanzas = 16\nstanza_bytes = 65536\noutbox_bytes = 65536\n";
 
+/// T12, T17: among them the connections that are open.
 #[tokio::test]
 async fn each_metric_moves_with_what_it_counts() {
     let node = TestNode::start(TIGHT).await.unwrap();

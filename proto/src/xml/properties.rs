@@ -175,6 +175,7 @@ proptest! {
         prop_assert_eq!(back.attr("a"), Some(expected.as_str()));
     }
 
+    /// T1: bytes, characters, tags.
     #[test]
     fn a_document_may_be_cut_anywhere(
         elements in proptest::collection::vec((element(), "[ \r\n\t]{0,3}"), 0..3), soup in soup(),

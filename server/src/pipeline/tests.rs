@@ -227,7 +227,7 @@ async fn s4_s8_a_preprocessor_blocks_before_anyone_processes() {
     assert_eq!(PROCESSED.load(Ordering::Relaxed), 1);
 }
 
-/// S6: a postprocessor sees only what no processor handled; after the last of them comes the default.
+/// S6, S9: a postprocessor sees only what no processor handled; after the last of them comes the default.
 #[actix_rt::test]
 async fn s6_postprocessors_see_what_nobody_handled() {
     static HANDLER: MadeUp = MadeUp {

@@ -159,6 +159,7 @@ async fn a_bind_waits_for_the_old_owners_node_until_it_is_down() {
     assert!(new.outbox.is_open());
 }
 
+/// P7, P10: receivers are grouped by node, and wherever they are each gets it.
 #[actix_rt::test]
 async fn presence_to_many_is_one_task_a_node() {
     let (_log, nodes) = cluster(3).await;

@@ -97,6 +97,7 @@ fn presence_goes_to_those_who_receive_it_and_to_the_account() {
     assert_eq!(probed, [bare("a@b"), bare("both@x"), bare("to@x")]);
 }
 
+/// P12: who sees the session follows the roster.
 #[test]
 fn a_gained_contact_gets_presence_and_a_lost_one_unavailable() {
     let mut state = session(&[]);

@@ -278,6 +278,9 @@ cluster_tasks! {
         ending: SessionEnding,
     } -> SessionFound, since 1, Aside;
 
+    /// Asks for the figures of the node.
+    25 NodeFigures {} -> Vec<NodeFigure>, since 1, Aside;
+
     /// Tells the account's sessions on the node of changed privacy lists. Replies how many were told.
     30 PushPrivacyChange {
         /// The account.
@@ -345,6 +348,17 @@ pub struct NodeNumbers {
     pub applied: u64,
 }
 
+/// A figure of one node: an entry of the reply to [`NodeFigures`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFigure {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub units: String,
+    /// Its value.
+    pub value: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -394,6 +408,7 @@ mod tests {
                 "0018056a40642f720700",
                 EndSession { jid: jid(), owner, ending: SessionEnding::Administrator }.into(),
             ),
+            ("0019", NodeFigures {}.into()),
             ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),
         ]
     }
@@ -428,6 +443,10 @@ mod tests {
             ("001403", TaskReply::ShowAvatar(3)),
             ("001503", TaskReply::EndAccount(3)),
             ("001800", TaskReply::EndSession(SessionFound::Done)),
+            (
+                "00190101610162fb2c01",
+                TaskReply::NodeFigures(vec![NodeFigure { name: "a".into(), units: "b".into(), value: 300 }]),
+            ),
             ("001e03", TaskReply::PushPrivacyChange(3)),
         ]
     }

@@ -60,6 +60,8 @@ pub const JID_ESCAPING: &str = "jid\\20escaping";
 pub const VCARD_UPDATE: &str = "vcard-temp:x:update";
 /// XEP-0050: ad-hoc commands.
 pub const COMMANDS: &str = "http://jabber.org/protocol/commands";
+/// XEP-0039: statistics.
+pub const STATS: &str = "http://jabber.org/protocol/stats";
 /// XEP-0077: in-band registration.
 pub const REGISTER: &str = "jabber:iq:register";
 /// XEP-0077 §8: the stream feature of in-band registration.

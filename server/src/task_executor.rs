@@ -28,6 +28,7 @@ use althing_proto::stream::error::StreamCondition;
 
 use crate::components::balance::lane_named;
 use crate::delivery::{account, fan_out, local, probes};
+use crate::modules::figures_of_node;
 use crate::node::NodeContext;
 use crate::router::component;
 use crate::session::SessionHandle;
@@ -169,6 +170,7 @@ impl NodeExecutor {
                 let event = UserEvent::Roster(account::decode(&item).map_err(malformed)?);
                 TaskReply::PushRosterItem(local::notify_account(node, &owner, &event))
             }
+            ClusterTask::NodeFigures(_) => TaskReply::NodeFigures(figures_of_node(node)),
             ClusterTask::NodeStats(_) => TaskReply::NodeStats(NodeNumbers {
                 started: node.started,
                 sessions: node.sessions.len() as u64,

@@ -17,6 +17,7 @@ mod roster;
 mod search;
 mod session;
 mod stanza_id;
+mod statistics;
 mod time;
 mod vcard;
 mod vcard_avatar;
@@ -27,6 +28,7 @@ pub use disco::{Capabilities, Discovered, info, is_info};
 pub use register::{Limiter, before_login, remove_account};
 pub use roster::missed_pushes;
 pub use search::Searches;
+pub use statistics::of_node as figures_of_node;
 pub use vcard_avatar::{LOGIN_DOCUMENTS, avatar};
 
 use minidom::Element;
@@ -63,6 +65,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &multicast::MODULE,
     &commands::MODULE,
     &admin::MODULE,
+    &statistics::MODULE,
     &ping::MODULE,
     &version::MODULE,
     &time::MODULE,

@@ -5,18 +5,22 @@ pub mod command;
 mod request;
 mod sessions;
 
+use std::sync::Arc;
+
+use minidom::Element;
+
 use althing_proto::disco::{Identity, Info, Item};
-use althing_proto::form::{Form, FormKind};
+use althing_proto::form::{Answers, Form, FormKind};
 use althing_proto::jid::Jid;
 use althing_proto::ns;
 use althing_proto::stanza::{Stanza, StanzaCondition, StanzaError};
 
 use self::command::{Call, Command, Step};
-use self::request::{Action, Request, Specific, answer, canceled, forbidden, refusal};
+use self::request::{Action, Request, Specific, answer, canceled, forbidden, refused};
 use self::sessions::{NoSession, Waiting};
 use super::{Discovered, Feature, Module, Spec, is_info};
 use crate::node::NodeContext;
-use crate::pipeline::{At, Effects, Interest, Outcome, Packet, Pass, View};
+use crate::pipeline::{At, Effects, Interest, Outcome, Packet, Pass, View, refusal};
 use crate::session::effect::Effect;
 
 pub use sessions::CommandSessions;
@@ -71,11 +75,17 @@ impl Module for Commands {
         Some(Discovered::leaf(packet, info))
     }
 
+    /// Aside, and all of it: of one asker one request after the other, so that each finds the session as the one before
+    /// it has left it.
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {
-        match begin(packet, view) {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::refuse(packet, error),
-        }
+        let (node, packet) = (Arc::clone(view.node), packet.clone());
+        Outcome::aside(async move {
+            match begin(&node, &packet.stanza) {
+                Ok(Next::Run(stage)) => run(&packet.stanza, stage).await,
+                Ok(Next::Tell(element)) => vec![Effect::Route(packet.stanza.result(Some(element)))],
+                Err(error) => refusal(&packet, error),
+            }
+        })
     }
 }
 
@@ -95,9 +105,14 @@ struct Stage {
     before: Option<Waiting>,
 }
 
+/// What a request comes to.
+enum Next {
+    Run(Stage),
+    Tell(Element),
+}
+
 /// What a request asks for. Errors leave the session as it was.
-fn begin(packet: &Packet, view: &View<'_>) -> Result<Outcome, StanzaError> {
-    let (node, asked) = (view.node, &packet.stanza);
+fn begin(node: &Arc<NodeContext>, asked: &Stanza) -> Result<Next, StanzaError> {
     let payload = asked.payload().ok_or(StanzaCondition::BadRequest)?;
     let request = Request::parse(payload)?;
     let (Some(asker), Some(domain)) = (asked.from(), asked.to().map(|to| to.domain().to_owned())) else {
@@ -107,39 +122,38 @@ fn begin(packet: &Packet, view: &View<'_>) -> Result<Outcome, StanzaError> {
     if !command.may(node, asker) {
         return Err(forbidden());
     }
-    let call = |answers| Call { node: node.clone(), asker: asker.clone(), domain: domain.clone(), answers };
+    let call =
+        |answers| Call { node: Arc::clone(node), asker: asker.clone(), domain: domain.clone(), answers };
     let Some(session) = request.session else {
         if request.action != Action::Execute {
-            return Err(refusal(Specific::BadAction, "there is no session yet"));
+            return Err(refused(Specific::BadAction, "there is no session yet"));
         }
         let session = node.commands.id(asker).ok_or(StanzaCondition::InternalServerError)?;
         tracing::info!(jid = %asker, command = command.node(), "command begun");
-        return Ok(run(asked, Stage { command, session, call: call(Vec::new()), before: None }));
+        return Ok(Next::Run(Stage { command, session, call: call(Vec::new()), before: None }));
     };
-    let waiting = node.commands.take(session, asker, view.now).map_err(|error| match error {
-        NoSession::Expired => refusal(Specific::SessionExpired, "the session has ended"),
-        NoSession::Unknown => refusal(Specific::BadSessionId, "there is no such session"),
+    let now = node.now();
+    let waiting = node.commands.take(session, asker, now).map_err(|error| match error {
+        NoSession::Expired => refused(Specific::SessionExpired, "the session has ended"),
+        NoSession::Unknown => refused(Specific::BadSessionId, "there is no such session"),
     })?;
     match go_on(&request, &waiting) {
-        Ok(None) => Ok(Outcome::reply(asked.result(Some(canceled(request.node, session))))),
+        Ok(None) => Ok(Next::Tell(canceled(request.node, session))),
         Ok(Some(answers)) => {
             let (session, call) = (session.to_owned(), call(answers));
-            Ok(run(asked, Stage { command, session, call, before: Some(waiting) }))
+            Ok(Next::Run(Stage { command, session, call, before: Some(waiting) }))
         }
         Err(error) => {
-            node.commands.put(session.to_owned(), asker, waiting, view.now);
+            node.commands.put(session.to_owned(), asker, waiting, now);
             Err(error)
         }
     }
 }
 
 /// PURE: the answers with which a command goes on; `None` where it is canceled.
-fn go_on(
-    request: &Request<'_>,
-    waiting: &Waiting,
-) -> Result<Option<Vec<althing_proto::form::Answers>>, StanzaError> {
+fn go_on(request: &Request<'_>, waiting: &Waiting) -> Result<Option<Vec<Answers>>, StanzaError> {
     if waiting.command != request.node {
-        return Err(refusal(Specific::BadSessionId, "the session is of another command"));
+        return Err(refused(Specific::BadSessionId, "the session is of another command"));
     }
     let mut answers = waiting.answers.clone();
     let onward = match request.action {
@@ -149,12 +163,12 @@ fn go_on(
         Action::Complete => waiting.last,
         Action::Prev => {
             let back = answers.pop().map(|_| answers);
-            let error = || refusal(Specific::BadAction, "there is no stage before this one");
+            let error = || refused(Specific::BadAction, "there is no stage before this one");
             return back.map(Some).ok_or_else(error);
         }
     };
     if !onward {
-        return Err(refusal(Specific::BadAction, "that action is not offered at this stage"));
+        return Err(refused(Specific::BadAction, "that action is not offered at this stage"));
     }
     let form = request.form()?;
     if form.kind == FormKind::Cancel {
@@ -165,49 +179,40 @@ fn go_on(
     Ok(Some(answers))
 }
 
-fn read(asked: &Form, given: &Form) -> Result<althing_proto::form::Answers, StanzaError> {
-    asked.read(given).map_err(|error| refusal(Specific::BadPayload, error.to_string()))
+fn read(asked: &Form, given: &Form) -> Result<Answers, StanzaError> {
+    asked.read(given).map_err(|error| refused(Specific::BadPayload, error.to_string()))
 }
 
-fn run(asked: &Stanza, stage: Stage) -> Outcome {
-    let asked = asked.clone();
-    Outcome::aside(async move {
-        let Stage { command, session, call, before } = stage;
-        let (node, asker, answers) = (call.node.clone(), call.asker.clone(), call.answers.clone());
-        let keep = |waiting| node.commands.put(session.clone(), &asker, waiting, node.now());
-        let step = command.next(call).await;
-        let answer = match &step {
-            Ok(Step::Ask { form, last }) => {
-                let stage = answers.len();
-                let waiting = Waiting { command: command.node(), answers, asked: form.clone(), last: *last };
+async fn run(asked: &Stanza, stage: Stage) -> Effects {
+    let Stage { command, session, call, before } = stage;
+    let (node, asker, answers) = (Arc::clone(&call.node), call.asker.clone(), call.answers.clone());
+    let keep = |waiting| node.commands.put(session.clone(), &asker, waiting, node.now());
+    let told = |step: &Step| asked.result(Some(answer(command.node(), &session, answers.len(), step)));
+    let done = match command.next(call).await {
+        Ok(step) => {
+            if let Step::Ask { form, last } = &step {
+                let (asked, answers) = (form.clone(), answers.clone());
+                let waiting = Waiting { command: command.node(), answers, asked, last: *last };
                 if keep(waiting) {
-                    step.map(|step| answer(command.node(), &session, stage, &step))
+                    Ok(told(&step))
                 } else {
                     let text = "too many commands are under way on this server";
                     Err(StanzaError::new(StanzaCondition::ResourceConstraint, text))
                 }
-            }
-            Ok(step) => {
+            } else {
                 tracing::info!(jid = %asker, command = command.node(), "command done");
-                Ok(answer(command.node(), &session, answers.len(), step))
+                Ok(told(&step))
             }
-            Err(error) => {
-                if let Some(before) = before {
-                    keep(before);
-                }
-                Err(error.clone())
+        }
+        Err(error) => {
+            if let Some(before) = before {
+                keep(before);
             }
-        };
-        finish(&asked, answer)
-    })
-}
-
-fn finish(asked: &Stanza, answer: Result<minidom::Element, StanzaError>) -> Effects {
-    let answer = match answer {
-        Ok(element) => Some(asked.result(Some(element))),
-        Err(error) => asked.error(error),
+            Err(error)
+        }
     };
-    answer.map(Effect::Route).into_iter().collect()
+    let stanza = done.map_or_else(|error| asked.error(error), Some);
+    stanza.map(Effect::Route).into_iter().collect()
 }
 
 /// Whether an address is an account of a domain that is served here.

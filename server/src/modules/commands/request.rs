@@ -47,7 +47,7 @@ impl<'a> Request<'a> {
         let node =
             node.ok_or_else(|| StanzaError::new(StanzaCondition::BadRequest, "a command has a node"))?;
         let action = Action::parse(element.attr("action"));
-        let action = action.ok_or_else(|| refusal(Specific::MalformedAction, "no such action"))?;
+        let action = action.ok_or_else(|| refused(Specific::MalformedAction, "no such action"))?;
         Ok(Request { node, session: element.attr("sessionid"), action, element })
     }
 
@@ -55,8 +55,8 @@ impl<'a> Request<'a> {
     pub(super) fn form(&self) -> Result<Form, StanzaError> {
         match Form::find(self.element) {
             Ok(Some(form)) => Ok(form),
-            Ok(None) => Err(refusal(Specific::BadPayload, "a form of type submit is needed")),
-            Err(error) => Err(refusal(Specific::BadPayload, error.to_string())),
+            Ok(None) => Err(refused(Specific::BadPayload, "a form of type submit is needed")),
+            Err(error) => Err(refused(Specific::BadPayload, error.to_string())),
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) enum Specific {
 }
 
 /// An error of §4.4.
-pub(super) fn refusal(specific: Specific, text: impl Into<String>) -> StanzaError {
+pub(super) fn refused(specific: Specific, text: impl Into<String>) -> StanzaError {
     let (condition, name) = match specific {
         Specific::MalformedAction => (StanzaCondition::BadRequest, "malformed-action"),
         Specific::BadAction => (StanzaCondition::BadRequest, "bad-action"),

@@ -1,7 +1,5 @@
 //! Commands of two stages, and all that may go wrong between them.
 
-use std::sync::Arc;
-
 use althing_proto::form::Field;
 use althing_proto::stanza::Stanza;
 

@@ -35,6 +35,7 @@ pub(super) const STRANGERS: &[Queue] = &[
     queue("remembered changes of a roster", "`HISTORY` 100 in `server/src/storage/roster_rules.rs`", "the oldest is forgotten: who lacks it gets the whole roster", "none needed").held(&[("server/src/session/core.rs", "recent"), ("server/src/storage/memory.rs", "history")]),
     queue("requests of strangers for an account", "`limits.pending_subscriptions`", "`resource-constraint` to the sender", "`althing_stanza_errors_total`"),
     queue("text of a roster item", "1,023 bytes a name, 64 groups, 4 KiB a request, in `proto/src/roster/item.rs`", "name, group: `not-acceptable`; request: kept without its text", "none needed"),
+    queue("addresses that an account blocks (XEP-0191)", "`limits.block_entries`, `limits.block_bytes`; 64 KiB of them in one request, in `proto/src/privacy/change.rs`", "`resource-constraint`; the request `not-acceptable`", "`althing_stanza_errors_total`"),
     queue("private XML of an account (XEP-0049)", "`limits.private_namespaces`, `limits.private_bytes`, decided where it is written", "`resource-constraint`", "`althing_stanza_errors_total`"),
     queue("vCard of an account, its photo included", "`limits.vcard_bytes`; parts of one unfinished upload beside it, the next upload ends it (`server/src/storage/embedded/upload.rs`)", "`policy-violation`", "`althing_stanza_errors_total`"),
     queue("words and text of a user in the directory", "16 words of 200 bytes, in `server/src/modules/search.rs` and `server/src/storage/profile.rs`", "cut off", "none needed"),

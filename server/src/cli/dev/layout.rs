@@ -240,9 +240,14 @@ mod tests {
             nodes.iter().map(|node| node.config.components.listen[0].to_string()).collect();
         assert_eq!(listen, ["127.0.0.1:5347", "127.0.0.2:5347"]);
         assert_eq!(nodes[1].config.components.external[0].domain, "irc.localhost");
-        let short = prepare_with(dir.path(), &["--component", "irc.localhost=short"]);
-        assert!(format!("{:#}", short.unwrap_err()).contains("can be guessed"));
-        assert!(prepare_with(dir.path(), &["--component", "irc.localhost"]).is_err());
+        let refused = |option| {
+            let dir = tempfile::tempdir().unwrap();
+            format!("{:#}", prepare_with(dir.path(), &["--component", option]).unwrap_err())
+        };
+        let short = refused("irc.localhost=short");
+        assert!(short.contains("can be guessed"), "{short}");
+        let bare = refused("irc.localhost");
+        assert!(bare.contains("DOMAIN=SECRET"), "{bare}");
     }
 
     fn prepare_with(dir: &Path, options: &[&str]) -> anyhow::Result<Vec<NodeFiles>> {

@@ -84,3 +84,7 @@ pub const DATA_FORMS: &str = "jabber:x:data";
 pub const BLOCKING: &str = "urn:xmpp:blocking";
 /// XEP-0191 §3.3: the condition of an error for a blocked recipient.
 pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";
+/// XEP-0215: external service discovery.
+pub const EXTERNAL_SERVICES: &str = "urn:xmpp:extdisco:2";
+/// XEP-0377: reports in a blocking command.
+pub const REPORTING: &str = "urn:xmpp:reporting:1";

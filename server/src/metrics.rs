@@ -22,7 +22,7 @@ use althing_proto::time::Timestamp;
 pub use cluster::{ClusterCollector, ClusterMetrics};
 pub use labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration,
-    Rejection, Reload, StoreOp, WebAnswer,
+    Rejection, Reload, Report, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
 use module::Modules;
@@ -49,6 +49,7 @@ pub struct NodeMetrics {
     logins: IntCounterVec,
     session_setup_duration: Histogram,
     registrations: Counters<Registration>,
+    reports: Counters<Report>,
     stanzas: Counters2<Direction, Name>,
     deliveries: Counters<Delivery>,
     dropped: Counters<Dropped>,
@@ -117,6 +118,7 @@ impl NodeMetrics {
             certificate_expiry: make.gauge("althing_tls_certificate_expiry_timestamp_seconds")?,
             session_setup_duration: make.histogram("althing_session_setup_duration_seconds")?,
             registrations: make.by_label("althing_registrations_total")?,
+            reports: make.by_label("althing_reports_total")?,
             stanzas: Counters2::new(&make.counters("althing_stanzas_total")?),
             deliveries: make.by_label("althing_delivery_total")?,
             dropped: make.by_label("althing_stanzas_dropped_total")?,
@@ -206,6 +208,11 @@ impl NodeMetrics {
     /// An attempt to make an account in band ended.
     pub fn registration(&self, result: Registration) {
         self.registrations.inc(result);
+    }
+
+    /// A user has reported abuse.
+    pub fn report(&self, what: Report) {
+        self.reports.inc(what);
     }
 
     /// A client bound its resource `seconds` after its connection was accepted.

@@ -43,7 +43,7 @@ use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
 use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
-use crate::modules::{CommandSessions, Limiter, REGISTRY, Searches};
+use crate::modules::{CommandSessions, ExternalServices, Limiter, REGISTRY, Reports, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
 use crate::session::logouts::Logouts;
@@ -95,6 +95,10 @@ pub struct NodeContext {
     pub logouts: Logouts,
     /// Who may search how often.
     pub searches: Searches,
+    /// Services outside of XMPP that users are told of.
+    pub external_services: ExternalServices,
+    /// Who may report abuse how often.
+    pub reports: Reports,
     /// Commands that wait for their askers.
     pub commands: CommandSessions,
     /// The sessions of this node.
@@ -252,6 +256,8 @@ impl Node {
             started: crate::clock::now(),
             logouts: Logouts::default(),
             searches: Searches::new(&config.search),
+            external_services: ExternalServices::read(&config)?,
+            reports: Reports::default(),
             requests: Requests::new(node_id, crate::clock::now(), metrics.clone()),
             commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),

@@ -90,6 +90,13 @@ admins = [\"admin@localhost\"]
 [contact]
 abuse = [\"mailto:abuse@example.org\", \"xmpp:admin@localhost\"]
 support = [\"https://example.org/help\"]
+
+[services]
+external = [
+  { type = \"stun\", host = \"stun.example.org\", port = 3478, transport = \"udp\" },
+  { type = \"turn\", host = \"turn.example.org\", port = 3478, transport = \"udp\", secret = \"between the two\" },
+  { type = \"ftp\", host = \"ftp.example.org\", name = \"Files\", username = \"guest\", password = \"come in\" },
+]
 ";
 
 /// What plays the scripts of one place.

@@ -56,9 +56,13 @@ impl Config {
             }
         }
         // Secrets are shown in no table.
-        let external = "components.external".to_owned();
-        if self.components.external != wanted.components.external && !changed.contains(&external) {
-            changed.push(external);
+        for (key, same) in [
+            ("components.external", self.components.external == wanted.components.external),
+            ("services.external", self.services.external == wanted.services.external),
+        ] {
+            if !same && !changed.iter().any(|known| known == key) {
+                changed.push(key.to_owned());
+            }
         }
         let mut config = wanted.clone();
         self.keep_fixed(&mut config);
@@ -185,6 +189,11 @@ mod tests {
         let change = old.changed_to(&new).unwrap();
         assert_eq!(change.changed, ["components.external"]);
         assert_eq!(change.config, new);
+        let with = |secret: &str| {
+            let external = format!("type = \"turn\"\nhost = \"a.example\"\nsecret = \"{secret}\"");
+            valid(|config| config.services.external = vec![toml::from_str(&external).unwrap()])
+        };
+        assert_eq!(with("a").changed_to(&with("b")).unwrap().changed, ["services.external"]);
     }
 
     /// The file is fine by itself; with the address that stays it would let strangers log in without TLS.

@@ -1,14 +1,14 @@
 //! Section `[components]`: services with domains of their own that attach to this server (XEP-0114).
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use althing_proto::jid::DomainPart;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Config;
+use super::hidden::Hidden;
 use super::section::{Described, Kind, section};
 use super::validate::{Finding, finding};
 
@@ -50,7 +50,7 @@ pub struct External {
     pub domain: String,
     /// The secret that it shares with the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<ComponentSecret>,
+    pub secret: Option<Hidden>,
     /// A file with the secret in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
@@ -65,31 +65,6 @@ pub struct External {
 impl Described for Vec<External> {
     const KIND: Kind =
         Kind::Tables("`domain`, and `secret_file` or `secret`; if wanted `name` and `exclusive`");
-}
-
-/// A secret in a configuration: it is read, and shown nowhere.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct ComponentSecret(String);
-
-impl ComponentSecret {
-    /// The secret itself: for the handshake, never for a log.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ComponentSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ComponentSecret(..)")
-    }
-}
-
-impl Serialize for ComponentSecret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(not shown)")
-    }
 }
 
 impl Config {

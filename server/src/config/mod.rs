@@ -10,11 +10,13 @@ mod cluster;
 mod components;
 mod contact;
 mod error;
+mod hidden;
 mod limits;
 mod listen;
 mod node;
 pub mod reference;
 pub mod section;
+mod services;
 mod sources;
 mod validate;
 mod web;
@@ -27,12 +29,14 @@ use serde::{Deserialize, Serialize};
 pub use access::{Auth, MECHANISMS, Registration, Search};
 pub use change::{Change, needs_restart};
 pub use cluster::{Cluster, InitialNode, is_cluster_name};
-pub use components::{ComponentSecret, Components, External, LEAST_SECRET};
+pub use components::{Components, External, LEAST_SECRET};
 pub use contact::Contact;
 pub use error::{ConfigError, Problem};
+pub use hidden::Hidden;
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
+pub use services::{ExternalService, Services};
 pub use sources::ENV_PREFIX;
 pub use validate::Finding;
 pub use web::Web;
@@ -59,6 +63,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Section `[components]`.
     pub components: Components,
+    /// Section `[services]`.
+    pub services: Services,
     /// Section `[auth]`.
     pub auth: Auth,
     /// Section `[registration]`.
@@ -102,6 +108,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Web>(),
     info::<Cluster>(),
     info::<Components>(),
+    info::<Services>(),
     info::<Auth>(),
     info::<Registration>(),
     info::<Search>(),
@@ -180,7 +187,9 @@ impl Config {
         let paths =
             [&mut tls.certificate, &mut tls.key, &mut cluster.ca, &mut cluster.certificate, &mut cluster.key];
         let secrets = self.components.external.iter_mut().map(|component| &mut component.secret_file);
-        for path in paths.into_iter().chain(secrets).flatten() {
+        let services = self.services.external.iter_mut();
+        let of_services = services.flat_map(|service| [&mut service.secret_file, &mut service.password_file]);
+        for path in paths.into_iter().chain(secrets).chain(of_services).flatten() {
             *path = base.join(&*path);
         }
     }

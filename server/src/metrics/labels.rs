@@ -108,6 +108,21 @@ labels! {
         /// The request was malformed or not allowed.
         Refused = "refused",
     }
+    /// What became of a report of abuse (XEP-0377).
+    pub Report {
+        /// Taken: unwanted messages.
+        Spam = "spam",
+        /// Taken: any other abuse.
+        Abuse = "abuse",
+        /// Taken: for a reason that this server does not know.
+        Other = "other",
+        /// Not taken: it has no reason, or is of the reporter's own account.
+        Malformed = "malformed",
+        /// Not taken: the account reports too often.
+        RateLimited = "rate_limited",
+        /// Beside one of the above: for somebody who is to get it there was no room to keep it.
+        NotKept = "not_kept",
+    }
     /// Names of stanzas (RFC 6120 §8.2).
     pub(super) Name {
         /// `<message/>`.

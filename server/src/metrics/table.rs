@@ -4,7 +4,7 @@ use crate::modules::{REGISTRY, Spec};
 
 use super::labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration,
-    Rejection, Reload, StoreOp, WebAnswer,
+    Rejection, Reload, Report, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -101,6 +101,7 @@ pub const METRICS: &[Metric] = &[
         "Time from the accepted connection to the bound resource.",
     ),
     counter("althing_registrations_total", &["result"], "Attempts to make an account in band (XEP-0077)."),
+    counter("althing_reports_total", &["report"], "Reports of abuse by users (XEP-0377)."),
     counter(
         "althing_stanzas_total",
         &["direction", "kind"],
@@ -243,6 +244,7 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
     ("althing_web_requests_total", "answer", WebAnswer::VALUES),
     ("althing_config_reloads_total", "result", Reload::VALUES),
+    ("althing_reports_total", "report", Report::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),
     ("althing_logins_total", "result", Login::VALUES),
     ("althing_registrations_total", "result", Registration::VALUES),

@@ -13,8 +13,10 @@ mod ping;
 mod presence;
 mod private;
 mod register;
+mod reporting;
 mod roster;
 mod search;
+mod services;
 mod session;
 mod stanza_id;
 mod statistics;
@@ -26,8 +28,10 @@ mod version;
 pub use commands::CommandSessions;
 pub use disco::{Capabilities, Discovered, info, is_info};
 pub use register::{Limiter, before_login, remove_account};
+pub use reporting::Reports;
 pub use roster::missed_pushes;
 pub use search::Searches;
+pub use services::ExternalServices;
 pub use statistics::of_node as figures_of_node;
 pub use vcard_avatar::{LOGIN_DOCUMENTS, avatar};
 
@@ -48,6 +52,7 @@ use crate::statistics::Statistic;
 pub const REGISTRY: &[&dyn Module] = &[
     // XEP-0016 §2.2 rule 4: before all other rules.
     &blocking::MODULE,
+    &reporting::MODULE,
     &presence::MODULE,
     &roster::MODULE,
     &session::MODULE,
@@ -62,6 +67,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &caps::MODULE,
     &ecaps2::MODULE,
     &contact::MODULE,
+    &services::MODULE,
     &multicast::MODULE,
     &commands::MODULE,
     &admin::MODULE,

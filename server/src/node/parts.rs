@@ -21,7 +21,7 @@ use althing_proto::xml::limits::Limits;
 
 use crate::admin::Health;
 use crate::cluster_node::ClusterPart;
-use crate::config::{Backend, Config, External, LEAST_SECRET};
+use crate::config::{Backend, Config, External, Hidden, LEAST_SECRET};
 use crate::listener::tls::TlsContext;
 use crate::metrics::NodeMetrics;
 use crate::modules::REGISTRY;
@@ -144,16 +144,8 @@ pub(super) fn component_config(config: &Config) -> anyhow::Result<ComponentConfi
     let domain = |external: &External| -> anyhow::Result<_> {
         let key = || format!("components.external: {}", external.domain);
         let domain = DomainPart::new(&external.domain).with_context(key)?.into_owned();
-        let secret = match (&external.secret, &external.secret_file) {
-            (Some(secret), _) => secret.expose().to_owned(),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file);
-                text.with_context(|| format!("{}: {} cannot be read", key(), file.display()))?
-                    .trim()
-                    .to_owned()
-            }
-            (None, None) => String::new(),
-        };
+        let secret = Hidden::read(external.secret.as_ref(), external.secret_file.as_deref());
+        let secret = secret.with_context(key)?.map_or_else(String::new, |secret| secret.expose().to_owned());
         anyhow::ensure!(
             secret.chars().count() >= LEAST_SECRET,
             "{}: its secret can be guessed: at least {LEAST_SECRET} characters, drawn at random",

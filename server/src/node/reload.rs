@@ -13,6 +13,7 @@ use crate::admin::Health;
 use crate::admin::protocol::ReloadReport;
 use crate::config::Config;
 use crate::listener::tls::TlsContext;
+use crate::modules::ExternalServices;
 use crate::telemetry::LogFilter;
 
 /// Where the configuration of a node comes from.
@@ -80,12 +81,14 @@ impl Reloader {
         }
         let stream = stream_config(&config, tls.is_some(), node.decoy_secret)?;
         let external = component_config(&config)?;
+        let services = ExternalServices::read(&config)?;
         let filter = LogFilter::parse(&config.log).context("log.filter")?;
 
         // From here on nothing can fail.
         self.source.log.set(filter);
         node.registration.set(&config.registration);
         node.searches.set(&config.search);
+        node.external_services.set(services);
         node.bounds.set(&config.limits);
         let certificate_until = tls.as_ref().map(|tls| tls.not_after.to_xep0082());
         if let Some(tls) = &tls {

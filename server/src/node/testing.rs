@@ -24,7 +24,7 @@ use crate::components::ComponentRegistry;
 use crate::config::Config;
 use crate::delivery::remote::Remote;
 use crate::metrics::{NodeMetrics, Waiting};
-use crate::modules::{CommandSessions, Limiter, REGISTRY, Searches};
+use crate::modules::{CommandSessions, ExternalServices, Limiter, REGISTRY, Reports, Searches};
 use crate::pipeline::Registry;
 use crate::session::SessionRegistry;
 use crate::session::admission::Admission;
@@ -50,6 +50,8 @@ impl NodeContext {
             started: crate::clock::now(),
             logouts: Logouts::default(),
             searches: Searches::new(&config.search),
+            external_services: ExternalServices::read(&config).unwrap(),
+            reports: Reports::default(),
             requests: Requests::new(NodeId::new(1), crate::clock::now(), metrics.clone()),
             commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),

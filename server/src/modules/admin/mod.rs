@@ -118,7 +118,7 @@ fn account(call: &Call, answers: &Answers, var: &str) -> Result<BareJid, StanzaE
     accounts(call, answers, var)?.pop().ok_or_else(|| not_acceptable("an account is needed"))
 }
 
-fn failed(error: &StorageError) -> StanzaError {
+pub(super) fn failed(error: &StorageError) -> StanzaError {
     tracing::warn!(%error, "an administrator's command met the store");
     StanzaError::new(StanzaCondition::InternalServerError, "the store did not answer: try again")
 }

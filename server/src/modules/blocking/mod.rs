@@ -11,6 +11,7 @@ use althing_proto::privacy::{PrivacyChange, PrivacyError};
 use althing_proto::stanza::{IqType, Kind, StanzaCondition, StanzaError};
 use althing_proto::xml::Element;
 
+use super::reporting::{self, Report};
 use super::roster::storage_failed;
 use super::{Feature, Module, Spec};
 use crate::pipeline::{At, Effects, Interest, Outcome, Packet, Verdict, View, refusal};
@@ -59,7 +60,7 @@ impl Module for Blocking {
             };
         }
         match requested(payload) {
-            Ok(change) => apply(packet, owner, change, view),
+            Ok(change) => apply(packet, owner, change, reports(payload), view),
             Err(error) => Outcome::refuse(packet, error),
         }
     }
@@ -113,22 +114,41 @@ fn requested(payload: &Element) -> Result<PrivacyChange, StanzaError> {
     Ok(change)
 }
 
-fn apply(packet: &Packet, owner: &BareJid, change: PrivacyChange, view: &View<'_>) -> Outcome {
+/// XEP-0377: what a block reports of those whom it names.
+fn reports(payload: &Element) -> Vec<Result<Report, ()>> {
+    if payload.name() != "block" {
+        return Vec::new();
+    }
+    let items = payload.children().filter(|child| child.is("item", ns::BLOCKING));
+    items.filter_map(|item| reporting::read(item, &jid::parse(item.attr("jid")?).ok()?)).collect()
+}
+
+fn apply(
+    packet: &Packet,
+    owner: &BareJid,
+    change: PrivacyChange,
+    reports: Vec<Result<Report, ()>>,
+    view: &View<'_>,
+) -> Outcome {
     let (node, owner, packet) = (Arc::clone(view.node), owner.clone(), packet.clone());
     Outcome::later(async move {
         match node.storage.privacy.change(&owner, change, node.privacy_limits()).await {
             Ok(Ok(changed)) => {
                 let result = Effect::Route(packet.stanza.result(None));
-                if !changed.changed {
-                    return vec![result];
-                }
-                let changed = Arc::new(changed);
-                vec![
-                    // Here at once: what the client sends next must meet the new list.
-                    Effect::Session(SessionChange::Privacy(Arc::clone(&changed))),
-                    result,
-                    Effect::Notify { account: owner, event: UserEvent::Privacy(changed) },
-                ]
+                let reported = reporting::take(&node, &owner, reports).await;
+                let mut effects = if changed.changed {
+                    let changed = Arc::new(changed);
+                    vec![
+                        // Here at once: what the client sends next must meet the new list.
+                        Effect::Session(SessionChange::Privacy(Arc::clone(&changed))),
+                        result,
+                        Effect::Notify { account: owner, event: UserEvent::Privacy(changed) },
+                    ]
+                } else {
+                    vec![result]
+                };
+                effects.extend(reported);
+                effects
             }
             Ok(Err(error)) => refused(&packet, error),
             Err(error) => storage_failed(&packet, &error),

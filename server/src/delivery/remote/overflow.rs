@@ -25,7 +25,7 @@ use crate::node::NodeContext;
 /// Most tasks that wait for one node.
 pub const MAX_TASKS: usize = 4_096;
 
-/// Most bytes of them, estimated by `weight`.
+/// Most bytes of them, as they are sent.
 pub const MAX_BYTES: usize = 32 << 20;
 
 /// How often a full link is tried again. It says nothing by itself when it has room.
@@ -41,29 +41,22 @@ pub struct Overflow {
 
 #[derive(Debug, Default)]
 struct Queue {
-    tasks: VecDeque<ClusterTask>,
+    /// Each with its bytes.
+    tasks: VecDeque<(ClusterTask, usize)>,
     bytes: usize,
 }
 
 impl Queue {
     fn push(&mut self, task: ClusterTask) -> bool {
-        let bytes = weight(&task);
+        // Encoded once more than would be needed: only while a link is full. One that cannot be encoded is not sent.
+        let Ok(encoded) = task.encode() else { return false };
+        let bytes = encoded.len();
         if self.tasks.len() >= MAX_TASKS || self.bytes + bytes > MAX_BYTES {
             return false;
         }
         self.bytes += bytes;
-        self.tasks.push_back(task);
+        self.tasks.push_back((task, bytes));
         true
-    }
-}
-
-/// About how many bytes a task takes.
-fn weight(task: &ClusterTask) -> usize {
-    match task {
-        ClusterTask::FanOutPresence(task) => task.xml.len() + 64 * task.recipients.len(),
-        ClusterTask::PushRosterItem(task) => task.item.len(),
-        ClusterTask::DeliverToAccount(task) => task.xml.len(),
-        _ => 256,
     }
 }
 
@@ -74,8 +67,12 @@ impl Overflow {
         self.count.load(Ordering::Acquire) > 0 && self.queues.lock().contains_key(&node)
     }
 
-    /// Sends a task that wants no reply to `target`, behind all that wait for it.
+    /// Sends a task that wants no reply to `target`, behind all that wait for it. As a rule nothing does, and no lock is
+    /// taken: whoever sends two tasks whose order matters has seen the first one queued when it sends the second.
     pub fn tell(&self, node: &Arc<NodeContext>, target: NodeId, task: ClusterTask) {
+        if !self.holds(target) && !Self::is_full(node, target, &task) {
+            return;
+        }
         let mut queues = self.queues.lock();
         if let Some(queue) = queues.get_mut(&target) {
             if !queue.push(task) {
@@ -84,15 +81,20 @@ impl Overflow {
             }
             return;
         }
-        match node.links.post(target, &task) {
+        if Self::is_full(node, target, &task) {
+            let mut queue = Queue::default();
+            queue.push(task);
+            queues.insert(target, queue);
+            self.count.store(queues.len(), Ordering::Release);
+            node.remote.runtime().spawn(drain(Arc::clone(node), target));
+        }
+    }
+
+    /// Hands a task to the link; whether that has no room for it.
+    fn is_full(node: &NodeContext, target: NodeId, task: &ClusterTask) -> bool {
+        match node.links.post(target, task) {
             Ok(()) => {}
-            Err(LinkError::Full) => {
-                let mut queue = Queue::default();
-                queue.push(task);
-                queues.insert(target, queue);
-                self.count.store(queues.len(), Ordering::Release);
-                node.remote.runtime().spawn(drain(Arc::clone(node), target));
-            }
+            Err(LinkError::Full) => return true,
             // It is down, and its sessions with it.
             Err(LinkError::NotMember(_) | LinkError::PeerDown) => node.metrics.dropped(Dropped::SessionGone),
             Err(problem) => {
@@ -100,6 +102,7 @@ impl Overflow {
                 error!(member = %target, task = task.kind().label(), error = %problem, "task not sent");
             }
         }
+        false
     }
 
     /// Drops what waits for `target`, which was declared down: at its return it would be told of old.
@@ -119,7 +122,8 @@ impl Overflow {
     fn go_on(&self, node: &NodeContext, target: NodeId) -> bool {
         let mut queues = self.queues.lock();
         let Some(queue) = queues.get_mut(&target) else { return false };
-        while let Some(task) = queue.tasks.front() {
+        while let Some((task, bytes)) = queue.tasks.front() {
+            let bytes = *bytes;
             match node.links.post(target, task) {
                 Err(LinkError::Full) => return true,
                 Err(LinkError::NotMember(_) | LinkError::PeerDown) => {
@@ -129,9 +133,8 @@ impl Overflow {
                 Ok(()) => {}
                 Err(problem) => error!(member = %target, error = %problem, "task not sent"),
             }
-            if let Some(task) = queue.tasks.pop_front() {
-                queue.bytes = queue.bytes.saturating_sub(weight(&task));
-            }
+            queue.tasks.pop_front();
+            queue.bytes = queue.bytes.saturating_sub(bytes);
         }
         queues.remove(&target);
         self.count.store(queues.len(), Ordering::Release);
@@ -142,5 +145,27 @@ impl Overflow {
 async fn drain(node: Arc<NodeContext>, target: NodeId) {
     while node.remote.overflow().go_on(&node, target) {
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_cluster::routes::BindIndex;
+    use althing_cluster::task::ShowPresence;
+    use althing_proto::jid::FullJid;
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn answers_of_a_megabyte_weigh_a_megabyte() {
+        let mut queue = Queue::default();
+        let shown = || ShowPresence {
+            to: FullJid::new("a@b/c").unwrap(),
+            owner: BindIndex(1),
+            presences: vec![Bytes::from(vec![b'x'; 1 << 20])],
+        };
+        let taken = (0..100).take_while(|_| queue.push(shown().into())).count();
+        assert_eq!(taken, 31, "of 1 MiB and a few bytes each");
     }
 }

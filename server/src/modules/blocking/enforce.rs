@@ -17,6 +17,7 @@ use crate::metrics::Dropped;
 use crate::modules::roster::storage_failed;
 use crate::node::NodeContext;
 use crate::pipeline::{Effects, Packet, Pass, Verdict, View};
+use crate::router::rules::{self, Presence, Rule};
 use crate::session::core::SessionState;
 use crate::session::effect::Effect;
 use crate::session::rules::Decision;
@@ -80,15 +81,12 @@ fn answers(packet: &Packet, session: &SessionState, node: &NodeContext) -> bool 
     top.is_none_or(|(_, first)| first == session.index())
 }
 
-/// What the sender is told: that nobody is there, or nothing.
+/// What the sender is told: what it would be told if nobody were there. That is the same table, so that the two never
+/// differ: by a headline, say, which vanishes.
 fn blocked(packet: &Packet, node: &NodeContext) -> Effects {
-    let answer = match packet.stanza.kind() {
-        Kind::Message(_) | Kind::Iq(IqType::Get | IqType::Set) => {
-            packet.stanza.error(StanzaCondition::ServiceUnavailable)
-        }
-        // Presence, subscriptions and probes, and answers: silence.
-        Kind::Presence(_) | Kind::Iq(_) => None,
-    };
+    let nobody = rules::rule(packet.stanza.kind(), Presence::ResourceAbsent { reachable: false });
+    let told = (nobody == Rule::Bounce).then(|| packet.stanza.error(StanzaCondition::ServiceUnavailable));
+    let answer = told.flatten();
     if answer.is_none() {
         node.metrics.dropped(Dropped::Blocked);
     }

@@ -176,3 +176,9 @@ pub trait Module: Send + Sync {
         true
     }
 }
+
+/// The beginning of a text, in whole characters: at most `most` bytes.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=text.len().min(most)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}

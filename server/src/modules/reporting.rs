@@ -22,7 +22,7 @@ use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::name;
 
 use super::commands::command::{Call, Command, NextStep, NoteKind, Step};
-use super::{Feature, Module, Spec};
+use super::{Feature, Module, Spec, cut};
 use crate::auth::rate::RateLimit;
 use crate::metrics;
 use crate::node::NodeContext;
@@ -111,18 +111,15 @@ pub(super) fn read(item: &Element, about: &Jid) -> Option<Result<Report, ()>> {
         return Some(Err(()));
     };
     let stanzas = report.children().filter(|child| child.is("stanza-id", ns::STANZA_ID));
-    let named = stanzas.filter_map(|stanza| Some((cut(stanza.attr("by")?), cut(stanza.attr("id")?))));
+    let short = |text: &str| cut(text, MAX_TEXT).to_owned();
+    let named = stanzas.filter_map(|stanza| Some((short(stanza.attr("by")?), short(stanza.attr("id")?))));
     let text = report.get_child("text", ns::REPORTING).map(Element::text).unwrap_or_default();
     Some(Ok(Report {
         about: about.to_string(),
-        reason: cut(reason.trim()),
-        text: cut(text.trim()),
+        reason: short(reason.trim()),
+        text: short(text.trim()),
         stanzas: named.take(MAX_STANZAS).collect(),
     }))
-}
-
-fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
 }
 
 /// Takes what `from` reports in a block that was done.
@@ -210,7 +207,7 @@ fn message(kept: &Kept, from: &BareJid, reader: &BareJid) -> Stanza {
         .append(Element::builder("body", ns::CLIENT).append(words))
         .append(item)
         .build();
-    let server = Jid::from_parts(None, &from.domain().to_owned(), None);
+    let server = Jid::from_parts(None, from.domain(), None);
     Stanza::from_parts(Kind::Message(MessageType::Normal), Some(server), Some(reader.clone().into()), message)
 }
 

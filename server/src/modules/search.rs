@@ -19,7 +19,7 @@ use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
 use super::roster::storage_failed;
-use super::{Feature, Module, Spec};
+use super::{Feature, Module, Spec, cut};
 use crate::auth::rate::RateLimit;
 use crate::config::Search as Settings;
 use crate::node::NodeContext;
@@ -184,12 +184,7 @@ fn comparable(text: &str) -> String {
         }
         out.extend(word.chars().flat_map(char::to_lowercase));
     }
-    cut(&out).to_owned()
-}
-
-fn cut(text: &str) -> &str {
-    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
+    cut(&out, MAX_TEXT).to_owned()
 }
 
 /// What the directory shows: given and family name, nickname, mail address. Fields never change: what must becomes
@@ -217,7 +212,7 @@ impl Shown {
 /// How the directory lists the owner of a vCard: by which words, and what it shows. Nothing for one that is private.
 pub(super) fn listing(owner: &BareJid, vcard: &Element) -> (Vec<Word>, Bytes) {
     let Some(names) = vcard::names(vcard) else { return (Vec::new(), Bytes::new()) };
-    let kept = |text: &str| cut(text).to_owned();
+    let kept = |text: &str| cut(text, MAX_TEXT).to_owned();
     let shown = Shown {
         first: kept(&names.given),
         last: kept(&names.family),
@@ -226,7 +221,7 @@ pub(super) fn listing(owner: &BareJid, vcard: &Element) -> (Vec<Word>, Bytes) {
     };
     let local = owner.node().map_or("", |node| node.as_str());
     let texts = FIELDS.iter().map(|(_, _, number)| match number {
-        1 => Word { field: 1, text: cut(local).to_owned() },
+        1 => Word { field: 1, text: cut(local, MAX_TEXT).to_owned() },
         number => Word { field: *number, text: comparable(shown.field(*number)) },
     });
     let words = texts.filter(|word| !word.text.is_empty()).collect();
@@ -258,7 +253,7 @@ fn find(packet: &Packet, domain: String, wanted: Wanted, node: &Arc<NodeContext>
 fn matches(user: &BareJid, shown: &Shown, wanted: &[(u8, String, Begins)]) -> bool {
     wanted.iter().all(|(field, text, begins)| {
         let has = match field {
-            1 => user.node().map_or_else(String::new, |node| cut(node.as_str()).to_owned()),
+            1 => user.node().map_or_else(String::new, |node| cut(node.as_str(), MAX_TEXT).to_owned()),
             field => comparable(shown.field(*field)),
         };
         if *begins { has.starts_with(text) } else { has == *text }

@@ -20,7 +20,7 @@ use althing_proto::time::Timestamp;
 use althing_proto::xml::build::{BuilderExt, ElementExt};
 use althing_proto::xml::name;
 
-use super::{Feature, Module, Spec};
+use super::{Feature, Module, Spec, cut};
 use crate::config::{Config, ExternalService, Hidden};
 use crate::pipeline::{At, Interest, Outcome, Packet, View};
 
@@ -180,8 +180,7 @@ impl Service {
 /// Username and password that `key` opens the service with until `expires`.
 fn credentials(key: &hmac::Key, asker: &Jid, expires: Timestamp) -> (String, String) {
     let account = asker.to_bare();
-    let account = account.as_str();
-    let account = &account[..account.floor_char_boundary(MAX_ACCOUNT)];
+    let account = cut(account.as_str(), MAX_ACCOUNT);
     let username = format!("{}:{account}", expires.as_millis() / 1_000);
     let password = STANDARD.encode(hmac::sign(key, username.as_bytes()));
     (username, password)

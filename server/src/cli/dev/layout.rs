@@ -167,7 +167,8 @@ fn configuration(
         };
         let external = args.components.iter().map(external).collect::<anyhow::Result<Vec<Value>>>()?;
         let listen = Value::Array(vec![address(5347)?]);
-        sections.push(("components", section(vec![("listen", listen), ("external", Value::Array(external))])));
+        sections
+            .push(("components", section(vec![("listen", listen), ("external", Value::Array(external))])));
     }
     if args.registration {
         let keys = vec![("enabled", true.into()), ("unlimited_on_loopback", true.into())];
@@ -236,8 +237,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = ["--nodes", "2", "--component", "irc.localhost=0123456789abcdef"];
         let nodes = prepare_with(dir.path(), &options).unwrap();
-        let listen: Vec<_> =
-            nodes.iter().map(|node| node.config.components.listen[0].to_string()).collect();
+        let listen: Vec<_> = nodes.iter().map(|node| node.config.components.listen[0].to_string()).collect();
         assert_eq!(listen, ["127.0.0.1:5347", "127.0.0.2:5347"]);
         assert_eq!(nodes[1].config.components.external[0].domain, "irc.localhost");
         let refused = |option| {

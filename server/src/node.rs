@@ -1,6 +1,7 @@
 //! Builds and stops one whole node from its configuration: no process-wide state, so that many run in one
 //! process.
 
+mod admins;
 mod bounds;
 mod offered;
 mod parts;
@@ -322,6 +323,8 @@ impl Node {
                 )));
             }
         }
+        let looking = Arc::clone(&context);
+        tasks.push(actix_rt::spawn(async move { admins::tell_of_missing(&looking).await }));
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
         let reloader = source
             .map(|source| Reloader::new(Arc::clone(&context), Arc::clone(&health), source))

@@ -8,10 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use althing_tests::admin::add_user;
 use althing_tests::cluster::TestCluster;
 use althing_tests::endpoint::Endpoint;
 use althing_tests::node::TestNode;
 use althing_tests::script::{parser, runner};
+use althing_tests::setup::DOMAIN;
 
 /// Names a server that runs already.
 const GIVEN: &str = "ALTHING_WIRE_ENDPOINT";
@@ -108,11 +110,17 @@ enum Stage {
 
 impl Stage {
     async fn open(place: Place) -> anyhow::Result<Stage> {
-        Ok(match place {
+        let stage = match place {
             Place::One => Stage::Node(TestNode::start(OVERLAY).await?),
             Place::Three => Stage::Cluster(TestCluster::start(3, OVERLAY).await?),
             Place::Given => Stage::Given(Endpoint::parse(&std::env::var(GIVEN)?)?),
-        })
+        };
+        // No administrator registers in band.
+        if let Some(node) = stage.first() {
+            let admin = runner::administrator();
+            add_user(&node.setup().data(), &admin.bare(DOMAIN), &admin.password).await?;
+        }
+        Ok(stage)
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
@@ -120,6 +128,14 @@ impl Stage {
             Stage::Node(node) => vec![node.endpoint()],
             Stage::Cluster(cluster) => cluster.endpoints(),
             Stage::Given(endpoint) => vec![endpoint.clone()],
+        }
+    }
+
+    fn first(&self) -> Option<&TestNode> {
+        match self {
+            Stage::Node(node) => Some(node),
+            Stage::Cluster(cluster) => Some(cluster.node(0)),
+            Stage::Given(_) => None,
         }
     }
 

@@ -20,7 +20,7 @@ section! {
         /// Domains that this server is responsible for. A stream without `to` is taken to mean the first.
         domains: Vec<String> = vec!["localhost".to_owned()];
         /// Accounts that may run the commands of XEP-0133 and read statistics: bare addresses, such as
-        /// `alice@example.org`, of `domains`.
+        /// `alice@example.org`, of `domains`. `althing user add` makes them: nobody registers one in band.
         admins: Vec<String> = Vec::new();
     }
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::NodeContext;
+use super::admins::tell_of_missing;
 use super::parts::{component_config, publish_certificate, stream_config};
 use crate::admin::Health;
 use crate::admin::protocol::ReloadReport;
@@ -51,6 +52,10 @@ impl Reloader {
             Ok(report) => {
                 self.context.metrics.config_reloaded(true);
                 info!(changed = ?report.changed, restart = ?report.restart, "configuration reloaded");
+                if report.changed.iter().any(|key| key == "xmpp.admins") {
+                    let context = Arc::clone(&self.context);
+                    tokio::spawn(async move { tell_of_missing(&context).await });
+                }
             }
             Err(error) => {
                 self.context.metrics.config_reloaded(false);

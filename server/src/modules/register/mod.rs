@@ -201,6 +201,11 @@ async fn register(
     if jid::parse(user.as_str()).is_err() {
         return Err(refused(StanzaCondition::JidMalformed, "no user can have that name"));
     }
+    if node.is_admin(&user) {
+        // Whoever has the name has the rights. Behind the limit, and told like any name that is taken, so that the names of
+        // administrators cannot be tried out.
+        return Err((StanzaCondition::Conflict.into(), Registration::Conflict));
+    }
     match create_account(node, &user, Secret::new(password)).await {
         Ok(()) => Ok(user),
         Err(CreateError::Exists) => Err((StanzaCondition::Conflict.into(), Registration::Conflict)),
@@ -211,5 +216,43 @@ async fn register(
             tracing::warn!(%error, "an account could not be made");
             Err(refused(StanzaCondition::InternalServerError, "try again later"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    async fn asked(node: &Arc<NodeContext>, username: &str) -> Option<StanzaCondition> {
+        let xml = format!(
+            "<iq xmlns='jabber:client' type='set' id='r'><query xmlns='jabber:iq:register'>\
+             <username>{username}</username><password>secret</password></query></iq>"
+        );
+        let domain = DomainPart::new("localhost").unwrap().into_owned();
+        let peer = Ipv4Addr::LOCALHOST.into();
+        let answer = before_login(node, xml.parse().unwrap(), Some(domain), peer).await;
+        Stanza::parse(answer).unwrap().error_condition()
+    }
+
+    /// Also where the account is not there yet, or no more: its name is worth every other account.
+    #[tokio::test]
+    async fn nobody_registers_as_an_administrator() {
+        let node = NodeContext::for_tests();
+        node.configure(|config| {
+            config.registration.enabled = true;
+            config.registration.unlimited_on_loopback = true;
+            config.auth.scram_iterations = 4096;
+            config.xmpp.admins = vec!["root@localhost".to_owned()];
+        });
+        node.registration.set(&node.config().registration);
+        let node = Arc::new(node);
+        for name in ["root", "Root", "ROOT"] {
+            assert_eq!(asked(&node, name).await, Some(StanzaCondition::Conflict), "{name}");
+        }
+        let root = BareJid::new("root@localhost").unwrap();
+        assert_eq!(node.storage.accounts.get(&root).await.unwrap(), None);
+        assert_eq!(asked(&node, "rooty").await, None);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use althing_proto::ns;
 use althing_tests::client::{Client, condition_of};
 use althing_tests::endpoint::Endpoint;
-use althing_tests::login::{Account, logged_in, newcomer, register_at};
+use althing_tests::login::{Account, connect, logged_in, newcomer, register_at};
 use althing_tests::node::TestNode;
 use althing_tests::script::parser::Security;
 use althing_tests::stream::{Event, Stream, header_text};
@@ -243,16 +243,45 @@ async fn a_client_that_never_reads_costs_little() {
     logged_in(&endpoint, &sleeper, Some("deaf"), Security::StartTls).await.unwrap();
 }
 
+/// Messages to one that reads late.
+const MESSAGES: usize = 2_000;
+
 /// A client that reads late, but reads: its sender is slowed down to its pace, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_late_gets_everything_in_order() {
-    const MESSAGES: usize = 2_000;
     let node = TestNode::start(OVERLAY).await.unwrap();
     let endpoint = node.endpoint();
     let late = Account::fresh("late");
     register_at(&endpoint, &late).await.unwrap();
-    let (mut reading, jid) = logged_in(&endpoint, &late, Some("slow"), Security::StartTls).await.unwrap();
-    let mut sender = newcomer(&endpoint, "fast").await.unwrap();
+    let (reading, jid) = logged_in(&endpoint, &late, Some("slow"), Security::StartTls).await.unwrap();
+    reads_late(&endpoint, jid, reading).await;
+}
+
+/// The same where another client of the account reads all the time: neither is closed, neither misses anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_late_is_waited_for_beside_one_that_reads() {
+    let node = TestNode::start(OVERLAY).await.unwrap();
+    let endpoint = node.endpoint();
+    let late = Account::fresh("late");
+    register_at(&endpoint, &late).await.unwrap();
+    let (mut slow, jid) = logged_in(&endpoint, &late, Some("slow"), Security::StartTls).await.unwrap();
+    slow.send("<presence/>").await.unwrap();
+    assert!(matches!(slow.event().await.unwrap(), Event::Element(own) if own.name() == "presence"));
+    let mut fast = connect(&endpoint, &late, "fast").await.unwrap();
+    fast.come_online().await.unwrap();
+    let account = jid.split('/').next().unwrap().to_owned();
+    let beside = tokio::spawn(async move {
+        for _ in 0..MESSAGES {
+            fast.recv_until(|element| element.name() == "message").await.unwrap();
+        }
+    });
+    reads_late(&endpoint, account, slow).await;
+    beside.await.unwrap();
+}
+
+/// Somebody writes to `jid` as fast as it goes, and the client `reading` begins to read when he is held up.
+async fn reads_late(endpoint: &Endpoint, jid: String, mut reading: Stream) {
+    let mut sender = newcomer(endpoint, "fast").await.unwrap();
 
     let (sent, mut progress) = watch::channel(0);
     let sending = tokio::spawn(async move {

@@ -15,6 +15,7 @@ use althing_proto::stanza::{Broadcast, Stanza};
 
 use super::{drive_aside, local, route};
 use crate::node::NodeContext;
+use crate::router::steps::Origin;
 use crate::session::effect::Hidden;
 
 /// Most recipients of one task, and most bytes of their addresses: with the stanza they stay well below what the
@@ -34,7 +35,8 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid], hidd
     let mut here = Vec::new();
     for (at, account) in to.iter().enumerate() {
         if !node.serves(account.domain().as_str()) {
-            drive_aside(node, route(node, broadcast.stanza().with_to(account.clone()), None).into());
+            let copy = broadcast.stanza().with_to(account.clone());
+            drive_aside(node, route(node, copy, Origin::Elsewhere).into());
             continue;
         }
         here.clear();

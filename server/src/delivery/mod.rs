@@ -19,18 +19,16 @@ use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::{self, stage};
 use crate::pipeline::{Effects, View};
-use crate::router::steps::{self, Routed};
-use crate::session::core::SessionState;
+use crate::router::steps::{self, Origin, Routed};
 use crate::session::effect::{Effect, Later};
 
 /// Most effects that may follow from one another before the chain is cut: a module that answers its own
 /// answer is a bug, and must not become a loop.
 const MAX_CHAIN: usize = 10_000;
 
-/// Routes a stanza. Gives back what the caller must perform next. `session` is the sender's, where the stanza comes
-/// straight from one.
-pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Next {
-    steps::route(node, stanza, session).into()
+/// Routes a stanza. Gives back what the caller must perform next.
+pub fn route(node: &Arc<NodeContext>, stanza: Stanza, origin: Origin<'_>) -> Next {
+    steps::route(node, stanza, origin).into()
 }
 
 /// What is to be performed next, before anything else.
@@ -76,7 +74,7 @@ pub fn from_component(node: &Arc<NodeContext>, stanza: Stanza) -> Next {
         return Next::NOTHING;
     }
     let Effect::Route(stanza) = effect else { return Next::NOTHING };
-    route(node, stanza, None)
+    route(node, stanza, Origin::Elsewhere)
 }
 
 /// Performs effects outside any session until nothing follows from them.
@@ -121,7 +119,7 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Next {
     match effect {
         Effect::Route(stanza) => {
             bounce::count_error(node, &stanza, None);
-            return route(node, stanza, None);
+            return route(node, stanza, Origin::Elsewhere);
         }
         Effect::Later(Later(future)) => return Next::Wait(future),
         Effect::Aside(job) => return Next::Effects(aside::submit_alone(node, job)),

@@ -23,6 +23,7 @@ use althing_proto::xml::{Element, name};
 
 use super::{drive_aside, local, route};
 use crate::node::NodeContext;
+use crate::router::steps::Origin;
 use crate::session::SessionHandle;
 use crate::session::shown::Visible;
 
@@ -40,7 +41,8 @@ pub fn ask(node: &Arc<NodeContext>, from: &FullJid, asker: BindIndex, targets: &
     for account in targets {
         if !node.serves(account.domain().as_str()) {
             // §4.3.1: to another server it comes from the bare JID.
-            drive_aside(node, route(node, probe(&from.to_bare(), account), None).into());
+            let routed = route(node, probe(&from.to_bare(), account), Origin::Elsewhere);
+            drive_aside(node, routed.into());
             continue;
         }
         node.routes.visit_account(account, &mut |_, route| {

@@ -44,10 +44,8 @@ impl Receiver {
 pub enum Delivered {
     /// At least one receiver has it, or it is on its way to one.
     Some,
-    /// The only receiver has it, but its client reads too slowly.
-    Slowly(Arc<SessionHandle>),
-    /// It is on its way to the only receiver, on another node; a client that sends more goes on when this is done.
-    Braked(BoxFuture<'static, ()>),
+    /// As `Some`, but of those that have it these do not keep up.
+    Slowly(Vec<Slow>),
     /// The only receiver, on this node, is about to end: it is to be looked up once more then. Only for a stanza that
     /// was tried before; others are kept in their order.
     Ending(Arc<SessionHandle>),
@@ -55,6 +53,25 @@ pub enum Delivered {
     None,
     /// No receiver took it, and at least one has too much to do.
     Congested,
+}
+
+/// A receiver that has a stanza and does not keep up.
+pub enum Slow {
+    /// It is on this node, and its client reads too slowly.
+    Here(Arc<SessionHandle>),
+    /// It is elsewhere; a client that sends more goes on when this is done.
+    Elsewhere(BoxFuture<'static, ()>),
+}
+
+impl Slow {
+    /// Ends when the receiver keeps up again, or after a while.
+    #[must_use]
+    pub fn pause(self) -> BoxFuture<'static, ()> {
+        match self {
+            Slow::Here(session) => Box::pin(async move { session.pressure().brake().await }),
+            Slow::Elsewhere(pause) => pause,
+        }
+    }
 }
 
 /// Hands `stanza` to `receivers`. `tries`: how often that has failed for it.
@@ -67,16 +84,29 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, receivers: &[Receiver],
     let any_remote = receivers.iter().any(|receiver| receiver.remote.is_some());
     let copies = any_remote.then(|| Copies::new(receivers.len() + usize::from(presence)));
     let mut delivered = Delivered::None;
+    // Empty, as a rule: it costs nothing.
+    let mut slow = Vec::new();
     for receiver in receivers {
         let result = match &receiver.remote {
             None => match node.sessions.get(receiver.route.index) {
-                Some(session) => local::deliver_to(node, &session, stanza.clone(), false),
+                Some(session) => {
+                    let result = local::deliver_to(node, &session, stanza.clone(), false);
+                    if result.is_ok() && session.pressure().is_congested() {
+                        slow.push(Slow::Here(session));
+                    }
+                    result
+                }
                 None => Err(Refused::Gone),
             },
             Some(jid) => {
                 let parcel = Parcel { stanza: stanza.clone(), tries, copies: copies.clone() };
                 match remote::post(node, jid, &receiver.route, parcel) {
-                    Posted::Taken | Posted::Braked(_) => {
+                    Posted::Taken => {
+                        delivered = Delivered::Some;
+                        continue;
+                    }
+                    Posted::Braked(pause) => {
+                        slow.push(Slow::Elsewhere(pause));
                         delivered = Delivered::Some;
                         continue;
                     }
@@ -99,7 +129,10 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, receivers: &[Receiver],
             }
         }
     }
-    delivered
+    match delivered {
+        Delivered::Some if !slow.is_empty() => Delivered::Slowly(slow),
+        delivered => delivered,
+    }
 }
 
 fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, tries: u8) -> Delivered {
@@ -112,7 +145,7 @@ fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, 
             };
         };
         return match local::deliver_to(node, &session, stanza.clone(), true) {
-            Ok(()) if session.pressure().is_congested() => Delivered::Slowly(session),
+            Ok(()) if session.pressure().is_congested() => Delivered::Slowly(vec![Slow::Here(session)]),
             Ok(()) => Delivered::Some,
             Err(Refused::Full) => Delivered::Congested,
             Err(Refused::Ending) if tries > 0 => Delivered::Ending(session),
@@ -126,7 +159,7 @@ fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, 
     let parcel = Parcel { stanza: stanza.clone(), tries, copies: None };
     match remote::post(node, jid, &receiver.route, parcel) {
         Posted::Taken => Delivered::Some,
-        Posted::Braked(pause) => Delivered::Braked(pause),
+        Posted::Braked(pause) => Delivered::Slowly(vec![Slow::Elsewhere(pause)]),
         Posted::Congested => Delivered::Congested,
         Posted::Impossible => Delivered::None,
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use tracing::debug;
 
 use althing_cluster::routes::Route;
@@ -14,7 +14,7 @@ use super::address::{Target, classify};
 use super::component::{self, Given, Place};
 use super::rules::{self, Presence, Rule};
 use crate::delivery::bounce;
-use crate::delivery::receivers::{self, Delivered, Receiver};
+use crate::delivery::receivers::{self, Delivered, Receiver, Slow};
 use crate::delivery::remote::pending::Behind;
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
@@ -31,9 +31,20 @@ pub enum Routed {
     Later(BoxFuture<'static, Effects>),
 }
 
-/// Walks the chain. `session` is the sender's, where the stanza comes straight from one.
-pub fn route(node: &Arc<NodeContext>, stanza: Stanza, session: Option<&SessionState>) -> Routed {
-    Walk { node, session, tries: 0 }.route(stanza)
+/// Whose a stanza is.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// It follows from what this session's own client has sent: the client goes on no faster than receivers read.
+    Client(&'a SessionState),
+    /// Something else that this session does: it waits for nobody, for all that comes to it would wait too.
+    Session(&'a SessionState),
+    /// It comes from no session.
+    Elsewhere,
+}
+
+/// Walks the chain.
+pub fn route(node: &Arc<NodeContext>, stanza: Stanza, origin: Origin<'_>) -> Routed {
+    Walk { node, origin, tries: 0 }.route(stanza)
 }
 
 /// The one session on another node that `stanza` would go to now, if there is just one and it is not here; or the
@@ -63,7 +74,7 @@ pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Rout
 /// Walks the chain for a stanza that `tries` attempts have not delivered: after the first as if it had just come,
 /// after more as if the resource it is for were absent, whatever the table says.
 pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFuture<'static, Effects> {
-    let walk = Walk { node, session: None, tries: tries.max(1) };
+    let walk = Walk { node, origin: Origin::Elsewhere, tries: tries.max(1) };
     let target = classify(stanza.to(), stanza.from(), &node.config().xmpp.domains);
     let routed = match target {
         Target::Resource(full) if tries > 1 => walk.absent(stanza, &full),
@@ -78,7 +89,7 @@ pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFutur
 /// One walk along the chain.
 struct Walk<'a> {
     node: &'a Arc<NodeContext>,
-    session: Option<&'a SessionState>,
+    origin: Origin<'a>,
     /// Attempts on other nodes that have failed for this stanza. With any, it waits behind nobody: those that do
     /// wait behind it.
     tries: u8,
@@ -133,7 +144,11 @@ impl Walk<'_> {
             return Routed::Done(Vec::new());
         }
         let packet = Packet::new(stanza, pass);
-        let view = View { node, session: self.session, now: node.now() };
+        let session = match self.origin {
+            Origin::Client(session) | Origin::Session(session) => Some(session),
+            Origin::Elsewhere => None,
+        };
+        let view = View { node, session, now: node.now() };
         Routed::Done(pipeline::run(&node.modules, &packet, &view))
     }
 
@@ -164,8 +179,7 @@ impl Walk<'_> {
         let receiver = Receiver::new(self.node, full, &route);
         match receivers::deliver(self.node, &stanza, &[receiver], self.tries) {
             Delivered::Some => Routed::Done(Vec::new()),
-            Delivered::Slowly(receiver) => self.brake(receiver),
-            Delivered::Braked(pause) => self.pause(pause),
+            Delivered::Slowly(slow) => self.brake(slow),
             Delivered::Ending(receiver) => self.after(receiver, stanza),
             Delivered::None => self.absent(stanza, full),
             Delivered::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
@@ -197,8 +211,7 @@ impl Walk<'_> {
         let presence = matches!(stanza.kind(), Kind::Presence(_));
         match receivers::deliver(node, &stanza, &receivers, self.tries) {
             Delivered::Some => Routed::Done(Vec::new()),
-            Delivered::Slowly(receiver) => self.brake(receiver),
-            Delivered::Braked(pause) => self.pause(pause),
+            Delivered::Slowly(slow) => self.brake(slow),
             Delivered::Ending(receiver) => self.after(receiver, stanza),
             // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
             // not vanish (RFC 6121 §8.5.2.2.1).
@@ -212,14 +225,17 @@ impl Walk<'_> {
         }
     }
 
-    /// The receiver has the stanza, but does not keep up: the client that sent it goes on when the receiver has
-    /// room again, or after a while. Nobody else waits: what follows from an effect is no client's pace.
-    fn brake(&self, receiver: Arc<SessionHandle>) -> Routed {
-        if self.session.is_none_or(|sender| *sender.jid() == receiver.jid) {
+    /// Receivers have the stanza, but do not keep up: the client that sent it goes on when all of them have room
+    /// again, or after a while. Nobody else waits: what follows from an effect is no client's pace.
+    fn brake(&self, slow: Vec<Slow>) -> Routed {
+        let Origin::Client(sender) = self.origin else { return Routed::Done(Vec::new()) };
+        let own = |slow: &Slow| matches!(slow, Slow::Here(session) if session.jid == *sender.jid());
+        let pauses: Vec<_> = slow.into_iter().filter(|slow| !own(slow)).map(Slow::pause).collect();
+        if pauses.is_empty() {
             return Routed::Done(Vec::new());
         }
         Routed::Later(Box::pin(async move {
-            receiver.pressure().brake().await;
+            join_all(pauses).await;
             Vec::new()
         }))
     }
@@ -239,15 +255,9 @@ impl Walk<'_> {
         self.pause(Box::pin(async move { node.remote.found(&to).await }))
     }
 
-    /// As `brake`, for a receiver on another node.
+    /// As `brake`, for one receiver that is not on this node, or is a component.
     fn pause(&self, pause: BoxFuture<'static, ()>) -> Routed {
-        if self.session.is_none() {
-            return Routed::Done(Vec::new());
-        }
-        Routed::Later(Box::pin(async move {
-            pause.await;
-            Vec::new()
-        }))
+        self.brake(vec![Slow::Elsewhere(pause)])
     }
 }
 

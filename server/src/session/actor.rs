@@ -1,11 +1,11 @@
 //! The session actor: the thin shell round `core.rs`. One stanza at a time; it never waits.
 
 mod asides;
+mod client;
 mod handlers;
 mod privacy;
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
-use althing_proto::stanza::{Kind, ParseError, PresenceType, Stanza};
+use althing_proto::stanza::{ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
 use super::core::SessionState;
@@ -26,7 +26,7 @@ use super::effect::{Effect, Later, SessionChange, left_behind, stanza_span};
 use super::held::{Held, Parcel};
 use super::logouts;
 use super::messages::{EndReason, Progress, Work};
-use super::outbox::{Entry, Full, Outbox};
+use super::outbox::Outbox;
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery::{self, Next};
@@ -34,6 +34,7 @@ use crate::metrics::{Delivery, Direction, Dropped};
 use crate::modules::{self, missed_pushes};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
+use crate::router::steps::Origin;
 use crate::storage::profile::LoginData;
 
 /// How many times in a row effects may follow from effects before others have their turn.
@@ -54,6 +55,15 @@ pub struct Session {
     held: Held,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
+}
+
+/// Where an effect comes from.
+#[derive(Clone, Copy)]
+enum Lane {
+    /// What the session's own client has sent.
+    Client,
+    /// What others have sent, or an event. Whatever it waits for, the mailbox waits for.
+    Mailbox,
 }
 
 type Farewell = Shared<BoxFuture<'static, ()>>;
@@ -104,7 +114,7 @@ impl Session {
             let next = if let Some(effect) = work.effects.pop_front() {
                 match effect {
                     Effect::Aside(job) => self.submit_for_client(job),
-                    effect => self.perform(effect),
+                    effect => self.perform(effect, Lane::Client),
                 }
             } else if let Some(element) = work.elements.pop_front() {
                 followed = 0;
@@ -165,7 +175,7 @@ impl Session {
     }
 
     /// Performs one effect; gives back what is to be performed next.
-    fn perform(&mut self, effect: Effect) -> Next {
+    fn perform(&mut self, effect: Effect, lane: Lane) -> Next {
         let span = effect.span(Some(self.state.jid()));
         let _in_span = span.enter();
         if !pipeline::stage::filter(&self.node.modules, &effect, &self.view()) {
@@ -185,7 +195,13 @@ impl Session {
                 self.node.metrics.delivery(Delivery::Delivered);
                 return Next::Effects(self.receive(Parcel { stanza, alone: false }));
             }
-            Effect::Route(stanza) => return delivery::route(&self.node, stanza, Some(&self.state)),
+            Effect::Route(stanza) => {
+                let origin = match lane {
+                    Lane::Client => Origin::Client(&self.state),
+                    Lane::Mailbox => Origin::Session(&self.state),
+                };
+                return delivery::route(&self.node, stanza, origin);
+            }
             Effect::FanOut { stanza, to, hidden } => {
                 delivery::fan_out::to_accounts(&self.node, stanza, &to, hidden.as_deref());
             }
@@ -293,7 +309,7 @@ impl Session {
     fn perform_all(&mut self, effects: Effects) -> Option<BoxFuture<'static, Effects>> {
         let (mut effects, mut followed) = (VecDeque::from(effects), 0);
         while let Some(effect) = effects.pop_front() {
-            let future = match self.perform(effect) {
+            let future = match self.perform(effect, Lane::Mailbox) {
                 Next::Effects(next) => {
                     followed += usize::from(!next.is_empty());
                     for effect in next.into_iter().rev() {
@@ -327,47 +343,6 @@ impl Session {
             Some(future) => ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
                 session.perform_then(effects, ctx, then);
             })),
-        }
-    }
-
-    fn write(&mut self, stanza: &Stanza) {
-        let bytes = stanza.to_bytes();
-        debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
-        match self.outbox.push(entry(stanza), bytes) {
-            Ok(superseded) => {
-                if superseded {
-                    self.node.metrics.presence_superseded();
-                }
-                self.node.metrics.stanza(stanza.kind(), Direction::Out);
-                self.see(stanza);
-            }
-            Err(Full) => {
-                self.node.metrics.slow_consumer();
-                let error = StreamError::new(
-                    StreamCondition::PolicyViolation,
-                    "the client reads too slowly: limits.outbox_bytes are waiting",
-                );
-                self.outbox.abort(self.outbox.last_words(Some(&error)));
-                drop(self.end(&EndReason::Error(error)));
-            }
-        }
-    }
-
-    /// Remembers whose presence the client has seen: by whatever way it came.
-    fn see(&mut self, stanza: &Stanza) {
-        let Kind::Presence(kind @ (PresenceType::Available | PresenceType::Unavailable)) = stanza.kind()
-        else {
-            return;
-        };
-        let Some(from) = stanza.from().filter(|from| from.resource().is_some()) else { return };
-        if from.as_str() == self.state.jid().as_str() {
-            return;
-        }
-        let hash = self.node.seen_keys.hash_one(from.as_str());
-        if kind == PresenceType::Unavailable {
-            self.state.seen_mut().unavailable(hash);
-        } else if !self.state.seen_mut().available(hash) {
-            debug!(jid = %self.state.jid(), "more contacts are available than a session remembers");
         }
     }
 
@@ -479,18 +454,5 @@ impl Session {
 
     fn view(&self) -> View<'_> {
         View { node: &self.node, session: Some(&self.state), now: self.node.now() }
-    }
-}
-
-/// How a stanza waits for its client. Presence that was broadcast is addressed to the account (RFC 6121 §4.2.2); that to a
-/// resource may be one of several that are all needed.
-fn entry(stanza: &Stanza) -> Entry<'_> {
-    let from = stanza.from();
-    let broadcast =
-        matches!(stanza.kind(), Kind::Presence(PresenceType::Available | PresenceType::Unavailable))
-            && stanza.to().is_some_and(|to| to.resource().is_none());
-    match from {
-        Some(from) if broadcast && from.resource().is_some() => Entry::Presence(from.as_str()),
-        _ => Entry::Stanza(from.map(|from| from.as_str())),
     }
 }

@@ -234,6 +234,7 @@ mod tests {
     use prometheus::Registry;
 
     use super::*;
+    use crate::router::steps::Origin;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -332,7 +333,7 @@ mod tests {
             Vec::new()
         });
         for _ in 0..2 {
-            assert!(Effects::from(delivery::route(&node, iq.result(None), None)).is_empty());
+            assert!(Effects::from(delivery::route(&node, iq.result(None), Origin::Elsewhere)).is_empty());
         }
         assert_eq!(outcome.await, Ok(true));
         assert_eq!(node.requests.pending(), 0);

@@ -1,5 +1,7 @@
 //! Races between sessions: two binds of one address, deliveries to a session that ends.
 
+mod pace;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +12,7 @@ use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{
     BindIndex, Bound, LocalRoutes, NodeState, Route, RouteError, RouteTable, Routes,
 };
-use althing_proto::jid::{BareJid, FullJid, ResourcePart};
+use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamCondition;
@@ -27,8 +29,12 @@ use crate::node::NodeContext;
 use crate::stream::login;
 
 async fn bind(node: &Arc<NodeContext>, resource: &str, outbox: &Rc<Outbox>) -> Arc<SessionHandle> {
-    let user = BareJid::new("b@localhost").unwrap();
-    let resource = ResourcePart::new(resource).unwrap().into_owned();
+    bind_as(node, &format!("b@localhost/{resource}"), outbox).await
+}
+
+async fn bind_as(node: &Arc<NodeContext>, jid: &str, outbox: &Rc<Outbox>) -> Arc<SessionHandle> {
+    let jid = FullJid::new(jid).unwrap();
+    let (user, resource) = (jid.to_bare(), jid.resource().to_owned());
     node.has_account(&user).await;
     login::bind(node, &user, &resource, outbox, None).await.unwrap()
 }

@@ -1,0 +1,70 @@
+//! What goes from a session to its client.
+
+use std::hash::BuildHasher;
+
+use tracing::debug;
+
+use althing_proto::stanza::{Kind, PresenceType, Stanza};
+use althing_proto::stream::error::{StreamCondition, StreamError};
+
+use super::Session;
+use crate::metrics::Direction;
+use crate::session::messages::EndReason;
+use crate::session::outbox::{Entry, Full};
+
+impl Session {
+    /// Writes a stanza, which has passed the receiver's pass.
+    pub(super) fn write(&mut self, stanza: &Stanza) {
+        let bytes = stanza.to_bytes();
+        debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
+        match self.outbox.push(entry(stanza), bytes) {
+            Ok(superseded) => {
+                if superseded {
+                    self.node.metrics.presence_superseded();
+                }
+                self.node.metrics.stanza(stanza.kind(), Direction::Out);
+                self.see(stanza);
+            }
+            Err(Full) => {
+                self.node.metrics.slow_consumer();
+                let error = StreamError::new(
+                    StreamCondition::PolicyViolation,
+                    "the client reads too slowly: limits.outbox_bytes are waiting",
+                );
+                self.outbox.abort(self.outbox.last_words(Some(&error)));
+                drop(self.end(&EndReason::Error(error)));
+            }
+        }
+    }
+
+    /// Remembers whose presence the client has seen: by whatever way it came.
+    fn see(&mut self, stanza: &Stanza) {
+        let Kind::Presence(kind @ (PresenceType::Available | PresenceType::Unavailable)) = stanza.kind()
+        else {
+            return;
+        };
+        let Some(from) = stanza.from().filter(|from| from.resource().is_some()) else { return };
+        if from.as_str() == self.state.jid().as_str() {
+            return;
+        }
+        let hash = self.node.seen_keys.hash_one(from.as_str());
+        if kind == PresenceType::Unavailable {
+            self.state.seen_mut().unavailable(hash);
+        } else if !self.state.seen_mut().available(hash) {
+            debug!(jid = %self.state.jid(), "more contacts are available than a session remembers");
+        }
+    }
+}
+
+/// How a stanza waits for its client. Presence that was broadcast is addressed to the account (RFC 6121 §4.2.2); that to a
+/// resource may be one of several that are all needed.
+fn entry(stanza: &Stanza) -> Entry<'_> {
+    let from = stanza.from();
+    let broadcast =
+        matches!(stanza.kind(), Kind::Presence(PresenceType::Available | PresenceType::Unavailable))
+            && stanza.to().is_some_and(|to| to.resource().is_none());
+    match from {
+        Some(from) if broadcast && from.resource().is_some() => Entry::Presence(from.as_str()),
+        _ => Entry::Stanza(from.map(|from| from.as_str())),
+    }
+}

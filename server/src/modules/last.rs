@@ -3,6 +3,7 @@
 
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::ns;
+use althing_proto::privacy::Kinds;
 use althing_proto::stanza::{IqType, Kind, Stanza, StanzaCondition};
 use althing_proto::time::Timestamp;
 use althing_proto::xml::build::BuilderExt;
@@ -10,6 +11,7 @@ use althing_proto::xml::{Element, name};
 
 use super::roster::storage_failed;
 use super::{Feature, Module, Spec};
+use crate::pipeline::packet::is_of_account;
 use crate::pipeline::{At, Effects, Interest, Outcome, Packet, Pass, View, refusal};
 use crate::session::effect::Effect;
 use crate::storage::profile::Logout;
@@ -55,7 +57,7 @@ impl Module for Last {
 
 /// §3: of an account, for those who may see its presence; for others the same whether or not it exists.
 fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) -> Outcome {
-    let Some(asker) = packet.stanza.from().map(Jid::to_bare) else { return Outcome::Done(Vec::new()) };
+    let Some(asker) = packet.stanza.from().cloned() else { return Outcome::Done(Vec::new()) };
     let (node, account, packet) = (view.node.clone(), account.clone(), packet.clone());
     Outcome::aside(async move {
         match may_see(&node.storage, &account, &asker).await {
@@ -87,8 +89,10 @@ fn answer(packet: &Packet, logout: Option<Logout>, now: Timestamp) -> Effects {
 /// §4: to one resource of this server. Who may not see it is told so before anybody looks whether it is there.
 fn to_resource(packet: &Packet, view: &View<'_>) -> Outcome {
     let (Some(to), Some(session)) = (packet.stanza.to(), view.session) else { return Outcome::Pass };
-    let (account, asker) = (to.to_bare(), session.account().clone());
-    let other = to.resource().is_some() && account != asker && view.node.serves(account.domain().as_str());
+    let (account, asker) = (to.to_bare(), Jid::from(session.jid().clone()));
+    let other = to.resource().is_some()
+        && account != *session.account()
+        && view.node.serves(account.domain().as_str());
     if !other {
         return Outcome::Pass;
     }
@@ -105,19 +109,27 @@ fn to_resource(packet: &Packet, view: &View<'_>) -> Outcome {
 /// §4: at the resource itself, whoever asks, from wherever.
 fn inbound(packet: &Packet, view: &View<'_>) -> Outcome {
     let (Some(from), Some(session)) = (packet.stanza.from(), view.session) else { return Outcome::Pass };
-    let asker = from.to_bare();
-    if asker == *session.account() || session.subscription(&asker).is_from() {
+    if is_of_account(from, session.account()) {
         return Outcome::Pass;
     }
-    Outcome::refuse(packet, StanzaCondition::Forbidden)
+    if !session.subscription(&from.to_bare()).is_from() {
+        return Outcome::refuse(packet, StanzaCondition::Forbidden);
+    }
+    // Kept from who asks, the resource looks as if it were not there.
+    if session.may_be_seen_by(from) {
+        return Outcome::Pass;
+    }
+    Outcome::refuse(packet, StanzaCondition::ServiceUnavailable)
 }
 
-async fn may_see(storage: &Storage, account: &BareJid, asker: &BareJid) -> Result<bool, StorageError> {
-    if account == asker {
+/// §7: only who has a subscription, and from whom no privacy list keeps the presence.
+async fn may_see(storage: &Storage, account: &BareJid, asker: &Jid) -> Result<bool, StorageError> {
+    if is_of_account(asker, account) {
         return Ok(true);
     }
-    let item = storage.rosters.item(account, asker).await?;
-    Ok(item.is_some_and(|item| item.subscription.is_from()))
+    let judged = storage.privacy.judge(account, asker).await?;
+    let subscribed = judged.item.is_some_and(|item| item.subscription.is_from());
+    Ok(subscribed && !judged.denied.meets(Kinds::PRESENCE_OUT))
 }
 
 fn query(seconds: u64, status: &str) -> Element {

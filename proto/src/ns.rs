@@ -80,6 +80,10 @@ pub const STANZA_ID: &str = "urn:xmpp:sid:0";
 pub const DELAY: &str = "urn:xmpp:delay";
 /// XEP-0004: data forms.
 pub const DATA_FORMS: &str = "jabber:x:data";
+/// XEP-0016: privacy lists.
+pub const PRIVACY: &str = "jabber:iq:privacy";
+/// XEP-0186: the invisible command.
+pub const INVISIBLE: &str = "urn:xmpp:invisible:1";
 /// XEP-0191: blocking command.
 pub const BLOCKING: &str = "urn:xmpp:blocking";
 /// XEP-0191 §3.3: the condition of an error for a blocked recipient.

@@ -29,8 +29,9 @@ use althing_cluster::durable::create_private;
 use althing_cluster::lease::Lease;
 use althing_cluster::link::Links;
 use althing_cluster::node_id::NodeId;
-use althing_cluster::routes::Routes;
+use althing_cluster::routes::{BindIndex, Routes};
 use althing_proto::jid::Jid;
+use althing_proto::privacy::SessionKey;
 use althing_proto::stream::StreamConfig;
 use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
@@ -183,6 +184,14 @@ impl NodeContext {
             lists: bound(limits.privacy_lists),
             items: bound(limits.privacy_items),
         }
+    }
+
+    /// Names the session of a bind in the store, which outlives this start of the node.
+    #[must_use]
+    pub fn session_key(&self, bind: BindIndex) -> SessionKey {
+        // A cluster counts its binds in a log that lasts.
+        let start = if self.config().cluster.enabled { 0 } else { self.started.as_millis() };
+        SessionKey { start, bind: bind.0 }
     }
 
     /// The certificate and what goes with it, if one is configured.

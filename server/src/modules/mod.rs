@@ -11,6 +11,7 @@ mod last;
 mod multicast;
 mod ping;
 mod presence;
+mod privacy;
 mod private;
 mod register;
 mod reporting;
@@ -53,6 +54,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     // XEP-0016 §2.2 rule 4: before all other rules.
     &blocking::MODULE,
     &reporting::MODULE,
+    &privacy::MODULE,
     &presence::MODULE,
     &roster::MODULE,
     &session::MODULE,

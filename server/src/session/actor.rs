@@ -230,9 +230,12 @@ impl Session {
                 None => Next::NOTHING,
             },
             SessionChange::MissingPush { since } => Next::Wait(self.missing_pushes(*since)),
-            SessionChange::Privacy(_) | SessionChange::ReloadPrivacy | SessionChange::PrivacyLoaded(_) => {
-                return self.change_privacy(change);
-            }
+            SessionChange::Privacy(_)
+            | SessionChange::ActiveList(_)
+            | SessionChange::ReloadPrivacy
+            | SessionChange::PrivacyLoaded(_)
+            | SessionChange::ReloadBlocks
+            | SessionChange::BlocksLoaded(_) => return self.change_privacy(change),
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
                 Next::NOTHING

@@ -218,6 +218,9 @@ impl SessionState {
             SessionChange::Privacy(_)
             | SessionChange::ReloadPrivacy
             | SessionChange::PrivacyLoaded(_)
+            | SessionChange::ActiveList(_)
+            | SessionChange::ReloadBlocks
+            | SessionChange::BlocksLoaded(_)
             | SessionChange::Interested { .. }
             | SessionChange::MissingPush { .. }
             | SessionChange::Close(_) => {}

@@ -11,7 +11,7 @@ use tracing::{Span, debug_span};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, FullJid, Jid};
-use althing_proto::privacy::{Kinds, PrivacyChanged};
+use althing_proto::privacy::{Kinds, Lists, PrivacyChanged};
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamError;
@@ -182,10 +182,16 @@ pub enum SessionChange {
     AskedForBlocks,
     /// The user's privacy lists have changed.
     Privacy(Arc<PrivacyChanged>),
+    /// That privacy list applies to the session instead of the default, or the default again (XEP-0016 §2.4).
+    ActiveList(Option<u32>),
     /// The privacy lists are to be read anew.
     ReloadPrivacy,
     /// The privacy lists were read anew.
     PrivacyLoaded(Box<LoadedPrivacy>),
+    /// The block list is to be read: it is of a list that does not apply to the session.
+    ReloadBlocks,
+    /// The block list was read.
+    BlocksLoaded(Box<Lists>),
     /// End the session and its stream with that error.
     Close(StreamError),
 }

@@ -116,7 +116,7 @@ impl Rules {
                     }
                 }
                 if !places.is_empty() {
-                    rules.groups.insert(rules.bare_hash(&contact.jid), places);
+                    rules.groups.insert(rules.hash(&contact.jid), places);
                 }
             }
         }
@@ -191,11 +191,14 @@ impl Rules {
                 first = Some((*rank, *allow));
             }
         };
-        for (form, hash) in self.hashes(peer).into_iter().flatten() {
+        let mut bare = None;
+        for (form, hash) in self.hashes(peer) {
+            if form == BARE {
+                bare = Some(hash);
+            }
             if self.forms & form == 0 {
                 continue;
             }
-            let hash = hash(self, peer);
             if self.entries.contains(&hash) {
                 return Decision::Block;
             }
@@ -203,8 +206,8 @@ impl Rules {
                 consider(places);
             }
         }
-        if let Some(places) =
-            (!self.groups.is_empty()).then(|| self.groups.get(&self.bare_hash(peer))).flatten()
+        if !self.groups.is_empty()
+            && let Some(places) = bare.and_then(|bare| self.groups.get(&bare))
         {
             consider(places);
         }
@@ -243,32 +246,45 @@ impl Rules {
         self.entries.union(&self.later).count()
     }
 
-    /// The forms by which `peer` may be named, the narrowest first, and how each is hashed.
-    #[allow(clippy::type_complexity, reason = "a name would say no more")]
-    fn hashes(&self, peer: &Jid) -> [Option<(u8, fn(&Rules, &Jid) -> u64)>; 3] {
-        let domain: (u8, fn(&Rules, &Jid) -> u64) = (DOMAIN, |rules, peer| rules.domain_hash(peer));
-        match form(peer) {
-            FULL => {
-                [Some((FULL, |rules, peer| rules.hash(peer))), Some((BARE, Rules::bare_hash)), Some(domain)]
-            }
-            BARE => [Some((BARE, Rules::bare_hash)), Some(domain), None],
-            DOMAIN_RESOURCE => [Some((DOMAIN_RESOURCE, |rules, peer| rules.hash(peer))), Some(domain), None],
-            _ => [Some(domain), None, None],
-        }
+    /// The forms by which `peer` may be named, the widest first, and the hash of each: made in one go, as far as the
+    /// list has need of it.
+    fn hashes(&self, peer: &Jid) -> impl Iterator<Item = (u8, u64)> {
+        let mut hasher = self.keys.build_hasher();
+        hasher.write(peer.domain().as_str().as_bytes());
+        let domain = (DOMAIN, hasher.finish());
+        let narrower = self.forms != DOMAIN || !self.groups.is_empty();
+        let bare = peer.node().filter(|_| narrower).map(|node| {
+            write_part(&mut hasher, NODE, node.as_str());
+            (BARE, hasher.finish())
+        });
+        let resource = peer.resource().filter(|_| self.names_resources());
+        let narrowest = resource.map(|resource| {
+            write_part(&mut hasher, RESOURCE, resource.as_str());
+            (if peer.node().is_some() { FULL } else { DOMAIN_RESOURCE }, hasher.finish())
+        });
+        [Some(domain), bare, narrowest].into_iter().flatten()
     }
 
     fn hash(&self, jid: &Jid) -> u64 {
-        let resource = jid.resource().map(|resource| resource.as_str());
-        self.keys.hash_one((jid.node().map(|node| node.as_str()), jid.domain().as_str(), resource))
+        let mut hasher = self.keys.build_hasher();
+        hasher.write(jid.domain().as_str().as_bytes());
+        if let Some(node) = jid.node() {
+            write_part(&mut hasher, NODE, node.as_str());
+        }
+        if let Some(resource) = jid.resource() {
+            write_part(&mut hasher, RESOURCE, resource.as_str());
+        }
+        hasher.finish()
     }
+}
 
-    fn bare_hash(&self, jid: &Jid) -> u64 {
-        self.keys.hash_one((jid.node().map(|node| node.as_str()), jid.domain().as_str(), None::<&str>))
-    }
+/// Stand before a part of an address: no part has them in it, so that two addresses are never the same bytes.
+const NODE: u8 = 1;
+const RESOURCE: u8 = 2;
 
-    fn domain_hash(&self, jid: &Jid) -> u64 {
-        self.keys.hash_one((None::<&str>, jid.domain().as_str(), None::<&str>))
-    }
+fn write_part(hasher: &mut impl Hasher, part: u8, text: &str) {
+    hasher.write_u8(part);
+    hasher.write(text.as_bytes());
 }
 
 /// Whether the list has rules for groups.

@@ -351,8 +351,10 @@ impl PrivacyHead {
     /// Forgets the lists of sessions that have ended. One that began later than the asking node can know stays.
     fn forget_ended(&mut self, sessions: &Connected) {
         let Connected { own, others, latest } = sessions;
-        self.active
-            .retain(|(session, _)| session == own || others.contains(session) || session.bind > *latest);
+        self.active.retain(|(session, _)| {
+            let later = session.start == own.start && session.bind > *latest;
+            session == own || others.contains(session) || later
+        });
     }
 
     fn unchanged(&self) -> PrivacyChanged {

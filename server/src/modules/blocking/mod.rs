@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use althing_proto::jid::{self, BareJid, Jid};
 use althing_proto::ns;
-use althing_proto::privacy::{PrivacyChange, PrivacyError};
+use althing_proto::privacy::{PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::stanza::{IqType, Kind, StanzaCondition, StanzaError};
 use althing_proto::xml::Element;
 
@@ -134,19 +134,8 @@ fn apply(
     Outcome::later(async move {
         match node.storage.privacy.change(&owner, change, node.privacy_limits()).await {
             Ok(Ok(changed)) => {
-                let result = Effect::Route(packet.stanza.result(None));
                 let reported = reporting::take(&node, &owner, reports).await;
-                let mut effects = if changed.changed {
-                    let changed = Arc::new(changed);
-                    vec![
-                        // Here at once: what the client sends next must meet the new list.
-                        Effect::Session(SessionChange::Privacy(Arc::clone(&changed))),
-                        result,
-                        Effect::Notify { account: owner, event: UserEvent::Privacy(changed) },
-                    ]
-                } else {
-                    vec![result]
-                };
+                let mut effects = changed_effects(&packet, owner, changed);
                 effects.extend(reported);
                 effects
             }
@@ -156,8 +145,23 @@ fn apply(
     })
 }
 
+/// What follows from a change that was made for `packet`.
+pub(super) fn changed_effects(packet: &Packet, account: BareJid, changed: PrivacyChanged) -> Effects {
+    let result = Effect::Route(packet.stanza.result(None));
+    if !changed.changed {
+        return vec![result];
+    }
+    let changed = Arc::new(changed);
+    vec![
+        // Here at once: what the client sends next must meet the new list.
+        Effect::Session(SessionChange::Privacy(Arc::clone(&changed))),
+        result,
+        Effect::Notify { account, event: UserEvent::Privacy(changed) },
+    ]
+}
+
 /// The stanza error for a refused change.
-fn refused(packet: &Packet, error: PrivacyError) -> Effects {
+pub(super) fn refused(packet: &Packet, error: PrivacyError) -> Effects {
     let condition = match error {
         PrivacyError::TooManyEntries | PrivacyError::TooManyLists | PrivacyError::TooManyItems => {
             StanzaCondition::ResourceConstraint

@@ -35,7 +35,14 @@ impl Session {
         let effects = match change {
             SessionChange::Privacy(change) => self.state.on_privacy(&change, keys, &sessions_of),
             SessionChange::PrivacyLoaded(loaded) => self.state.on_privacy_loaded(*loaded, keys, &sessions_of),
+            SessionChange::ActiveList(list) => {
+                // XEP-0016 §2.4: it applies before the client is told.
+                self.state.set_active_list(list);
+                return Next::Wait(self.reload_privacy());
+            }
             SessionChange::ReloadPrivacy => return Next::Wait(self.reload_privacy()),
+            SessionChange::ReloadBlocks => return Next::Wait(self.reload_blocks()),
+            SessionChange::BlocksLoaded(lists) => self.state.whole_block_list(&lists),
             _ => Vec::new(),
         };
         self.show();
@@ -48,16 +55,28 @@ impl Session {
         let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
         let keys = self.node.seen_keys.clone();
         Box::pin(async move {
-            let change = match read(&storage, &account, which, &keys).await {
-                Ok(loaded) => SessionChange::PrivacyLoaded(Box::new(loaded)),
-                Err(error) => {
-                    warn!(jid = %account, %error, "no privacy list: the session cannot go on");
-                    SessionChange::Close(StreamCondition::InternalServerError.into())
-                }
-            };
-            vec![Effect::Session(change)]
+            let loaded = read(&storage, &account, which, &keys).await;
+            loaded_or_over(&account, loaded.map(|loaded| SessionChange::PrivacyLoaded(Box::new(loaded))))
         })
     }
+
+    /// Reads the default list for the client alone, which has another one.
+    fn reload_blocks(&self) -> BoxFuture<'static, Effects> {
+        let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
+        Box::pin(async move {
+            let lists = storage.privacy.load(&account, WhichList::Default).await;
+            loaded_or_over(&account, lists.map(|lists| SessionChange::BlocksLoaded(Box::new(lists))))
+        })
+    }
+}
+
+/// What was read is taken over; without it nobody knows what the user wants.
+fn loaded_or_over(account: &BareJid, loaded: Result<SessionChange, StorageError>) -> Effects {
+    let change = loaded.unwrap_or_else(|error| {
+        warn!(jid = %account, %error, "no privacy list: the session cannot go on");
+        SessionChange::Close(StreamCondition::InternalServerError.into())
+    });
+    vec![Effect::Session(change)]
 }
 
 /// Reads a list and makes it ready, with the roster where its rules need it.

@@ -1,12 +1,14 @@
 //! PURE: what the privacy list that applies to a session means for it, and what follows when it changes.
 
+mod pushes;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::privacy::{BlockDelta, Kinds, Lists, PrivacyChanged};
-use althing_proto::stanza::{IqType, Kind, PresenceType, Stanza};
+use althing_proto::stanza::{Kind, PresenceType, Stanza};
 use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
@@ -16,8 +18,10 @@ use crate::session::effect::{Effect, Hidden, SessionChange};
 use crate::session::losses;
 use crate::session::rules::{Decision, Rules};
 
+pub use pushes::block_item;
+
 /// What a session knows of its user's privacy lists.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Privacy {
     version: u64,
     default: Option<u32>,
@@ -25,8 +29,23 @@ pub(super) struct Privacy {
     active: Option<u32>,
     /// The list that applies; nothing where it says nothing.
     rules: Option<Arc<Rules>>,
+    /// Whether that is the default list, of which the block list is a part.
+    by_default: bool,
     /// Whether the client has asked for the block list (XEP-0191 §3.2): then it is told of changes.
     asked_for_blocks: bool,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Privacy {
+            version: 0,
+            default: None,
+            active: None,
+            rules: None,
+            by_default: true,
+            asked_for_blocks: false,
+        }
+    }
 }
 
 impl Privacy {
@@ -59,6 +78,7 @@ impl SessionState {
         self.privacy.version = loaded.lists.version;
         self.privacy.default = loaded.lists.default;
         self.privacy.rules = loaded.rules;
+        self.privacy.by_default = true;
     }
 
     /// The list that applies instead of the default.
@@ -116,9 +136,9 @@ impl SessionState {
         Effect::FanOut { stanza, to, hidden }
     }
 
-    /// The client has asked for the block list: it is told of changes from now on.
-    pub(super) fn ask_for_blocks(&mut self) {
-        self.privacy.asked_for_blocks = true;
+    /// Another list applies from now on, or the default: it is to be read next.
+    pub fn set_active_list(&mut self, active: Option<u32>) {
+        self.privacy.active = active;
     }
 
     /// The lists have changed. A change that follows what is known, and says all, is taken over; else they are read
@@ -133,13 +153,16 @@ impl SessionState {
         if change.version <= known {
             return Vec::new();
         }
+        let mut effects: Vec<Effect> =
+            change.edited.iter().map(|name| self.list_push(name, change.version)).collect();
         if change.version > known + 1 {
-            return vec![Effect::Session(SessionChange::ReloadPrivacy)];
+            effects.push(Effect::Session(SessionChange::ReloadPrivacy));
+            return effects;
         }
         let default_changed = self.privacy.default != change.default;
         (self.privacy.version, self.privacy.default) = (change.version, change.default);
-        let applies = self.privacy.active.or(change.default) == Some(change.list);
-        let mut effects = Vec::new();
+        let applied = self.privacy.active.or(change.default);
+        let applies = applied == Some(change.list);
         let before = self.privacy.rules.clone();
         if applies && change.blocks != BlockDelta::None {
             let mut rules = before.clone().unwrap_or_else(|| Arc::new(Rules::empty(keys)));
@@ -155,6 +178,11 @@ impl SessionState {
         }
         if self.privacy.asked_for_blocks {
             effects.extend(self.block_push(&change.blocks));
+            let of_default = default_changed || change.default == Some(change.list);
+            if of_default && change.blocks == BlockDelta::None && applied != change.default {
+                // It is not the list that applies here, so that nobody knows what it said before.
+                effects.push(Effect::Session(SessionChange::ReloadBlocks));
+            }
         }
         if change.reload && (applies || default_changed) {
             effects.push(Effect::Session(SessionChange::ReloadPrivacy));
@@ -170,54 +198,29 @@ impl SessionState {
         sessions_of: SessionsOf<'_>,
     ) -> Vec<Effect> {
         let LoadedPrivacy { lists, rules } = loaded;
-        if lists.version < self.privacy.version {
+        let known = self.privacy.version;
+        if lists.version < known {
             // What was asked for later has been read before.
             return Vec::new();
         }
-        let before = std::mem::replace(&mut self.privacy.rules, rules);
-        (self.privacy.version, self.privacy.default) = (lists.version, lists.default);
         let number = lists.list.as_ref().map(|list| list.number);
+        let before = std::mem::replace(&mut self.privacy.rules, rules);
+        let was_by_default = std::mem::replace(&mut self.privacy.by_default, number == lists.default);
+        (self.privacy.version, self.privacy.default) = (lists.version, lists.default);
         self.privacy.active = self.privacy.active.filter(|active| Some(*active) == number);
-        let mut effects = self.seen_otherwise(before.as_deref(), keys, sessions_of);
-        if self.privacy.asked_for_blocks && self.privacy.active.is_none() {
-            effects.extend(self.compared(before.as_deref(), &lists));
+        // Changes of which nobody has told yet.
+        let missed = lists.heads.iter().filter(|head| head.changed > known);
+        let mut effects: Vec<Effect> = missed.map(|head| self.list_push(&head.name, head.changed)).collect();
+        effects.extend(self.seen_otherwise(before.as_deref(), keys, sessions_of));
+        if self.privacy.asked_for_blocks {
+            match (was_by_default, self.privacy.by_default) {
+                (true, true) => effects.extend(self.compared(before.as_deref(), &lists)),
+                _ if lists.version == known => {}
+                (false, true) => effects.extend(self.whole_block_list(&lists)),
+                (_, false) => effects.push(Effect::Session(SessionChange::ReloadBlocks)),
+            }
         }
         effects
-    }
-
-    /// What the client must hear of a block list that is another one now.
-    fn compared(&self, before: Option<&Rules>, lists: &Lists) -> Vec<Effect> {
-        let mut now: Vec<&Jid> = lists.list.iter().flat_map(|list| list.blocked()).collect();
-        now.sort();
-        now.dedup();
-        let new = |jid: &&Jid| before.is_none_or(|before| !before.shows(jid));
-        let added: Vec<Jid> = now.iter().copied().filter(|jid| new(jid)).cloned().collect();
-        let kept = now.len() - added.len();
-        if before.is_some_and(|before| before.shown() > kept) {
-            // Who was taken away is not known any more: the client is told from the beginning.
-            let all = now.into_iter().cloned().collect();
-            let pushes = [BlockDelta::Unblocked(Vec::new()), BlockDelta::Blocked(all)];
-            return pushes.iter().flat_map(|push| self.block_push(push)).collect();
-        }
-        self.block_push(&BlockDelta::Blocked(added)).into_iter().collect()
-    }
-
-    /// XEP-0191 §3.3, §3.4: the push for a client that has asked for the list.
-    fn block_push(&self, delta: &BlockDelta) -> Option<Effect> {
-        let (word, jids) = match delta {
-            BlockDelta::Blocked(jids) if !jids.is_empty() => ("block", jids),
-            BlockDelta::Unblocked(jids) => ("unblock", jids),
-            BlockDelta::Blocked(_) | BlockDelta::None => return None,
-        };
-        let items = jids.iter().map(block_item);
-        let payload = Element::builder(word, ns::BLOCKING).append_all(items);
-        let iq = Element::builder("iq", ns::CLIENT)
-            .set(name!("type"), IqType::Set.name())
-            .set(name!("id"), format!("{word}-{}", self.privacy.version))
-            .append(payload)
-            .build();
-        let to = self.jid.clone().into();
-        Some(Effect::Deliver(Stanza::from_parts(Kind::Iq(IqType::Set), None, Some(to), iq)))
     }
 
     /// What changes for those who see this session, and whom it sees, now that other rules apply than `before`.
@@ -298,12 +301,6 @@ fn is_own(peer: &Jid, account: &BareJid) -> bool {
     is_of_account(peer, account) || (peer.node().is_none() && peer.domain() == account.domain())
 }
 
-/// An address in a block list or a push (XEP-0191 §3.2).
-#[must_use]
-pub fn block_item(jid: &Jid) -> Element {
-    Element::builder("item", ns::BLOCKING).set(name!("jid"), jid.as_str()).build()
-}
-
 /// Asks an account for its presence, for one session alone (RFC 6121 §4.3.1).
 #[must_use]
 pub fn probe(from: &FullJid, to: &BareJid) -> Stanza {
@@ -313,176 +310,4 @@ pub fn probe(from: &FullJid, to: &BareJid) -> Stanza {
 }
 
 #[cfg(test)]
-mod tests {
-    use althing_cluster::routes::BindIndex;
-    use althing_proto::privacy::{Item, List, Subject};
-    use althing_proto::roster::{RosterItem, Subscription};
-
-    use super::*;
-
-    fn jid(text: &str) -> Jid {
-        Jid::new(text).unwrap()
-    }
-
-    /// An available session of a@b/c with contacts that see it and that it sees.
-    fn session(contacts: &[&str]) -> SessionState {
-        let items = contacts.iter().map(|contact| {
-            let mut item = RosterItem::new(BareJid::new(contact).unwrap());
-            item.subscription = Subscription::Both;
-            item
-        });
-        let own = FullJid::new("a@b/c").unwrap();
-        let mut state = SessionState::new(own, BindIndex(1), 7, items.collect());
-        let xml = "<presence xmlns='jabber:client' from='a@b/c'/>";
-        state.apply(SessionChange::Presence(Some(Stanza::parse(xml.parse().unwrap()).unwrap())));
-        state
-    }
-
-    fn changed(version: u64, blocks: BlockDelta) -> PrivacyChanged {
-        let default = Some(1);
-        PrivacyChanged { version, changed: true, list: 1, default, edited: None, blocks, reload: false }
-    }
-
-    fn blocked(texts: &[&str]) -> BlockDelta {
-        BlockDelta::Blocked(texts.iter().map(|text| jid(text)).collect())
-    }
-
-    fn unblocked(texts: &[&str]) -> BlockDelta {
-        BlockDelta::Unblocked(texts.iter().map(|text| jid(text)).collect())
-    }
-
-    fn loaded(version: u64, rules: Vec<Item>, keys: &RandomState) -> LoadedPrivacy {
-        let list = List::divided(1, rules);
-        let rules = Rules::of(&list, &[], keys).map(Arc::new);
-        let lists = Lists { version, default: Some(1), heads: Vec::new(), list: Some(list) };
-        LoadedPrivacy { lists, rules }
-    }
-
-    fn block(text: &str) -> Item {
-        Item { order: 0, subject: Subject::Jid(jid(text)), allow: false, kinds: Kinds::ALL }
-    }
-
-    /// What is routed or delivered, in short.
-    fn told(effects: &[Effect]) -> Vec<String> {
-        let told = effects.iter().map(|effect| match effect {
-            Effect::Route(stanza) | Effect::Deliver(stanza) => {
-                String::from_utf8(stanza.to_bytes().to_vec()).unwrap()
-            }
-            Effect::Session(SessionChange::ReloadPrivacy) => "reload".to_owned(),
-            other => panic!("{other:?}"),
-        });
-        told.collect()
-    }
-
-    fn one_each(account: &BareJid) -> Vec<FullJid> {
-        vec![account.with_resource_str("r").unwrap()]
-    }
-
-    /// P6: whoever is blocked is told of the end once, and of nothing after it.
-    #[test]
-    fn p6_who_is_blocked_gets_unavailable_and_then_nothing() {
-        let keys = RandomState::new();
-        let mut state = session(&["x@y", "z@y"]);
-        let follow = |state: &mut SessionState, version, blocks| {
-            told(&state.on_privacy(&changed(version, blocks), &keys, &one_each))
-        };
-        let effects = follow(&mut state, 1, blocked(&["x@y"]));
-        assert_eq!(effects, ["<presence to='x@y' from='a@b/c' type='unavailable'/>"]);
-        let Effect::FanOut { to, hidden: None, .. } = state.broadcast(state.unavailable()) else { panic!() };
-        assert!(to.contains(&BareJid::new("z@y").unwrap()) && !to.contains(&BareJid::new("x@y").unwrap()));
-        assert!(state.answer_probe(&jid("x@y/r")).is_none() && state.answer_probe(&jid("z@y/r")).is_some());
-        // The same once more, or late, is known.
-        assert!(follow(&mut state, 1, blocked(&["x@y"])).is_empty());
-        let mut back = follow(&mut state, 2, unblocked(&[]));
-        back.sort();
-        assert_eq!(
-            back,
-            ["<presence to='x@y' from='a@b/c' type='probe'/>", "<presence to='x@y' from='a@b/c'/>"]
-        );
-        assert!(state.answer_probe(&jid("x@y/r")).is_some());
-    }
-
-    /// A single resource is hidden from, and no other.
-    #[test]
-    fn one_resource_of_a_contact_may_be_blocked() {
-        let keys = RandomState::new();
-        let mut state = session(&["x@y"]);
-        let sessions = |account: &BareJid| {
-            ["r", "s"].map(|resource| account.with_resource_str(resource).unwrap()).to_vec()
-        };
-        let effects = state.on_privacy(&changed(1, blocked(&["x@y/r"])), &keys, &sessions);
-        assert_eq!(told(&effects), ["<presence to='x@y/r' from='a@b/c' type='unavailable'/>"]);
-        let Effect::FanOut { to, hidden: Some(hidden), .. } = state.broadcast(state.unavailable()) else {
-            panic!("it is said of single resources")
-        };
-        assert_eq!(to.iter().map(|jid| jid.as_str()).collect::<Vec<_>>(), ["x@y", "a@b"]);
-        let hides = |at, text| hidden.is_from(at, &FullJid::new(text).unwrap());
-        assert!(hides(0, "x@y/r") && !hides(0, "x@y/s") && !hides(1, "a@b/d"));
-    }
-
-    #[test]
-    fn oneself_and_the_own_server_are_never_blocked() {
-        let keys = RandomState::new();
-        let mut state = session(&[]);
-        state.on_privacy(&changed(1, blocked(&["a@b", "b", "a@b/d"])), &keys, &one_each);
-        for (peer, decision) in [
-            ("a@b/d", Decision::Allow),
-            ("a@b", Decision::Allow),
-            ("b", Decision::Allow),
-            ("b/x", Decision::Allow),
-            ("other@b", Decision::Block),
-        ] {
-            assert_eq!(state.decide(&jid(peer), Kinds::OTHER), decision, "{peer}");
-        }
-    }
-
-    /// Changes of two nodes may come in either order: none is lost, none comes twice.
-    #[test]
-    fn a_change_that_does_not_follow_is_read_anew() {
-        let keys = RandomState::new();
-        let mut state = session(&["x@y", "z@y"]);
-        state.ask_for_blocks();
-        let gap = state.on_privacy(&changed(2, blocked(&["z@y"])), &keys, &one_each);
-        assert_eq!(told(&gap), ["reload"]);
-        let both = loaded(2, vec![block("x@y"), block("z@y")], &keys);
-        let effects = told(&state.on_privacy_loaded(both, &keys, &one_each));
-        let item = |text: &str| format!("<item jid='{text}'/>");
-        let push = effects.iter().find(|effect| effect.starts_with("<iq")).unwrap();
-        assert!(push.contains("<block ") && push.contains(&item("x@y")) && push.contains(&item("z@y")));
-        assert_eq!(effects.len(), 3, "and both see it go");
-        assert!(state.on_privacy(&changed(1, blocked(&["x@y"])), &keys, &one_each).is_empty());
-        // Somebody is gone from the list: the client hears it from the beginning.
-        let less = loaded(3, vec![block("z@y")], &keys);
-        let effects = told(&state.on_privacy_loaded(less, &keys, &one_each));
-        let pushes: Vec<_> = effects.iter().filter(|effect| effect.starts_with("<iq")).collect();
-        assert!(pushes[0].contains("<unblock xmlns='urn:xmpp:blocking'/>"), "{pushes:?}");
-        assert!(pushes[1].contains(&item("z@y")) && !pushes[1].contains("x@y"));
-        // What was read before a later change says nothing.
-        state.on_privacy(&changed(4, blocked(&["q@y"])), &keys, &one_each);
-        assert!(state.on_privacy_loaded(loaded(3, Vec::new(), &keys), &keys, &one_each).is_empty());
-        assert_eq!(state.decide(&jid("q@y"), Kinds::OTHER), Decision::Block);
-    }
-
-    #[test]
-    fn a_stranger_who_was_told_by_directed_presence_learns_of_the_end() {
-        let keys = RandomState::new();
-        let mut state = session(&[]);
-        state.apply(SessionChange::Directed(jid("s@y/r")));
-        let effects = state.on_privacy(&changed(1, blocked(&["y"])), &keys, &one_each);
-        assert_eq!(told(&effects), ["<presence to='s@y/r' from='a@b/c' type='unavailable'/>"]);
-        assert!(told(&state.farewell()[2..]).is_empty(), "and not twice");
-    }
-
-    /// Requests of those who are blocked do not come back at each login.
-    #[test]
-    fn a_request_that_waits_is_kept_from_one_who_blocks() {
-        let keys = RandomState::new();
-        let mut item = RosterItem::new(BareJid::new("x@y").unwrap());
-        item.pending_in = Some(b"<presence/>".to_vec());
-        let own = FullJid::new("a@b/c").unwrap();
-        let mut state = SessionState::new(own, BindIndex(1), 7, vec![item]);
-        assert_eq!(state.pending_requests().count(), 1);
-        state.set_privacy(loaded(1, vec![block("x@y")], &keys));
-        assert_eq!(state.pending_requests().count(), 0);
-    }
-}
+mod tests;

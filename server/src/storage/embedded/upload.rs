@@ -33,8 +33,24 @@ impl Upload {
         Ok(Upload { user: user.clone(), name: name.to_owned(), new, id: fresh(), part: 0, tries: 1 })
     }
 
+    /// Writes one part after the other by `write`; the revision of the document.
+    pub(in super::super) async fn through<W>(
+        mut self,
+        write: impl Fn(Command) -> W,
+    ) -> Result<u64, StorageError>
+    where
+        W: Future<Output = Result<Reply, StorageError>>,
+    {
+        loop {
+            let reply = write(self.command()).await?;
+            if let Some(revision) = self.replied(reply)? {
+                return Ok(revision);
+            }
+        }
+    }
+
     /// The next command.
-    pub(in super::super) fn command(&self) -> Command {
+    fn command(&self) -> Command {
         let (user, document, upload) = (self.user.clone(), self.name.clone(), self.id);
         let start = self.part * PART_BYTES;
         let left = self.new.content.slice(start.min(self.new.content.len())..);
@@ -49,7 +65,7 @@ impl Upload {
     }
 
     /// What the reply to that command says: the revision when the document is in force, `None` while it goes on.
-    pub(in super::super) fn replied(&mut self, reply: Reply) -> Result<Option<u64>, StorageError> {
+    fn replied(&mut self, reply: Reply) -> Result<Option<u64>, StorageError> {
         match reply {
             Reply::Revision(revision) => return Ok(Some(revision)),
             Reply::Done(true) => self.part += 1,

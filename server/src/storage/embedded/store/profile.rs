@@ -20,13 +20,7 @@ impl Documents for Embedded {
     }
 
     async fn store(&self, user: &BareJid, name: &str, new: NewDocument) -> Result<u64, StorageError> {
-        let mut upload = Upload::new(user, name, new)?;
-        loop {
-            let reply = self.write(upload.command()).await?;
-            if let Some(revision) = upload.replied(reply)? {
-                return Ok(revision);
-            }
-        }
+        Upload::new(user, name, new)?.through(|command| self.write(command)).await
     }
 }
 

@@ -1,7 +1,9 @@
 //! Two or three nodes in one process: what users see when they are on different nodes.
 
 mod component;
+mod contacts;
 mod lease;
+mod reads;
 mod support;
 
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use althing_cluster::task::{ClusterTask, TaskKind, TaskReply};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::stream::Framing;
 
+use super::reads::Reads;
 use crate::delivery::remote::Remote;
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
@@ -197,6 +198,7 @@ pub(super) struct Node {
     pub(super) context: Arc<NodeContext>,
     pub(super) view: Arc<View>,
     pub(super) tasks: Arc<Counting>,
+    pub(super) reads: Arc<Reads>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -297,12 +299,13 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
         context.lease = lease(number);
         context.routes = Arc::clone(&view) as Arc<dyn Routes>;
         context.remote = Remote::new(runtime.handle().clone());
+        let reads = Reads::count(&mut context.storage);
         let context = Arc::new(context);
         inner.set_node(&context);
         view.links.get_or_init(|| Arc::clone(&context.links));
         runtime.spawn(losses::announce(Arc::clone(&context), ends));
         log.views.lock().push(Arc::clone(&view));
-        nodes.push(Node { context, view, tasks, runtime: Some(runtime) });
+        nodes.push(Node { context, view, tasks, reads, runtime: Some(runtime) });
     }
     for node in &nodes {
         log.append(None, NodeUp { node: node.context.node_id, incarnation: Incarnation(1) });

@@ -4,7 +4,9 @@
 //! Who adds figures of their own:
 //!
 //! - a module overrides `Module::statistics`; what every module has (handled, waiting, dropped) is here without it;
-//! - anything else, such as a component, calls [`Statistics::add`] of `NodeContext::statistics` once, when it is made.
+//! - a component of this server overrides `Component::statistics`: it is `component/DOMAIN/NAME`, those of several
+//!   connections of a domain added up;
+//! - anything else calls [`Statistics::add`] of `NodeContext::statistics` once, when it is made.
 //!
 //! Names are paths of lower case, as in XEP-0039: `sessions`, `module/ping/handled`. A source must be cheap, and
 //! answer from memory.
@@ -15,6 +17,7 @@ use parking_lot::RwLock;
 
 use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType};
 
+use crate::components;
 use crate::metrics::Direction;
 use crate::node::NodeContext;
 
@@ -68,6 +71,19 @@ pub fn statistics(node: &NodeContext) -> Vec<Statistic> {
     }
     let sources = node.statistics.0.read();
     all.extend(sources.iter().flat_map(|source| source(node)));
+    all
+}
+
+/// All figures of the node with those of its components, which are asked for theirs.
+pub async fn snapshot(node: &NodeContext) -> Vec<Statistic> {
+    let mut all = statistics(node);
+    for (domain, figures) in components::statistics(node).await {
+        all.extend(figures.into_iter().map(|figure| {
+            // The first word says what is counted: `stanzas_taken`.
+            let units = figure.name.split('_').next().unwrap_or(figure.name);
+            Statistic::new(format!("component/{domain}/{}", figure.name), units, figure.value)
+        }));
+    }
     all
 }
 

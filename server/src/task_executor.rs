@@ -170,7 +170,7 @@ impl NodeExecutor {
                 let event = UserEvent::Roster(account::decode(&item).map_err(malformed)?);
                 TaskReply::PushRosterItem(local::notify_account(node, &owner, &event))
             }
-            ClusterTask::NodeFigures(_) => TaskReply::NodeFigures(figures_of_node(node)),
+            ClusterTask::NodeFigures(_) => TaskReply::NodeFigures(figures_of_node(node).await),
             ClusterTask::NodeStats(_) => TaskReply::NodeStats(NodeNumbers {
                 started: node.started,
                 sessions: node.sessions.len() as u64,

@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the whole file is a test")]
 
 use althing_proto::ns;
+use althing_proto::sasl::Mechanism;
 use althing_tests::client::Client;
 use althing_tests::deadline::within;
 use althing_tests::endpoint::Endpoint;
-use althing_tests::login::{Account, connect, newcomer, register_at};
+use althing_tests::login::{Account, Binding, Verdict, authenticate, bind, connect, newcomer, register_at};
 use althing_tests::node::TestNode;
+use althing_tests::script::parser::Security;
 use althing_tests::setup::client_certificates;
 use althing_tests::socket::Socket;
+use althing_tests::stream::Stream;
+use althing_tests::tls::Versions;
 use althing_tests::websocket;
 use anyhow::{Context, Result};
 use minidom::Element;
@@ -70,6 +74,39 @@ async fn t15_limits_change_for_clients_that_stay() {
     bob.send(&format!("<message><body>{}</body></message>", "x".repeat(100_000))).await.unwrap();
     assert_eq!(bob.expect_stream_error().await.unwrap(), "policy-violation");
     alice.ping().await.unwrap();
+}
+
+/// What a stream announces to a client that has logged in (XEP-0478 §2).
+async fn announced(stream: &mut Stream, account: &Account) -> (String, Option<String>) {
+    let verdict = authenticate(stream, account, Mechanism::ScramSha256, Binding::Unsupported).await.unwrap();
+    assert_eq!(verdict, Verdict::Accepted);
+    let features = stream.header().await.unwrap();
+    let limits = features.get_child("limits", ns::STREAM_LIMITS).unwrap();
+    let text = |name: &str| limits.get_child(name, ns::STREAM_LIMITS).map(Element::text);
+    (text("max-bytes").unwrap(), text("idle-seconds"))
+}
+
+/// T15: new limits are announced to whoever logs in from now on, also on a stream that was open before.
+#[tokio::test]
+async fn t15_limits_are_announced_as_they_are_now() {
+    let open = async |node: &TestNode| {
+        Stream::open(&node.endpoint(), Security::StartTls, Versions::Any).await.unwrap().0
+    };
+    let mut node = TestNode::start("[limits]\nstanza_bytes = 20000\nclient_ping_s = 100\n").await.unwrap();
+    let account = Account::fresh("alice");
+    register_at(&node.endpoint(), &account).await.unwrap();
+    let (mut before, mut early) = (open(&node).await, open(&node).await);
+    assert_eq!(announced(&mut before, &account).await, ("20000".to_owned(), Some("100".to_owned())));
+
+    node.rewrite("[limits]\nstanza_bytes = 200000\nclient_ping_s = 50\n").unwrap();
+    assert_eq!(node.reload().await.unwrap().0, 0);
+    let now = ("200000".to_owned(), Some("50".to_owned()));
+    assert_eq!(announced(&mut early, &account).await, now);
+    assert_eq!(announced(&mut open(&node).await, &account).await, now);
+    // What was announced holds.
+    let jid = bind(&mut early, Some("early")).await.unwrap();
+    let mut early = Client::new(early, jid);
+    fits(&mut early, 100_000).await.unwrap();
 }
 
 #[tokio::test]

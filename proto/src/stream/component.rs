@@ -114,6 +114,11 @@ impl ComponentMachine {
         }
     }
 
+    /// Lets one that is attached follow other limits.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.reader.set_limits(limits);
+    }
+
     /// Takes an input at the time `now` and appends to `out` what is to be done, in order.
     pub fn handle(&mut self, input: ComponentInput<'_>, now: Timestamp, out: &mut Vec<ComponentAction>) {
         match input {
@@ -131,9 +136,8 @@ impl ComponentMachine {
             ComponentInput::Attached(_) => {}
             ComponentInput::Timer => {
                 if self.deadline().is_some_and(|deadline| now >= deadline) {
-                    let error =
-                        StreamError::new(StreamCondition::ConnectionTimeout, "no handshake came in time");
-                    self.fail(&error, out);
+                    let text = "no handshake came in time";
+                    self.fail(&StreamError::new(StreamCondition::ConnectionTimeout, text), out);
                 }
             }
             ComponentInput::PeerClosed => self.close(out),
@@ -482,11 +486,10 @@ mod tests {
         let long = format!("<handshake>{}</handshake>", "a".repeat(Limits::BEFORE_LOGIN.stanza_bytes));
         Shell::greeted().0.bytes(&long).failed(StreamCondition::PolicyViolation);
         let body = |bytes| format!("<message><body>{}</body></message>", "a".repeat(bytes));
-        let shell = Shell::attached().bytes(&body(Limits::BEFORE_LOGIN.stanza_bytes));
+        let mut shell = Shell::attached().bytes(&body(Limits::BEFORE_LOGIN.stanza_bytes));
         assert!(matches!(shell.1.last(), Some(ComponentAction::Element(_))));
-        Shell::attached()
-            .bytes(&body(Limits::AFTER_LOGIN.stanza_bytes))
-            .failed(StreamCondition::PolicyViolation);
+        shell.0.set_limits(Limits::BEFORE_LOGIN);
+        shell.bytes(&body(Limits::BEFORE_LOGIN.stanza_bytes)).failed(StreamCondition::PolicyViolation);
     }
 
     #[test]

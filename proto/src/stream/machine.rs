@@ -132,6 +132,11 @@ impl StreamMachine {
         if self.is_established() {
             self.reader.set_limits(config.limits_after);
             self.config = config;
+        } else if self.config.limits_after != config.limits_after || self.config.idle != config.idle {
+            // What is announced after login (XEP-0478) is what holds then; the login goes on as it has begun.
+            let (limits_after, idle) = (config.limits_after, config.idle);
+            let begun = StreamConfig::clone(&self.config);
+            self.config = Arc::new(StreamConfig { limits_after, idle, ..begun });
         }
     }
 

@@ -164,9 +164,14 @@ fn is_listed_by(component: &str, host: &str, served: &[String]) -> bool {
 /// are added up. One that is too busy to answer soon is left out of the numbers of its own.
 pub async fn statistics(node: &NodeContext) -> Vec<(String, Vec<Statistic>)> {
     let mut found: std::collections::BTreeMap<String, Vec<Statistic>> = std::collections::BTreeMap::new();
-    for handle in node.components.all() {
+    // All are asked at once: one that is busy makes nobody wait longer.
+    let asked = node.components.all().into_iter().map(async |handle| {
+        let numbers = handle.statistics().await;
+        (handle, numbers)
+    });
+    for (handle, of_one) in futures_util::future::join_all(asked).await {
         let numbers = found.entry(handle.domain().to_owned()).or_default();
-        for one in handle.statistics().await {
+        for one in of_one {
             match numbers.iter_mut().find(|number| number.name == one.name) {
                 Some(number) => number.value += one.value,
                 None => numbers.push(one),

@@ -231,6 +231,12 @@ async fn t13_a_full_inbox_answers_messages_and_drops_presence() {
         (number("echoed"), number("connections"), number("stanzas_waiting")),
         (Some(16), Some(1), Some(0))
     );
+    // And among the figures of the node, by its domain.
+    let figures = crate::statistics::snapshot(&node).await;
+    let figure = |name: &str| figures.iter().find(|figure| figure.name == name).cloned();
+    let echoed = figure("component/slow.localhost/echoed").unwrap();
+    assert_eq!((echoed.value, figure("component/slow.localhost/connections").unwrap().value), (16, 1));
+    assert_eq!(figure("component/slow.localhost/stanzas_refused").unwrap().units, "stanzas");
 }
 
 /// T16: a component is listed by the server whose domain it is below, and answers service discovery.

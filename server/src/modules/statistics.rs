@@ -91,11 +91,10 @@ impl Figures {
 }
 
 /// The figures of this node, with the three that every server should have (§"Core Statistics").
-#[must_use]
-pub fn of_node(node: &NodeContext) -> Vec<NodeFigure> {
+pub async fn of_node(node: &NodeContext) -> Vec<NodeFigure> {
     let figure =
         |name: &str, units: &str, value| NodeFigure { name: name.to_owned(), units: units.to_owned(), value };
-    let all = statistics::statistics(node);
+    let all = statistics::snapshot(node).await;
     let sum =
         |start: &str| all.iter().filter(|one| one.name.starts_with(start)).map(|one| one.value).sum::<u64>();
     let uptime = node.now().since(node.started).as_secs();

@@ -23,7 +23,9 @@ pub struct Admission {
 
 /// A place among the binds under way; dropping it gives it to the next.
 #[derive(Debug)]
-pub struct Place(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub struct Place {
+    _held: OwnedSemaphorePermit,
+}
 
 /// More wait than may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +45,12 @@ impl Admission {
     pub async fn enter(&self) -> Result<Place, TooMany> {
         // As a rule there is a place.
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(Place(place));
+            return Ok(Place { _held: place });
         }
         let _waiter = self.wait()?;
         let place = Arc::clone(&self.places).acquire_owned().await;
         // Never closed.
-        place.map(Place).map_err(|_| TooMany)
+        place.map(|place| Place { _held: place }).map_err(|_| TooMany)
     }
 
     fn wait(&self) -> Result<Waiter<'_>, TooMany> {

@@ -214,6 +214,8 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                 None | Some([]) => ComponentInput::PeerClosed,
                 Some(bytes) => ComponentInput::Bytes(bytes),
             };
+            // Open streams follow a reload.
+            self.machine.set_limits(self.node.components.external().limits_after);
             self.machine.handle(input, self.node.now(), &mut actions);
             let mut words = BytesMut::new();
             for action in actions {

@@ -295,6 +295,8 @@ cluster_tasks! {
 pub enum SessionEnding {
     /// An administrator wants it.
     Administrator,
+    /// The account was disabled.
+    Disabled,
 }
 
 /// Which sessions of an account a stanza is for.
@@ -407,6 +409,10 @@ mod tests {
             (
                 "0018056a40642f720700",
                 EndSession { jid: jid(), owner, ending: SessionEnding::Administrator }.into(),
+            ),
+            (
+                "0018056a40642f720701",
+                EndSession { jid: jid(), owner, ending: SessionEnding::Disabled }.into(),
             ),
             ("0019", NodeFigures {}.into()),
             ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),

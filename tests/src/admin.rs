@@ -165,3 +165,12 @@ pub async fn route(data: &Path, jid: &str) -> Result<RouteReport> {
 pub async fn add_user(data: &Path, jid: &str, password: &str) -> Result<()> {
     ask(data, &json!({"request": "user_add.1", "jid": jid, "password": password})).await.map(drop)
 }
+
+/// Disables an account, or enables it again. Whether there is one.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn set_disabled(data: &Path, jid: &str, disabled: bool) -> Result<bool> {
+    let request = json!({"request": "user_set_disabled.1", "jid": jid, "disabled": disabled});
+    Ok(ask(data, &request).await?["changed"] == true)
+}

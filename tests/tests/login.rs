@@ -4,8 +4,9 @@
 
 use althing_proto::ns;
 use althing_proto::sasl::{ChannelBinding, Mechanism};
+use althing_tests::admin;
 use althing_tests::endpoint::Endpoint;
-use althing_tests::login::{Account, Binding, Verdict, authenticate, bind, offered, register_at};
+use althing_tests::login::{Account, Binding, Verdict, authenticate, bind, connect, offered, register_at};
 use althing_tests::node::TestNode;
 use althing_tests::script::parser::Security;
 use althing_tests::stream::Stream;
@@ -110,6 +111,33 @@ async fn a_wrong_password_and_an_unknown_user_look_the_same() {
             assert_eq!(verdict, refused(REFUSED), "{} as {}", mechanism.name(), stranger.user);
         }
     }
+}
+
+/// RFC 6120 §6.5.1: told to who has shown the right password only, and after a restart as before.
+#[tokio::test]
+async fn a_disabled_account_is_refused_to_who_knows_its_password() {
+    let (mut node, endpoint, account) = node_with_account().await;
+    let mut client = connect(&endpoint, &account, "phone").await.unwrap();
+    let jid = account.bare(&endpoint.domain);
+    assert!(admin::set_disabled(&node.setup().data(), &jid, true).await.unwrap());
+    assert_eq!(client.expect_stream_error().await.unwrap(), REFUSED);
+
+    let attempt = Attempt { endpoint: &endpoint, security: Security::StartTls, versions: Versions::Any };
+    let wrong = Account { password: "wrong".to_owned(), ..account.clone() };
+    for mechanism in [Mechanism::Plain, Mechanism::ScramSha1, Mechanism::ScramSha256] {
+        let right = attempt.login(&account, mechanism, Binding::Unsupported).await;
+        assert_eq!(right, refused("account-disabled"), "{}", mechanism.name());
+        assert_eq!(attempt.login(&wrong, mechanism, Binding::Unsupported).await, refused(REFUSED));
+    }
+    node.kill().unwrap();
+    node.restart().await.unwrap();
+    let again = attempt.login(&account, Mechanism::ScramSha256, Binding::Unsupported).await;
+    assert_eq!(again, refused("account-disabled"));
+    assert!(!admin::set_disabled(&node.setup().data(), "nobody@localhost", true).await.unwrap());
+
+    assert!(admin::set_disabled(&node.setup().data(), &jid, false).await.unwrap());
+    let free = attempt.login(&account, Mechanism::ScramSha256, Binding::Unsupported).await;
+    assert_eq!(free, Verdict::Accepted);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use althing_proto::jid::{BareJid, FullJid};
 
 use super::protocol::{Answer, Request, RouteReport, SESSIONS, SessionReport, USERS};
 use super::status::StatusSource;
-use crate::auth::{CreateError, create_account, set_password};
+use crate::auth::{CreateError, create_account, disable_account, enable_account, set_password};
 use crate::delivery;
 use crate::modules::remove_account;
 use crate::node::{NodeContext, Reloader};
@@ -80,7 +80,16 @@ impl NodeAdmin {
                 Answer::Done { changed: set_password(&self.context, &user, password).await? }
             }
             Request::UserDelete { jid } => Answer::Done { changed: self.delete(&self.account(&jid)?).await? },
-            Request::UserList { after } => self.list(after.as_deref()).await?,
+            Request::UserSetDisabled { jid, disabled } => {
+                let user = self.account(&jid)?;
+                let changed = match disabled {
+                    true => disable_account(&self.context, &user).await?.is_some(),
+                    false => enable_account(&self.context, &user).await?,
+                };
+                tracing::info!(jid = %user, "an operator has decided whether the user may log in");
+                Answer::Done { changed }
+            }
+            Request::UserList { after, disabled } => self.list(after.as_deref(), disabled).await?,
         })
     }
 
@@ -96,7 +105,7 @@ impl NodeAdmin {
         Ok(true)
     }
 
-    async fn list(&self, after: Option<&str>) -> anyhow::Result<Answer> {
+    async fn list(&self, after: Option<&str>, disabled: bool) -> anyhow::Result<Answer> {
         let config = Arc::clone(&self.context.config());
         let domains = &config.xmpp.domains;
         let mut after = after.map(|jid| account_address(jid, domains)).transpose()?;
@@ -104,7 +113,11 @@ impl NodeAdmin {
         let mut users: Vec<String> = Vec::new();
         for domain in domains.iter().skip(first.unwrap_or(0)) {
             let room = USERS - users.len();
-            let page = self.context.storage.accounts.list(domain, after.take().as_ref(), room).await?;
+            let (accounts, after) = (&self.context.storage.accounts, after.take());
+            let page = match disabled {
+                true => accounts.list_disabled(domain, after.as_ref(), room).await?,
+                false => accounts.list(domain, after.as_ref(), room).await?,
+            };
             users.extend(page.iter().map(BareJid::to_string));
             if users.len() >= USERS {
                 return Ok(Answer::Users { users, more: true });
@@ -186,7 +199,7 @@ mod tests {
     }
 
     async fn listed(admin: &NodeAdmin, after: Option<&str>) -> (Vec<String>, bool) {
-        match admin.answer(Request::UserList { after: after.map(str::to_owned) }).await {
+        match admin.answer(Request::UserList { after: after.map(str::to_owned), disabled: false }).await {
             Answer::Users { users, more } => (users, more),
             other => panic!("{other:?}"),
         }

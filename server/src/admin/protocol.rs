@@ -57,6 +57,15 @@ pub enum Request {
         /// `user@domain`.
         jid: String,
     },
+    /// Disables an account and ends its sessions, or lets its user log in again: [`Answer::Done`], unchanged where there
+    /// is none.
+    #[serde(rename = "user_set_disabled.1")]
+    UserSetDisabled {
+        /// `user@domain`.
+        jid: String,
+        /// Whether it is to be disabled.
+        disabled: bool,
+    },
     /// Reads the configuration again: [`Answer::Reloaded`].
     #[serde(rename = "reload.1")]
     Reload,
@@ -65,6 +74,9 @@ pub enum Request {
     UserList {
         /// The last account of the page before.
         after: Option<String>,
+        /// Whether only those are wanted that are disabled.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        disabled: bool,
     },
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use althing_proto::jid::BareJid;
 use althing_proto::sasl::{Credentials, PasswordError, Secret, decoy};
-use althing_proto::stream::{CredentialsReply, PasswordVerdict};
+use althing_proto::stream::{Bar, CredentialsReply, PasswordVerdict};
 
 use crate::node::NodeContext;
-use crate::storage::{Account, StorageError};
+use crate::session::ending::{self, Ending};
+use crate::storage::{Account, Standing, StorageError};
 
 /// Why an account could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,33 @@ pub async fn set_password(
     Ok(node.storage.accounts.set_credentials(user, credentials).await?)
 }
 
+/// Disables the account of `user`: its sessions end on all nodes, and nobody logs in until it is enabled again. How many
+/// sessions have ended; `None`: there is no such account.
+///
+/// First the account, then the sessions: one that begins in between reads at its bind that it may not.
+///
+/// # Errors
+/// As the storage. To do it again does no harm.
+pub async fn disable_account(node: &Arc<NodeContext>, user: &BareJid) -> Result<Option<usize>, StorageError> {
+    if !node.storage.accounts.set_disabled(user, Some(node.now())).await? {
+        return Ok(None);
+    }
+    Ok(Some(ending::end_account(node, user, Ending::Disabled).await))
+}
+
+/// Lets the user of a disabled account log in again. `false`: there is no such account.
+///
+/// # Errors
+/// As the storage.
+pub async fn enable_account(node: &Arc<NodeContext>, user: &BareJid) -> Result<bool, StorageError> {
+    node.storage.accounts.set_disabled(user, None).await
+}
+
+/// What keeps the user out, whatever the password: told to who has shown the right one only.
+fn bar(standing: &Standing) -> Option<Bar> {
+    standing.disabled.map(|_since| Bar::Disabled)
+}
+
 /// PBKDF2 takes milliseconds: on the blocking pool, as many at a time as there are cores.
 async fn derive(node: &Arc<NodeContext>, password: Secret) -> Result<Credentials, CreateError> {
     let salt = node.random::<16>().ok_or(CreateError::Unavailable)?;
@@ -69,9 +97,10 @@ async fn derive(node: &Arc<NodeContext>, password: Secret) -> Result<Credentials
 
 /// The credentials for a SCRAM login.
 pub async fn fetch_credentials(node: &Arc<NodeContext>, user: &BareJid) -> CredentialsReply {
-    match node.storage.accounts.get(user).await {
-        Ok(Some(account)) => {
-            CredentialsReply::Found { credentials: Box::new(account.credentials), bar: None }
+    match node.storage.accounts.standing(user).await {
+        Ok(Some(standing)) => {
+            let bar = bar(&standing);
+            CredentialsReply::Found { credentials: Box::new(standing.account.credentials), bar }
         }
         Ok(None) => CredentialsReply::Unknown,
         Err(error) => {
@@ -83,8 +112,8 @@ pub async fn fetch_credentials(node: &Arc<NodeContext>, user: &BareJid) -> Crede
 
 /// Checks the password of a PLAIN login. An unknown user costs as much as a known one.
 pub async fn check_password(node: &Arc<NodeContext>, user: &BareJid, password: Secret) -> PasswordVerdict {
-    let account = match node.storage.accounts.get(user).await {
-        Ok(account) => account,
+    let standing = match node.storage.accounts.standing(user).await {
+        Ok(standing) => standing,
         Err(error) => {
             tracing::warn!(%error, "storage could not answer: a login fails");
             return PasswordVerdict::Unavailable;
@@ -92,15 +121,16 @@ pub async fn check_password(node: &Arc<NodeContext>, user: &BareJid, password: S
     };
     let (secret, iterations) = (node.decoy_secret, node.config().auth.scram_iterations);
     let name = user.as_str().to_owned();
+    let bar = standing.as_ref().and_then(bar);
     let checked = on_blocking_pool(node, move || {
-        let known = account.is_some();
-        let credentials =
-            account.map_or_else(|| decoy(&secret, &name, iterations), |account| account.credentials);
+        let known = standing.is_some();
+        let credentials = standing
+            .map_or_else(|| decoy(&secret, &name, iterations), |standing| standing.account.credentials);
         // Not `&&`: the check is made for unknown users too.
         credentials.verify_password(password.expose()) & known
     });
     match checked.await {
-        Some(true) => PasswordVerdict::Right,
+        Some(true) => bar.map_or(PasswordVerdict::Right, PasswordVerdict::Barred),
         Some(false) => PasswordVerdict::Wrong,
         None => PasswordVerdict::Unavailable,
     }

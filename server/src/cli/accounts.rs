@@ -73,15 +73,26 @@ impl Accounts {
         Ok(self.storage.accounts.delete(&self.check(jid)?).await?)
     }
 
-    /// Hands every account of every domain to `each`.
+    /// Disables the account, or lets its user log in again; false when there is no such account.
+    pub(super) async fn set_disabled(&self, jid: &str, disabled: bool) -> anyhow::Result<bool> {
+        let since = disabled.then(clock::now);
+        Ok(self.storage.accounts.set_disabled(&self.check(jid)?, since).await?)
+    }
+
+    /// Hands every account of every domain to `each`, or every one that is disabled.
     pub(super) async fn list(
         &self,
+        disabled: bool,
         mut each: impl FnMut(&BareJid) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         for domain in &self.domains {
             let mut after: Option<BareJid> = None;
             loop {
-                let page = self.storage.accounts.list(domain, after.as_ref(), PAGE).await?;
+                let accounts = &self.storage.accounts;
+                let page = match disabled {
+                    true => accounts.list_disabled(domain, after.as_ref(), PAGE).await?,
+                    false => accounts.list(domain, after.as_ref(), PAGE).await?,
+                };
                 for user in &page {
                     each(user)?;
                 }
@@ -130,7 +141,7 @@ mod tests {
                 listed.push(jid.to_string());
                 Ok(())
             };
-            accounts.list(each).await.unwrap();
+            accounts.list(false, each).await.unwrap();
             accounts.close().await.unwrap();
             listed
         })

@@ -84,18 +84,28 @@ impl Door {
         }
     }
 
-    /// Hands every account of every domain to `each`.
+    /// Disables the account and ends its sessions, or lets its user log in again; false when there is no such account.
+    pub(super) async fn set_disabled(&mut self, jid: &str, disabled: bool) -> anyhow::Result<bool> {
+        match &mut self.way {
+            Way::Store(accounts) => accounts.set_disabled(jid, disabled).await,
+            Way::Node(node) => change(node, Request::UserSetDisabled { jid: jid.to_owned(), disabled }).await,
+        }
+    }
+
+    /// Hands every account of every domain to `each`, or every one that is disabled.
     pub(super) async fn list(
         &mut self,
+        disabled: bool,
         mut each: impl FnMut(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let node = match &mut self.way {
-            Way::Store(accounts) => return accounts.list(|jid| each(jid.as_str())).await,
+            Way::Store(accounts) => return accounts.list(disabled, |jid| each(jid.as_str())).await,
             Way::Node(node) => node,
         };
         let mut after = None;
         loop {
-            let Answer::Users { users, more } = node.ask(&Request::UserList { after }).await? else {
+            let Answer::Users { users, more } = node.ask(&Request::UserList { after, disabled }).await?
+            else {
                 bail!("the node answers something else than was asked");
             };
             users.iter().try_for_each(|jid| each(jid))?;
@@ -145,7 +155,7 @@ mod tests {
             listed.push(jid.to_owned());
             Ok(())
         };
-        door.list(each).await.unwrap();
+        door.list(false, each).await.unwrap();
         listed
     }
 

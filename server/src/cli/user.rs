@@ -21,9 +21,23 @@ pub(super) enum UserCommand {
     /// Set the password of an account
     Passwd(Secret),
     /// List all accounts, one a line
-    List(ConfigFile),
+    List(Which),
     /// Delete an account with everything it owns
     Delete(Whom),
+    /// End the sessions of an account and let nobody log in, until it is enabled again
+    Disable(Whom),
+    /// Let the user of a disabled account log in again
+    Enable(Whom),
+}
+
+/// Arguments that say which accounts.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Only those that are disabled
+    #[arg(long)]
+    disabled: bool,
 }
 
 /// Arguments that name an account.
@@ -77,9 +91,9 @@ async fn perform(command: &UserCommand) -> anyhow::Result<()> {
             }
             say(format_args!("{jid}: password set"))?;
         }
-        UserCommand::List(config) => {
-            let mut door = Door::open(config).await?;
-            let outcome = door.list(|jid| Ok(say(jid)?)).await;
+        UserCommand::List(which) => {
+            let mut door = Door::open(&which.config).await?;
+            let outcome = door.list(which.disabled, |jid| Ok(say(jid)?)).await;
             door.close().await?;
             outcome?;
         }
@@ -92,7 +106,20 @@ async fn perform(command: &UserCommand) -> anyhow::Result<()> {
             }
             say(format_args!("{}: deleted", whom.jid))?;
         }
+        UserCommand::Disable(whom) => set_disabled(whom, true).await?,
+        UserCommand::Enable(whom) => set_disabled(whom, false).await?,
     }
+    Ok(())
+}
+
+async fn set_disabled(whom: &Whom, disabled: bool) -> anyhow::Result<()> {
+    let mut door = Door::open(&whom.config).await?;
+    let outcome = door.set_disabled(&whom.jid, disabled).await;
+    door.close().await?;
+    if !outcome? {
+        bail!("{}: no such account", whom.jid);
+    }
+    say(format_args!("{}: {}", whom.jid, if disabled { "disabled" } else { "enabled" }))?;
     Ok(())
 }
 

@@ -436,7 +436,7 @@ impl Session {
         let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
         let load = async move { storage.logins.login(&account, modules::LOGIN_DOCUMENTS).await };
         ctx.wait(load.into_actor(self).map(|loaded, session, _| match loaded {
-            // It was removed between the login and the bind.
+            // It was removed or disabled between the login and the bind.
             Ok(LoginData { account: false, .. }) => {
                 drop(session.end(&EndReason::Error(StreamCondition::NotAuthorized.into())));
             }

@@ -20,6 +20,8 @@ pub fn error(ending: Ending) -> StreamError {
         Ending::Administrator => {
             StreamError::new(StreamCondition::PolicyViolation, "ended by an administrator")
         }
+        // As where the account is gone: the stream may do nothing any more.
+        Ending::Disabled => StreamError::new(StreamCondition::NotAuthorized, "the account is disabled"),
     }
 }
 

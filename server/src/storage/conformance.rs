@@ -1,5 +1,6 @@
 //! One suite for every place of storage.
 
+mod disabled;
 mod privacy;
 mod private;
 mod profile;
@@ -14,6 +15,7 @@ use althing_proto::roster::{
 use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
+use disabled::{disabled_users_are_listed_in_pages, who_is_disabled_keeps_everything};
 use privacy::{
     a_list_that_others_use_stays, blocks_at_the_same_time_lose_nothing, blocks_come_and_go,
     privacy_lists_are_bounded, privacy_lists_go_with_the_account, rules_may_ask_for_the_roster,
@@ -394,6 +396,8 @@ fn fresh_embedded() -> (Storage, Arc<tempfile::TempDir>) {
 suites!(
     accounts_come_and_go,
     accounts_are_listed_by_domain_in_pages,
+    who_is_disabled_keeps_everything,
+    disabled_users_are_listed_in_pages,
     rosters_keep_what_is_set,
     the_version_grows_with_what_clients_see,
     rosters_are_bounded,

@@ -9,6 +9,7 @@ use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Entry, Item, Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
+use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
@@ -18,7 +19,7 @@ use super::profile::Logout;
 use super::roster_rules::{self, HISTORY, RosterHead};
 use super::{
     Account, Accounts, Changed, Engine, ItemChange, Judgement, Privacy, PrivacyLimits, PrivateData, Roster,
-    RosterLimits, RosterNews, Rosters, RowBound, StorageError, WhichList, check_privacy, check_row,
+    RosterLimits, RosterNews, Rosters, RowBound, Standing, StorageError, WhichList, check_privacy, check_row,
 };
 
 /// All stores in one map of users.
@@ -39,6 +40,7 @@ type Name = (String, String);
 struct User {
     jid: BareJid,
     account: Account,
+    disabled: Option<Timestamp>,
     head: RosterHead,
     items: BTreeMap<Name, RosterItem>,
     /// The last changes of the roster: version and contact.
@@ -66,6 +68,28 @@ impl Memory {
         if state.closed { Err(StorageError::Closed) } else { Ok(write(&mut state)) }
     }
 
+    fn list_those(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+        wanted: impl Fn(&User) -> bool,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        let start = match after {
+            Some(after) if after.domain().as_str() == domain => Bound::Excluded(name(after)),
+            _ => Bound::Included((domain.to_owned(), String::new())),
+        };
+        self.read(|state| {
+            let users = state.users.range((start, Bound::Unbounded));
+            users
+                .take_while(|((of, _), _)| of == domain)
+                .filter(|(_, user)| wanted(user))
+                .take(limit)
+                .map(|(_, user)| user.jid.clone())
+                .collect()
+        })
+    }
+
     fn write_user<T>(&self, user: &BareJid, write: impl FnOnce(&mut User) -> T) -> Result<T, StorageError> {
         self.write(|state| state.users.get_mut(&name(user)).map(write))?
             .ok_or_else(|| StorageError::UnknownUser { user: user.clone() })
@@ -83,6 +107,7 @@ impl Accounts for Memory {
             jid: user.clone(),
             head: RosterHead::of_new(account.created),
             account,
+            disabled: None,
             items: BTreeMap::new(),
             history: VecDeque::new(),
             privacy: PrivacyLists::default(),
@@ -110,24 +135,36 @@ impl Accounts for Memory {
         self.write(|state| state.users.remove(&name(user)).is_some())
     }
 
+    async fn standing(&self, user: &BareJid) -> Result<Option<Standing>, StorageError> {
+        self.read(|state| {
+            let user = state.users.get(&name(user))?;
+            Some(Standing { account: user.account.clone(), disabled: user.disabled })
+        })
+    }
+
+    async fn set_disabled(&self, user: &BareJid, since: Option<Timestamp>) -> Result<bool, StorageError> {
+        match self.write_user(user, |user| user.disabled = since) {
+            Err(StorageError::UnknownUser { .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    async fn list_disabled(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        self.list_those(domain, after, limit, |user| user.disabled.is_some())
+    }
+
     async fn list(
         &self,
         domain: &str,
         after: Option<&BareJid>,
         limit: usize,
     ) -> Result<Vec<BareJid>, StorageError> {
-        let start = match after {
-            Some(after) if after.domain().as_str() == domain => Bound::Excluded(name(after)),
-            _ => Bound::Included((domain.to_owned(), String::new())),
-        };
-        self.read(|state| {
-            let users = state.users.range((start, Bound::Unbounded));
-            users
-                .take_while(|((of, _), _)| of == domain)
-                .take(limit)
-                .map(|(_, user)| user.jid.clone())
-                .collect()
-        })
+        self.list_those(domain, after, limit, |_| true)
     }
 }
 

@@ -6,13 +6,14 @@ use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
+use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::profile::{Directory, Document, Documents, LoginData, Logins, Logout, Logouts, NewDocument, Word};
 use super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
-    RosterNews, Rosters, RowBound, Storage, StorageError, WhichList,
+    RosterNews, Rosters, RowBound, Standing, Storage, StorageError, WhichList,
 };
 use crate::metrics::{NodeMetrics, StoreOp};
 
@@ -87,6 +88,23 @@ impl Accounts for Metered {
 
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
         self.write(self.inner.accounts.delete(user)).await
+    }
+
+    async fn standing(&self, user: &BareJid) -> Result<Option<Standing>, StorageError> {
+        self.read(self.inner.accounts.standing(user)).await
+    }
+
+    async fn set_disabled(&self, user: &BareJid, since: Option<Timestamp>) -> Result<bool, StorageError> {
+        self.write(self.inner.accounts.set_disabled(user, since)).await
+    }
+
+    async fn list_disabled(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        self.read(self.inner.accounts.list_disabled(domain, after, limit)).await
     }
 
     async fn list(

@@ -61,6 +61,15 @@ pub struct Account {
     pub created: Timestamp,
 }
 
+/// An account, and whether its user may log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The account.
+    pub account: Account,
+    /// Since when an administrator lets nobody log in; `None` as a rule.
+    pub disabled: Option<Timestamp>,
+}
+
 /// Who may log in.
 #[async_trait]
 pub trait Accounts: Send + Sync {
@@ -76,6 +85,21 @@ pub trait Accounts: Send + Sync {
     /// Deletes the account with everything that the user owns: roster, private data. All of it or
     /// nothing, whenever the process dies. `false`: there is no such account.
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError>;
+
+    /// The account of `user` and how it stands, `None` if there is none.
+    async fn standing(&self, user: &BareJid) -> Result<Option<Standing>, StorageError>;
+
+    /// Lets nobody log in any more, since that time; `None`: the user may again. All that the user owns stays.
+    /// `false`: there is no such account.
+    async fn set_disabled(&self, user: &BareJid, since: Option<Timestamp>) -> Result<bool, StorageError>;
+
+    /// Of the users of `domain` those that are disabled, as [`Accounts::list`].
+    async fn list_disabled(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError>;
 
     /// Up to `limit` users of `domain` that come after `after`, in the order of their local parts
     /// (bytewise). For the next page, pass the last one.

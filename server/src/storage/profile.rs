@@ -116,7 +116,7 @@ pub trait Logouts: Send + Sync {
 /// What a session needs of its account when it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LoginData {
-    /// Whether there is an account.
+    /// Whether there is an account that is not disabled.
     pub account: bool,
     /// Its roster.
     pub roster: Roster,

@@ -1,7 +1,7 @@
 //! XEP-0133: Service Administration. Accounts, sessions and announcements, by ad-hoc commands of administrators. All act on
 //! the whole cluster.
 //!
-//! Not here: disabling accounts (an account has no such flag), lists of servers (there are no other servers), messages
+//! Not here: lists of servers (there are no other servers), messages
 //! of the day and of welcome, the list of administrators (it is the configuration's), idle and active users (nobody notes
 //! them), restart and shutdown (the operator's).
 
@@ -9,9 +9,13 @@ mod add_user;
 mod announce;
 mod change_user_password;
 mod delete_user;
+mod disable_user;
+mod disabled_users_list;
+mod disabled_users_num;
 mod end_user_session;
 mod online_users_list;
 mod online_users_num;
+mod reenable_user;
 mod registered_users_list;
 mod registered_users_num;
 mod user_lastlogin;
@@ -45,13 +49,17 @@ const FORM_TYPE: &str = "http://jabber.org/protocol/admin";
 const COMMANDS: &[&dyn Command] = &[
     &add_user::COMMAND,
     &delete_user::COMMAND,
+    &disable_user::COMMAND,
+    &reenable_user::COMMAND,
     &change_user_password::COMMAND,
     &end_user_session::COMMAND,
     &user_roster::COMMAND,
     &user_lastlogin::COMMAND,
     &user_stats::COMMAND,
     &registered_users_num::COMMAND,
+    &disabled_users_num::COMMAND,
     &registered_users_list::COMMAND,
+    &disabled_users_list::COMMAND,
     &online_users_num::COMMAND,
     &online_users_list::COMMAND,
     &announce::COMMAND,

@@ -14,7 +14,9 @@ use sled::{IVec, Tree};
 
 use super::super::roster_rules::{HISTORY, RosterHead};
 use super::super::{Account, Changed, RowBound};
-use super::command::{ChangeRoster, Command, CreateAccount, DeleteAccount, PutPrivate, SetCredentials};
+use super::command::{
+    ChangeRoster, Command, CreateAccount, DeleteAccount, PutPrivate, SetCredentials, SetDisabled,
+};
 use super::fault::Fault;
 use super::keys;
 use super::reply::Reply;
@@ -76,6 +78,7 @@ impl<'a> View<'a> {
             Command::CreateAccount(command) => self.create_account(&command, &mut writes)?,
             Command::SetCredentials(command) => self.set_credentials(command, &mut writes)?,
             Command::DeleteAccount(command) => self.delete_account(command, &mut writes)?,
+            Command::SetDisabled(command) => self.set_disabled(&command, &mut writes)?,
             Command::ChangeRoster(command) => self.change_roster(command, &mut writes)?,
             Command::ChangePrivacy(command) => self.change_privacy(command, &mut writes)?,
             Command::PutPrivate(command) => self.put_private(command, None, &mut writes)?,
@@ -156,6 +159,19 @@ impl<'a> View<'a> {
         Ok(Reply::Done(true))
     }
 
+    fn set_disabled(&self, command: &SetDisabled, writes: &mut Writes) -> Result<Reply, Fault> {
+        if !self.has_account(&command.user)? {
+            return Ok(Reply::Done(false));
+        }
+        let key = keys::disabled(&command.user);
+        match &command.since {
+            Some(since) => put(writes, key, since)?,
+            None if self.get(&key)?.is_some() => writes.push((key, None)),
+            None => {}
+        }
+        Ok(Reply::Done(true))
+    }
+
     /// Deletes in one batch what fits into one. What does not is marked in the same batch and deleted
     /// by further batches ([`finish_deletion`]), also after a crash between them.
     fn delete_account(&mut self, command: DeleteAccount, writes: &mut Writes) -> Result<Reply, Fault> {
@@ -166,8 +182,13 @@ impl<'a> View<'a> {
         // Few rows, however much the user keeps; those of the directory are not below the user.
         let words = self.words_of(&user)?;
         let small = self.rows(&keys::documents_of(&user), usize::MAX)?;
-        let logout = self.get(&keys::logout(&user))?.map(|_| keys::logout(&user));
-        let gone = [keys::account(&user)].into_iter().chain(words).chain(small).chain(logout);
+        let mut gone = vec![keys::account(&user)];
+        for key in [keys::logout(&user), keys::disabled(&user)] {
+            if self.get(&key)?.is_some() {
+                gone.push(key);
+            }
+        }
+        let gone = gone.into_iter().chain(words).chain(small);
         writes.extend(gone.map(|key| (key, None)));
         // One more than may go, to know whether any is left.
         let rows = self.belongings(&user, DELETIONS_PER_BATCH + 1)?;

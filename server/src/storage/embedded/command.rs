@@ -4,6 +4,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::privacy::PrivacyChange;
 use althing_proto::roster::RosterChange;
 use althing_proto::sasl::Credentials;
+use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,15 @@ pub struct SetCredentials {
 pub struct DeleteAccount {
     /// Whose account.
     pub user: BareJid,
+}
+
+/// [`Command::SetDisabled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDisabled {
+    /// Whose account.
+    pub user: BareJid,
+    /// Since when nobody may log in; `None`: the user may again.
+    pub since: Option<Timestamp>,
 }
 
 /// [`Command::ChangeRoster`].
@@ -165,6 +175,8 @@ tagged! {
         23 NoteLogouts(NoteLogouts), since 1;
         /// Changes privacy lists. Reply: [`Reply::Privacy`] or [`Reply::UnknownUser`].
         30 ChangePrivacy(ChangePrivacy), since 1;
+        /// Disables an account, or lets it be used again. Reply: [`Reply::Done`] with whether there is one.
+        40 SetDisabled(SetDisabled), since 1;
     }
 }
 
@@ -197,7 +209,6 @@ mod tests {
     use althing_proto::roster::Subscription;
     use althing_proto::roster::{Direction, SubscriptionEvent, SubscriptionKind};
     use althing_proto::sasl::ScramKeys;
-    use althing_proto::time::Timestamp;
 
     fn samples() -> Vec<(&'static str, Command)> {
         let user = BareJid::new("j@d").unwrap();
@@ -226,6 +237,14 @@ mod tests {
                 "0002036a4064fb0010010101020103fb0010010401050106fb0010010701080109",
                 Command::SetCredentials(SetCredentials { user: user.clone(), credentials }),
             ),
+            (
+                "0028036a40640105",
+                Command::SetDisabled(SetDisabled {
+                    user: user.clone(),
+                    since: Some(Timestamp::from_millis(5)),
+                }),
+            ),
+            ("0028036a406400", Command::SetDisabled(SetDisabled { user: user.clone(), since: None })),
             ("0003036a4064", Command::DeleteAccount(DeleteAccount { user: user.clone() })),
             (
                 "0004036a4064036a40640001017202016101620908",

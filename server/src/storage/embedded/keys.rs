@@ -18,6 +18,7 @@
 //! | part of one    | `d` user length(name, u16) name 1 upload (u64) part (u32) | the bytes as given |
 //! | word of the directory | `w` domain NUL field word NUL local-part | what the directory shows  |
 //! | last logout    | `l` user                                        | [`Logout`]                |
+//! | disabled since | `s` user                                        | [`Timestamp`]             |
 //! | unfinished deletion | `x` user                                   | empty                     |
 //! | mark           | `m` `mark`                                      | as the store group gave it |
 //! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
@@ -28,6 +29,7 @@
 //! [`Item`]: althing_proto::privacy::Item
 //! [`RosterItem`]: althing_proto::roster::RosterItem
 //! [`Logout`]: super::super::profile::Logout
+//! [`Timestamp`]: althing_proto::time::Timestamp
 
 use althing_proto::jid::{BareJid, Jid};
 
@@ -59,6 +61,7 @@ const HISTORY: u8 = b'h';
 const DOCUMENT: u8 = b'd';
 const WORD: u8 = b'w';
 const LOGOUT: u8 = b'l';
+const DISABLED: u8 = b's';
 const DELETION: u8 = b'x';
 
 /// How far the log of the store group has been applied, in the store of a replica.
@@ -106,6 +109,16 @@ pub(super) fn account(user: &BareJid) -> Vec<u8> {
 /// All accounts of a domain begin with this.
 pub(super) fn accounts_of(domain: &str) -> Vec<u8> {
     [&[ACCOUNT], domain.as_bytes(), &[0]].concat()
+}
+
+/// Since when `user` is disabled.
+pub(super) fn disabled(user: &BareJid) -> Vec<u8> {
+    of_user(DISABLED, user)
+}
+
+/// All rows of disabled users of a domain begin with this.
+pub(super) fn disabled_of(domain: &str) -> Vec<u8> {
+    [&[DISABLED], domain.as_bytes(), &[0]].concat()
 }
 
 /// The head of the roster of `owner`; all rows of that roster begin with it.
@@ -274,7 +287,7 @@ pub(super) fn deletion(user: &BareJid) -> Vec<u8> {
     of_user(DELETION, user)
 }
 
-/// The user of a key of kind account or deletion; `None` if the key is not one.
+/// The user of a key of kind account, disabled or deletion; `None` if the key is not one.
 pub(super) fn user(key: &[u8]) -> Option<BareJid> {
     let text = std::str::from_utf8(key.get(1..)?).ok()?;
     let (domain, rest) = text.split_once('\0')?;

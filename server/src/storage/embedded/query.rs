@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::profile::{Document, LoginData, Logout, Word};
-use super::super::{Account, Judgement, Roster, RosterNews, WhichList};
+use super::super::{Account, Judgement, Roster, RosterNews, Standing, WhichList};
 use super::fault::Fault;
 use super::rows::Rows;
 use super::tagged::tagged;
@@ -139,6 +139,20 @@ pub struct LoadPrivacy {
     pub which: WhichList,
 }
 
+/// [`Query::GetStanding`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetStanding {
+    /// Whose account.
+    pub user: BareJid,
+}
+
+/// [`Query::ListDisabled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDisabled {
+    /// Which of the disabled users.
+    pub list: ListAccounts,
+}
+
 /// [`Query::JudgePeer`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgePeer {
@@ -186,6 +200,10 @@ tagged! {
         30 LoadPrivacy(LoadPrivacy), since 1;
         /// What the default list says of one peer. Answer: [`Answer::Judgement`].
         31 JudgePeer(JudgePeer), since 1;
+        /// One account and how it stands. Answer: [`Answer::Standing`].
+        40 GetStanding(GetStanding), since 1;
+        /// Disabled users of a domain. Answer: [`Answer::Disabled`].
+        41 ListDisabled(ListDisabled), since 1;
     }
 }
 
@@ -218,6 +236,10 @@ tagged! {
         30 Privacy(Lists), since 1;
         /// What the list says.
         31 Judgement(Judgement), since 1;
+        /// The account and how it stands, if there is one.
+        40 Standing(Option<Standing>), since 1;
+        /// Disabled users.
+        41 Disabled(Page<BareJid>), since 1;
     }
 }
 
@@ -248,6 +270,12 @@ pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
         }
         Query::LoadPrivacy(load) => Answer::Privacy(rows.privacy(&load.owner, &load.which)?),
         Query::JudgePeer(judge) => Answer::Judgement(rows.judge(&judge.owner, &judge.peer)?),
+        Query::GetStanding(get) => Answer::Standing(rows.standing(&get.user)?),
+        Query::ListDisabled(ListDisabled { list }) => {
+            Answer::Disabled(page(list.limit, USERS_PER_PAGE, |limit| {
+                rows.disabled(&list.domain, list.after.as_ref(), limit)
+            })?)
+        }
     })
 }
 
@@ -287,6 +315,8 @@ mod tests {
         let privacy = |which| Query::LoadPrivacy(LoadPrivacy { owner: jid(), which });
         let samples = [
             ("0001036a4064", Query::GetAccount(GetAccount { user: jid() })),
+            ("0028036a4064", Query::GetStanding(GetStanding { user: jid() })),
+            ("0029016401036a406403", Query::ListDisabled(ListDisabled { list: list.clone() })),
             ("0002016401036a406403", Query::ListAccounts(list)),
             ("0003036a4064", Query::LoadRoster(LoadRoster { owner: jid() })),
             ("0004036a4064036a4064", Query::GetRosterItem(GetRosterItem { owner: jid(), contact: jid() })),
@@ -337,6 +367,7 @@ mod tests {
             privacy: lists.clone(),
         };
         let judged = Judgement { item: None, denied: Kinds::MESSAGE.or(Kinds::PRESENCE_OUT) };
+        let standing = Standing { account: account.clone(), disabled: Some(Timestamp::from_millis(9)) };
         let samples = [
             ("00140107016e0163", Answer::Document(Some(document))),
             ("001501036a40640173", Answer::Found(vec![(jid(), bytes("s"))])),
@@ -347,6 +378,8 @@ mod tests {
             ),
             ("000100", Answer::Account(None)),
             ("00010101010101020103010104010201030101070102010305", Answer::Account(Some(account))),
+            ("002801010101010201030101040102010301010701020103050109", Answer::Standing(Some(standing))),
+            ("002901036a406401", Answer::Disabled(Page { rows: vec![jid()], more: true })),
             ("000201036a406401", Answer::Users(Page { rows: vec![jid()], more: true })),
             ("00030901036a406400000000000001", Answer::Roster(roster)),
             ("000401036a406400000000000001", Answer::RosterItem(Some(item))),

@@ -18,7 +18,7 @@ use super::apply::DELETIONS_PER_BATCH;
 use super::chunk;
 use super::command::{
     ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, NoteLogouts, PutPart, PutPrivate,
-    PutPrivateWithin, SealDocument, SetCredentials,
+    PutPrivateWithin, SealDocument, SetCredentials, SetDisabled,
 };
 use super::reply::Reply;
 use super::tests::with_sled;
@@ -142,6 +142,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         1 => (user(), any::<u8>()).prop_map(|(user, seed)| {
             let credentials = account(seed).credentials;
             Command::SetCredentials(SetCredentials { user: jid(user), credentials })
+        }),
+        2 => (user(), prop::option::of(0..9_u64)).prop_map(|(user, since)| {
+            let since = since.map(Timestamp::from_millis);
+            Command::SetDisabled(SetDisabled { user: jid(user), since })
         }),
         6 => (user(), contact, change).prop_map(|(user, contact, change)| roster(user, contact, change)),
         6 => (user(), 0..40_usize, 0..60_000_usize).prop_map(|(user, key, size)| put(user, key, size)),

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use sled::{Db, IVec, Tree};
 
 use super::super::roster_rules::RosterHead;
-use super::super::{Account, Roster, StorageError};
+use super::super::{Account, Roster, Standing, StorageError};
 use super::apply::Batch;
 use super::fault::Fault;
 use super::undo::Undo;
@@ -264,6 +264,13 @@ impl Rows {
         self.read(&keys::account(user))
     }
 
+    /// The account and how it stands, as of one moment.
+    pub(super) fn standing(&self, user: &BareJid) -> Result<Option<Standing>, Fault> {
+        let _reading = self.batch.read();
+        let Some(account) = self.account(user)? else { return Ok(None) };
+        Ok(Some(Standing { account, disabled: self.read(&keys::disabled(user))? }))
+    }
+
     /// Users of a domain, see [`super::super::Accounts::list`].
     pub(super) fn accounts(
         &self,
@@ -271,9 +278,22 @@ impl Rows {
         after: Option<&BareJid>,
         limit: usize,
     ) -> Result<Vec<BareJid>, Fault> {
-        let prefix = keys::accounts_of(domain);
-        let after = after.map(keys::account);
-        self.scan(&prefix, after.as_deref(), limit, |key, _| {
+        self.users(&keys::accounts_of(domain), after.map(keys::account), limit)
+    }
+
+    /// Those of them that are disabled, see [`super::super::Accounts::list_disabled`].
+    pub(super) fn disabled(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, Fault> {
+        self.users(&keys::disabled_of(domain), after.map(keys::disabled), limit)
+    }
+
+    /// The users of rows that begin with `prefix` and have nothing but a user in their keys.
+    fn users(&self, prefix: &[u8], after: Option<Vec<u8>>, limit: usize) -> Result<Vec<BareJid>, Fault> {
+        self.scan(prefix, after.as_deref(), limit, |key, _| {
             keys::user(&key).ok_or_else(|| {
                 Fault::Row(format!("the row {:?} names nobody", String::from_utf8_lossy(&key)))
             })

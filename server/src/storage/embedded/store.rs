@@ -10,17 +10,18 @@ use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
+use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
-    RosterNews, Rosters, RowBound, StorageError, WhichList,
+    RosterNews, Rosters, RowBound, Standing, StorageError, WhichList,
 };
 use super::command::{
     ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate,
-    PutPrivateWithin, SetCredentials,
+    PutPrivateWithin, SetCredentials, SetDisabled,
 };
 use super::fault::Fault;
 use super::query::{self, Answer, Query};
@@ -198,6 +199,25 @@ impl Accounts for Embedded {
 
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
         self.write_done(Command::DeleteAccount(DeleteAccount { user: user.clone() })).await
+    }
+
+    async fn standing(&self, user: &BareJid) -> Result<Option<Standing>, StorageError> {
+        let user = user.clone();
+        self.on_reader(move |rows| rows.standing(&user)).await
+    }
+
+    async fn set_disabled(&self, user: &BareJid, since: Option<Timestamp>) -> Result<bool, StorageError> {
+        self.write_done(Command::SetDisabled(SetDisabled { user: user.clone(), since })).await
+    }
+
+    async fn list_disabled(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        let (domain, after) = (domain.to_owned(), after.cloned());
+        self.on_reader(move |rows| rows.disabled(&domain, after.as_ref(), limit)).await
     }
 
     async fn list(

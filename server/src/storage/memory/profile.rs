@@ -91,7 +91,12 @@ impl Logins for Memory {
             let user = state.users.get(&name(user));
             let head = |of: &&str| Some(user?.documents.get(*of)?.document.head.clone());
             let documents = documents.iter().map(head).collect();
-            LoginData { account: user.is_some(), roster, documents, privacy }
+            LoginData {
+                account: user.is_some_and(|user| user.disabled.is_none()),
+                roster,
+                documents,
+                privacy,
+            }
         })
     }
 }

@@ -21,6 +21,7 @@
 //! | CreateAccount  | finds the account: `false`. The user logs in with the password just chosen           |
 //! | SetCredentials | sets the same again                                                                  |
 //! | DeleteAccount  | finds none: `false`. Repeated blindly it would delete an account made since          |
+//! | SetDisabled    | sets the same again; repeated blindly it would undo what somebody has decided since  |
 //! | ChangeRoster   | a set: the same item, one more push. A removal: [`RosterError::UnknownItem`]. A subscription stanza: the same state, routed again where the RFC says so; its first effects were lost |
 //! | ChangePrivacy  | the same lists; a removal finds none: [`PrivacyError::UnknownList`]                  |
 //! | PutPrivate, PutPrivateWithin | writes the same value again                                            |

@@ -4,20 +4,21 @@ use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
+use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use std::sync::atomic::Ordering;
 
 use super::super::embedded::command::{
     ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate,
-    PutPrivateWithin, SetCredentials,
+    PutPrivateWithin, SetCredentials, SetDisabled,
 };
 use super::super::embedded::query::{
-    Answer, GetAccount, GetPrivate, GetRosterItem, GetRosterNews, JudgePeer, ListAccounts, ListPrivate,
-    LoadPrivacy, LoadRoster, Page, Query,
+    Answer, GetAccount, GetPrivate, GetRosterItem, GetRosterNews, GetStanding, JudgePeer, ListAccounts,
+    ListDisabled, ListPrivate, LoadPrivacy, LoadRoster, Page, Query,
 };
 use super::super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
-    RosterNews, Rosters, RowBound, StorageError, WhichList,
+    RosterNews, Rosters, RowBound, Standing, StorageError, WhichList,
 };
 use super::Replicated;
 
@@ -64,6 +65,31 @@ impl Accounts for Replicated {
 
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
         self.write(Command::DeleteAccount(DeleteAccount { user: user.clone() })).await?.done()
+    }
+
+    async fn standing(&self, user: &BareJid) -> Result<Option<Standing>, StorageError> {
+        answered!(Standing, self.read(Query::GetStanding(GetStanding { user: user.clone() })).await?)
+    }
+
+    async fn set_disabled(&self, user: &BareJid, since: Option<Timestamp>) -> Result<bool, StorageError> {
+        self.write(Command::SetDisabled(SetDisabled { user: user.clone(), since })).await?.done()
+    }
+
+    async fn list_disabled(
+        &self,
+        domain: &str,
+        after: Option<&BareJid>,
+        limit: usize,
+    ) -> Result<Vec<BareJid>, StorageError> {
+        let mut users: Vec<BareJid> = Vec::new();
+        loop {
+            let after = users.last().or(after).cloned();
+            let list = ListAccounts { domain: domain.to_owned(), after, limit: left(&users, limit) };
+            let page = answered!(Disabled, self.read(Query::ListDisabled(ListDisabled { list })).await?)?;
+            if !add_page(&mut users, page, limit) {
+                return Ok(users);
+            }
+        }
     }
 
     async fn list(

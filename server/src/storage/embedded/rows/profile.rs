@@ -62,7 +62,8 @@ impl Rows {
         documents: impl Iterator<Item = &'a str>,
     ) -> Result<LoginData, Fault> {
         Ok(LoginData {
-            account: self.tree.contains_key(keys::account(user))?,
+            account: self.tree.contains_key(keys::account(user))?
+                && !self.tree.contains_key(keys::disabled(user))?,
             roster: self.roster(user)?,
             documents: documents.map(|name| self.document_head(user, name)).collect::<Result<_, _>>()?,
             privacy: self.privacy(user, &WhichList::Default)?,

@@ -48,6 +48,8 @@ pub const HASHES: &str = "urn:xmpp:hashes:2";
 pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
 /// XEP-0478: limits of a stream.
 pub const STREAM_LIMITS: &str = "urn:xmpp:stream-limits:0";
+/// XEP-0198: stream management.
+pub const STREAM_MANAGEMENT: &str = "urn:xmpp:sm:3";
 /// XEP-0012: last activity.
 pub const LAST: &str = "jabber:iq:last";
 /// XEP-0054: vcard-temp.

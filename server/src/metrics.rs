@@ -60,6 +60,7 @@ pub struct NodeMetrics {
     slow_consumers: IntCounter,
     presence_superseded: IntCounter,
     presence_waiting: IntGauge,
+    stanzas_unacknowledged: IntGauge,
     binds_waiting: IntGauge,
     components: IntGauge,
     component_handshakes: Counters<Attachment>,
@@ -128,6 +129,7 @@ impl NodeMetrics {
             slow_consumers: make.counter("althing_slow_consumers_total")?,
             presence_superseded: make.counter("althing_presence_superseded_total")?,
             presence_waiting: make.gauge("althing_presence_waiting")?,
+            stanzas_unacknowledged: make.gauge("althing_stanzas_unacknowledged")?,
             binds_waiting: make.gauge("althing_binds_waiting")?,
             components: make.gauge("althing_components")?,
             component_handshakes: make.by_label("althing_component_handshakes_total")?,
@@ -285,6 +287,12 @@ impl NodeMetrics {
     #[must_use]
     pub fn presence_waiting(&self) -> Waiting {
         Waiting(self.presence_waiting.clone())
+    }
+
+    /// Counts the stanzas that clients have not acknowledged.
+    #[must_use]
+    pub fn stanzas_unacknowledged(&self) -> Waiting {
+        Waiting(self.stanzas_unacknowledged.clone())
     }
 
     /// Counts the binds that wait for their turn.

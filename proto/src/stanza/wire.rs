@@ -48,6 +48,13 @@ impl Stanza {
         Stanza::parse(element).ok()
     }
 
+    /// Reads what [`Stanza::to_bytes`] wrote; as [`Stanza::from_standalone`].
+    #[must_use]
+    pub fn from_bytes(xml: &[u8]) -> Option<Stanza> {
+        let element = minidom::Element::from_reader_with_prefixes(xml, ns::CLIENT.to_owned()).ok()?;
+        Stanza::parse(element).ok()
+    }
+
     /// The element with the head's addresses: a copy, for those who must have one.
     #[must_use]
     pub fn to_element(&self) -> minidom::Element {
@@ -152,5 +159,7 @@ mod tests {
         let stanza = Stanza::parse(xml.parse().unwrap()).unwrap().with_from(BareJid::new("a@b").unwrap());
         let back = Stanza::from_standalone(&stanza.to_standalone()).unwrap();
         assert_eq!(back.to_bytes(), stanza.to_bytes());
+        let back = Stanza::from_bytes(&stanza.to_bytes()).unwrap();
+        assert_eq!(back.to_standalone(), stanza.to_standalone());
     }
 }

@@ -5,6 +5,7 @@ use minidom::Element;
 
 use super::error::StreamCondition;
 use super::framing::Framing;
+use super::management::Count;
 use crate::jid::{BareJid, ResourcePart};
 use crate::ns;
 use crate::sasl::{Mechanism, SaslCondition, Secret};
@@ -46,6 +47,15 @@ pub enum Action {
         resource: ResourcePart,
         /// Whether the client asked for it; else it was made here and is unguessable.
         requested: bool,
+    },
+    /// Resume a former stream of the account (XEP-0198 §5); answer `Resumed`.
+    Resume {
+        /// The account, logged in.
+        user: BareJid,
+        /// The SM-ID of the former stream.
+        previd: String,
+        /// The last stanza of that stream that the client has handled.
+        handled: Count,
     },
     /// Answer an iq of a client that has not logged in (XEP-0077), with `PreLoginReply`.
     PreLogin(Element),

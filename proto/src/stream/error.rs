@@ -4,6 +4,7 @@ use std::fmt;
 
 use minidom::Element;
 
+use super::management::TooHigh;
 use crate::ns;
 
 macro_rules! conditions {
@@ -86,13 +87,15 @@ pub struct StreamError {
     pub condition: StreamCondition,
     /// Text for a developer's eyes, in English.
     pub text: Option<String>,
+    /// What stream management says besides (XEP-0198 §6).
+    pub too_high: Option<TooHigh>,
 }
 
 impl StreamError {
     /// An error with a text that helps the peer's developer.
     #[must_use]
     pub fn new(condition: StreamCondition, text: impl Into<String>) -> Self {
-        StreamError { condition, text: Some(text.into()) }
+        StreamError { condition, text: Some(text.into()), too_high: None }
     }
 
     /// The `<stream:error/>` element (RFC 6120 §4.9.2).
@@ -103,13 +106,22 @@ impl StreamError {
         if let Some(text) = &self.text {
             builder = builder.append(Element::builder("text", ns::STREAM_ERRORS).append(text.as_str()));
         }
-        builder.build()
+        builder.append_all(self.too_high.map(TooHigh::to_element)).build()
     }
 }
 
 impl From<StreamCondition> for StreamError {
     fn from(condition: StreamCondition) -> Self {
-        StreamError { condition, text: None }
+        StreamError { condition, text: None, too_high: None }
+    }
+}
+
+impl From<TooHigh> for StreamError {
+    fn from(too_high: TooHigh) -> Self {
+        let TooHigh { handled, sent } = too_high;
+        let text = format!("you acknowledged {handled} stanzas, but were only sent {sent} so far");
+        let too_high = Some(too_high);
+        StreamError { too_high, ..StreamError::new(StreamCondition::UndefinedCondition, text) }
     }
 }
 

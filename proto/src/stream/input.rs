@@ -3,6 +3,7 @@
 use minidom::Element;
 
 use super::error::StreamError;
+use super::management::{Count, TooHigh};
 use crate::jid::FullJid;
 use crate::sasl::{Credentials, SaslCondition, TlsInfo};
 use crate::stanza::{StanzaCondition, StanzaError};
@@ -33,6 +34,8 @@ pub enum Input<'a> {
     PasswordChecked(PasswordVerdict),
     /// Answers [`Action::Bind`](super::Action::Bind) with the full JID that is bound.
     Bound(Result<FullJid, BindError>),
+    /// Answers [`Action::Resume`](super::Action::Resume).
+    Resumed(Result<Resumption, ResumeError>),
     /// Answers [`Action::PreLogin`](super::Action::PreLogin) with the stanza to send.
     PreLoginReply(Element),
     /// The time of [`StreamMachine::deadline`](super::StreamMachine::deadline) may have come.
@@ -105,6 +108,31 @@ pub enum BindError {
     ResourceConstraint,
     /// The server cannot bind now.
     Unavailable,
+}
+
+/// A stream that goes on where a former one has broken off (XEP-0198 §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumption {
+    /// Its full JID.
+    pub jid: FullJid,
+    /// The last stanza of the client that was handled.
+    pub handled: Count,
+}
+
+/// Why a former stream is not resumed (XEP-0198 §5, §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeError {
+    /// There is none of that SM-ID, or no longer.
+    Unknown {
+        /// The last stanza of the client that was handled on it, where that is known.
+        handled: Option<Count>,
+    },
+    /// The server resumes no streams.
+    Unsupported,
+    /// The server cannot tell now.
+    Unavailable,
+    /// The client acknowledges what it was never sent: its stream ends.
+    TooHigh(TooHigh),
 }
 
 impl From<BindError> for StanzaError {

@@ -18,6 +18,7 @@ use crate::jid::{BareJid, DomainPart, FullJid, Jid};
 use crate::ns;
 use crate::sasl::{Mechanism, TlsInfo};
 use crate::time::Timestamp;
+use crate::xml::build::ElementExt as _;
 use crate::xml::limits::Limits;
 use crate::xml::reader::{StreamHeader, StreamReader, XmlEvent};
 
@@ -105,6 +106,7 @@ impl StreamMachine {
             Input::Credentials(reply) => self.credentials(reply, out),
             Input::PasswordChecked(verdict) => self.password_checked(verdict, out),
             Input::Bound(result) => self.bound(result, out),
+            Input::Resumed(result) => self.resumed(result, out),
             Input::PreLoginReply(reply) => self.pre_login_reply(&reply, out),
             Input::Timer => self.timer(now, out),
             Input::PeerClosed => {
@@ -175,7 +177,7 @@ impl StreamMachine {
     pub fn user(&self) -> Option<&BareJid> {
         match &self.state {
             State::Header { user } => user.as_ref(),
-            State::Bind { user } | State::Binding { user, .. } => Some(user),
+            State::Bind { user } | State::Binding { user, .. } | State::Resuming { user, .. } => Some(user),
             _ => None,
         }
     }
@@ -273,6 +275,7 @@ impl StreamMachine {
             State::Established { .. } => self.bound_element(element, out),
             State::Ending { jid: Some(_), .. } => out.push(Action::Element(element)),
             State::Ending { jid: None, .. } | State::Ended => {}
+            State::Bind { .. } if element.is_ns(ns::STREAM_MANAGEMENT) => self.manage(&element, out),
             State::Bind { .. } => self.bind(&element, out),
             _ => self.negotiate(element, rest, out),
         }

@@ -11,6 +11,8 @@
 //! | `negotiate` | first-level elements before login: STARTTLS, registration     | §5, XEP-0077  |
 //! | `login`     | SASL                                                          | §6            |
 //! | `bind`      | resource binding                                              | §7            |
+//! | `resume`    | a former stream in the place of a bind                        | XEP-0198      |
+//! | `management`| counts of stanzas, and the elements that tell them            | XEP-0198      |
 //! | `error`     | stream errors                                                 | §4.9          |
 //! | `framing`   | the form of our side on its transport                         | RFC 7395      |
 //! | `websocket` | messages of a WebSocket to elements                           | RFC 7395      |
@@ -30,14 +32,18 @@ mod header;
 mod input;
 mod login;
 mod machine;
+pub mod management;
 mod negotiate;
+mod resume;
 mod state;
 mod websocket;
 
 pub use action::Action;
 pub use config::StreamConfig;
 pub use framing::Framing;
-pub use input::{Bar, BindError, CredentialsReply, Input, PasswordVerdict, Transport};
+pub use input::{
+    Bar, BindError, CredentialsReply, Input, PasswordVerdict, ResumeError, Resumption, Transport,
+};
 pub use machine::{MAX_WAITING_BYTES, StreamMachine};
 
 pub use crate::sasl::TlsInfo;

@@ -22,6 +22,8 @@ impl StreamMachine {
             self.sasl(&element, out);
         } else if idle && element.is("starttls", ns::TLS) {
             self.starttls(rest, out);
+        } else if idle && element.is_ns(ns::STREAM_MANAGEMENT) {
+            self.manage(&element, out);
         } else if idle && self.is_registration(&element) {
             self.requests += 1;
             if self.requests > MAX_PRE_LOGIN_IQS {

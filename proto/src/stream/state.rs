@@ -29,6 +29,8 @@ pub(super) enum State {
     Bind { user: BareJid },
     /// Waits for the bind of the iq with this id.
     Binding { user: BareJid, id: String },
+    /// Waits for the former stream of this SM-ID.
+    Resuming { user: BareJid, previd: String },
     /// Bound.
     Established { jid: FullJid },
     /// Our end tag was sent, the peer's is due by the deadline. What a bound client still sends counts.
@@ -42,7 +44,11 @@ impl State {
     pub(super) fn waits(&self) -> bool {
         matches!(
             self,
-            State::PreLogin | State::ScramKeys { .. } | State::Password { .. } | State::Binding { .. }
+            State::PreLogin
+                | State::ScramKeys { .. }
+                | State::Password { .. }
+                | State::Binding { .. }
+                | State::Resuming { .. }
         )
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use althing_proto::jid::DomainPart;
 use althing_proto::ns;
 use althing_proto::sasl::{Credentials, Mechanism, SaslCondition, TlsInfo, decoy};
+use althing_proto::stream::management::Count;
 use althing_proto::stream::{
-    Action, Bar, BindError, CredentialsReply, Framing, Input, PasswordVerdict, StreamConfig, StreamMachine,
-    Transport,
+    Action, Bar, BindError, CredentialsReply, Framing, Input, PasswordVerdict, ResumeError, Resumption,
+    StreamConfig, StreamMachine, Transport,
 };
 use althing_proto::time::Timestamp;
 use althing_proto::xml::limits::Limits;
@@ -58,6 +59,8 @@ pub(crate) struct Shell {
     pub(crate) ended: bool,
     /// What the next bind is answered with, if it is not to succeed.
     pub(crate) bind_error: Option<BindError>,
+    /// What the next attempt to resume is answered with, if it is not to succeed.
+    pub(crate) resume_error: Option<ResumeError>,
     account: Credentials,
 }
 
@@ -71,6 +74,7 @@ impl Shell {
             outcomes: Vec::new(),
             ended: false,
             bind_error: None,
+            resume_error: None,
             account: Credentials::derive(PASSWORD, 4096, *b"0123456789abcdef").unwrap(),
         }
     }
@@ -139,6 +143,14 @@ impl Shell {
                 Some(Input::Bound(match self.bind_error.take() {
                     Some(error) => Err(error),
                     None => Ok(user.with_resource(&resource)),
+                }))
+            }
+            Action::Resume { user, previd, handled } => {
+                self.told.push(format!("resume {previd} from {handled}"));
+                let jid = || user.with_resource_str("orchard").unwrap();
+                Some(Input::Resumed(match self.resume_error.take() {
+                    Some(error) => Err(error),
+                    None => Ok(Resumption { jid: jid(), handled: Count(7) }),
                 }))
             }
             Action::PreLogin(element) => {

@@ -28,6 +28,7 @@ use crate::metrics::{Dropped, ModuleMetrics};
 use crate::node::NodeContext;
 use crate::pipeline::{Effects, Packet, Pass};
 use crate::session::effect::left_behind;
+use crate::session::inbound::Hold;
 use schedule::{Next, Schedule, Urgency};
 
 /// The bounds of a module's queue.
@@ -146,6 +147,8 @@ pub struct Home {
     pub index: BindIndex,
     /// In the receiver's pass: whose later stanzas to the session wait.
     pub sender: Option<u64>,
+    /// In the sender's pass, on a stream with XEP-0198: until what it comes to is performed, the stanza is not safe.
+    pub hold: Option<Hold>,
 }
 
 /// A job in its queue.
@@ -255,7 +258,7 @@ async fn run(queue: Arc<Queue>, key: u64, started: Started) {
 async fn hand_over(node: &Arc<NodeContext>, effects: Effects, home: Option<Home>) {
     let Some(home) = home else { return delivery::drive(node, effects).await };
     let left = match node.sessions.get(home.index) {
-        Some(session) => session.take_back(effects, home.sender).await,
+        Some(session) => session.take_back(effects, home.sender, home.hold).await,
         None => effects,
     };
     if !left.is_empty() {

@@ -25,6 +25,14 @@ section! {
         outbox_bytes: usize = 1_048_576, in 65536..=1073741824;
         /// Seconds that a client with waiting bytes may take none of them before it is closed.
         outbox_stall_s: u64 = 60, in 1..=3600;
+        /// Stanzas that one client was sent and has not acknowledged (XEP-0198). More wait until it has, as long as
+        /// `outbox_bytes` allow.
+        unacked_stanzas: usize = 250, in 16..=100000;
+        /// Bytes of them, beside `unacked_stanzas`.
+        unacked_bytes: usize = 1_048_576, in 65536..=1073741824;
+        /// Seconds that a client has to acknowledge what it was sent when it is asked (XEP-0198); then its connection
+        /// ends with `connection-timeout`.
+        ack_timeout_s: u64 = 60, in 1..=3600;
         /// Stanzas that wait for one session. More: the sender is told `resource-constraint`. A change holds for
         /// sessions that begin after it.
         mailbox_stanzas: usize = 1_024, in 16..=1048576;

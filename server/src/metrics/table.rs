@@ -141,6 +141,11 @@ pub const METRICS: &[Metric] = &[
         "Presences that let messages go first, because more than 32 KiB wait for their client.",
     ),
     gauge(
+        "althing_stanzas_unacknowledged",
+        &[],
+        "Stanzas that clients were sent and have not acknowledged (XEP-0198).",
+    ),
+    gauge(
         "althing_binds_waiting",
         &[],
         "Clients that have logged in and wait until fewer resources are being bound.",

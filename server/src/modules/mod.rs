@@ -21,6 +21,7 @@ mod services;
 mod session;
 mod stanza_id;
 mod statistics;
+mod stream_management;
 mod time;
 mod vcard;
 mod vcard_avatar;
@@ -74,6 +75,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &commands::MODULE,
     &admin::MODULE,
     &statistics::MODULE,
+    &stream_management::MODULE,
     &ping::MODULE,
     &version::MODULE,
     &time::MODULE,

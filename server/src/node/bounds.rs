@@ -34,18 +34,29 @@ pub struct Bounds {
     pub outbox_bytes: Bound,
     /// `limits.mailbox_bytes`.
     pub mailbox_bytes: Bound,
+    /// `limits.unacked_stanzas`.
+    pub unacked_stanzas: Bound,
+    /// `limits.unacked_bytes`.
+    pub unacked_bytes: Bound,
 }
 
 impl Bounds {
     /// As `limits` has them.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        Bounds { outbox_bytes: limits.outbox_bytes.into(), mailbox_bytes: limits.mailbox_bytes.into() }
+        Bounds {
+            outbox_bytes: limits.outbox_bytes.into(),
+            mailbox_bytes: limits.mailbox_bytes.into(),
+            unacked_stanzas: limits.unacked_stanzas.into(),
+            unacked_bytes: limits.unacked_bytes.into(),
+        }
     }
 
     /// For all sessions, from now on.
     pub(super) fn set(&self, limits: &Limits) {
         self.outbox_bytes.set(limits.outbox_bytes);
         self.mailbox_bytes.set(limits.mailbox_bytes);
+        self.unacked_stanzas.set(limits.unacked_stanzas);
+        self.unacked_bytes.set(limits.unacked_bytes);
     }
 }

@@ -3,6 +3,7 @@
 mod asides;
 mod client;
 mod handlers;
+mod management;
 mod privacy;
 
 use std::collections::VecDeque;
@@ -24,9 +25,10 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 use super::core::SessionState;
 use super::effect::{Effect, Later, SessionChange, left_behind, stanza_span};
 use super::held::{Held, Parcel};
+use super::inbound::{Hold, Inbound};
 use super::logouts;
 use super::messages::{EndReason, Progress, Work};
-use super::outbox::Outbox;
+use super::outbox::{Left, Outbox};
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery::{self, Next};
@@ -53,6 +55,14 @@ pub struct Session {
     asides: Option<Arc<Semaphore>>,
     /// Stanzas for it behind others that are with a module.
     held: Held,
+    /// On a stream with XEP-0198: what its client has sent.
+    inbound: Option<Arc<Inbound>>,
+    /// The client's stanza of which something is performed that ran aside.
+    yielded: Option<Hold>,
+    /// Whether no other session has got what is being delivered.
+    alone: bool,
+    /// What the client has not got and is to go elsewhere.
+    unsent: Vec<Left>,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
 }
@@ -73,7 +83,20 @@ impl Session {
         node.metrics.session_started();
         let losses = node.lease.losses();
         let (shown, held) = (Arc::default(), Held::default());
-        Session { node, state, outbox, shown, losses, asides: None, held, farewell: None }
+        Session {
+            node,
+            state,
+            outbox,
+            shown,
+            losses,
+            asides: None,
+            held,
+            inbound: None,
+            yielded: None,
+            alone: false,
+            unsent: Vec::new(),
+            farewell: None,
+        }
     }
 
     /// Starts the session of a fresh bind on this arbiter. It loads its roster before it looks into its
@@ -116,6 +139,8 @@ impl Session {
                     Effect::Aside(job) => self.submit_for_client(job),
                     effect => self.perform(effect, Lane::Client),
                 }
+            } else if let Some(room) = self.next_stanza(&work) {
+                return Progress::Waiting(room, work);
             } else if let Some(element) = work.elements.pop_front() {
                 followed = 0;
                 Next::Effects(self.on_client(element))
@@ -139,6 +164,7 @@ impl Session {
 
     /// The sender's pass of an element that the client sent.
     fn on_client(&mut self, element: Element) -> Effects {
+        let Some(element) = self.counted(element) else { return Effects::new() };
         let stanza = match Stanza::received(element, self.state.jid()) {
             Ok(stanza) => stanza,
             Err(error) => return self.refuse(error).into_iter().collect(),
@@ -284,6 +310,7 @@ impl Session {
 
     /// The receiver's pass of a stanza for this session.
     fn receive(&mut self, parcel: Parcel) -> Effects {
+        self.alone = parcel.alone;
         self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass(stanza))
     }
 
@@ -310,6 +337,14 @@ impl Session {
 
     /// Performs effects until one must be waited for; the rest follows it.
     fn perform_all(&mut self, effects: Effects) -> Option<BoxFuture<'static, Effects>> {
+        // These are not of the stanza that the client's lane has in hand, which may wait for something.
+        let in_hand = self.state.set_in_hand(self.yielded.clone());
+        let rest = self.perform_some(effects);
+        self.state.set_in_hand(in_hand);
+        rest
+    }
+
+    fn perform_some(&mut self, effects: Effects) -> Option<BoxFuture<'static, Effects>> {
         let (mut effects, mut followed) = (VecDeque::from(effects), 0);
         while let Some(effect) = effects.pop_front() {
             let future = match self.perform(effect, Lane::Mailbox) {
@@ -375,6 +410,8 @@ impl Session {
         };
         let condition = error.map(|error| error.condition.name());
         debug!(jid = %self.state.jid(), condition, "session ends");
+        let mut left = std::mem::take(&mut self.unsent);
+        left.extend(self.outbox.take_left());
         self.outbox.close(self.outbox.last_words(error));
         let effects = self.state.farewell();
         let logout = logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word());
@@ -391,6 +428,7 @@ impl Session {
         // It goes on even if nobody waits for it.
         actix_rt::spawn(farewell.clone());
         self.farewell = Some(farewell.clone());
+        self.give_up_unacknowledged(left, &farewell);
         self.give_up_held(&farewell);
         farewell
     }

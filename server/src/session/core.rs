@@ -19,6 +19,7 @@ use althing_proto::xml::{Element, name};
 
 use super::avatar::{self, Avatar};
 use super::effect::{Audience, Effect, RosterChanged, SessionChange, UserEvent};
+use super::inbound::Hold;
 use super::losses::{self, Lost};
 use super::pushes::{Next, Pushes};
 use super::rules::Decision;
@@ -66,6 +67,8 @@ pub struct SessionState {
     took_over: bool,
     /// Whom the user hides from, and wants to hear nothing of.
     privacy: Privacy,
+    /// On a stream with XEP-0198: the stanza of the client whose effects are being performed.
+    in_hand: Option<Hold>,
 }
 
 impl SessionState {
@@ -99,6 +102,7 @@ impl SessionState {
             seen: Seen::default(),
             took_over: false,
             privacy: Privacy::default(),
+            in_hand: None,
         }
     }
 
@@ -142,6 +146,18 @@ impl SessionState {
     #[must_use]
     pub fn contact_count(&self) -> usize {
         self.contacts.len()
+    }
+
+    /// The client's stanza whose effects are being performed, on a stream with XEP-0198. Whoever commits something of it
+    /// clones the hold until that is done: so long the stanza is not acknowledged.
+    #[must_use]
+    pub fn in_hand(&self) -> Option<&Hold> {
+        self.in_hand.as_ref()
+    }
+
+    /// Another stanza is in hand, or none; gives back the one before.
+    pub fn set_in_hand(&mut self, hold: Option<Hold>) -> Option<Hold> {
+        std::mem::replace(&mut self.in_hand, hold)
     }
 
     /// The subscription with a contact.

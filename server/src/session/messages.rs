@@ -12,6 +12,7 @@ use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamError;
 
 use super::effect::{Effect, UserEvent};
+use super::inbound::Hold;
 use super::losses::Lost;
 use crate::pipeline::Effects;
 
@@ -69,6 +70,8 @@ pub struct Return {
     pub effects: Arc<Mutex<Effects>>,
     /// In the receiver's pass: whose later stanzas wait for this.
     pub sender: Option<u64>,
+    /// In the sender's pass: the stanza that is not safe before they are performed.
+    pub hold: Option<Hold>,
 }
 
 /// Those sessions were lost with their node.

@@ -1,5 +1,6 @@
 //! The session: one bound resource. A pure core that decides, an actor that performs.
 
+pub mod acks;
 pub mod actor;
 pub mod admission;
 pub mod avatar;
@@ -7,6 +8,7 @@ pub mod core;
 pub mod effect;
 pub mod ending;
 pub mod held;
+pub mod inbound;
 pub mod logouts;
 pub mod losses;
 pub mod lost_lease;

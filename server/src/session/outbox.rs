@@ -4,7 +4,10 @@
 //! Policy: a client that lets more than the limit pile up is a slow consumer. It is counted, its queue is
 //! dropped and its stream closed with `policy-violation` (RFC 6120 §4.9.3.14). Session, reader and writer
 //! share the box on one arbiter; it never crosses a thread.
+//!
+//! On a stream with XEP-0198 stanzas are numbered where they are taken (`managed.rs`), for that is their order on the wire.
 
+mod managed;
 mod queue;
 
 use std::cell::{Cell, RefCell};
@@ -15,12 +18,15 @@ use tokio::sync::Notify;
 
 use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamError;
+use althing_proto::time::Timestamp;
 
 use super::pressure::Pressure;
 use crate::metrics::Waiting;
 use crate::node::Bound;
+use managed::Managed;
 use queue::Queue;
 
+pub use managed::{Acknowledged, Left};
 pub use queue::Entry;
 
 /// From so many waiting bytes on presence waits aside.
@@ -32,6 +38,9 @@ enum State {
     Open,
     /// No more bytes are taken; those in the queue are still written.
     Closing,
+    /// Of a stream that may be resumed: its connection is gone. What comes is kept, and nothing is written but the
+    /// last words.
+    Detached,
     /// Nothing is written any more.
     Closed,
 }
@@ -40,7 +49,11 @@ enum State {
 #[derive(Debug)]
 enum Piece {
     /// A stanza, whose bytes other sessions may share: it is framed when it is taken.
+    Stanza(Left),
+    /// An element that is no stanza, and is not counted.
     Element(Bytes),
+    /// The element from which on stanzas are counted (XEP-0198 §4).
+    Enabled(Bytes),
     /// Bytes as they go out.
     Ready(Bytes),
 }
@@ -57,8 +70,12 @@ pub struct Outbox {
     /// Shows others that the client does not keep up.
     pressure: Arc<Pressure>,
     state: Cell<State>,
+    /// The last words to a connection that is given up.
+    last: RefCell<Option<Bytes>>,
+    /// On a stream with XEP-0198.
+    managed: RefCell<Option<Managed>>,
     /// Wakes the writer.
-    filled: Notify,
+    filled: Arc<Notify>,
     /// Wakes the reader when the stream is to end.
     ended: Notify,
 }
@@ -79,7 +96,9 @@ impl Outbox {
             limit: limit.into(),
             pressure,
             state: Cell::new(State::Open),
-            filled: Notify::new(),
+            last: RefCell::default(),
+            managed: RefCell::default(),
+            filled: Arc::default(),
             ended: Notify::new(),
         }
     }
@@ -90,8 +109,31 @@ impl Outbox {
     /// # Errors
     /// [`Full`] where the limit would be passed; nothing was appended.
     pub fn push(&self, entry: Entry<'_>, element: Bytes) -> Result<bool, Full> {
+        self.push_stanza(entry, element, None)
+    }
+
+    /// As [`push`](Self::push), for a stanza that is to go elsewhere if the client does not acknowledge it: with the
+    /// time of its delivery.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_stanza(
+        &self,
+        entry: Entry<'_>,
+        bytes: Bytes,
+        elsewhere: Option<Timestamp>,
+    ) -> Result<bool, Full> {
+        let length = self.framing.length(&bytes);
+        self.append(entry, Piece::Stanza(Left { bytes, elsewhere }), length)
+    }
+
+    /// Appends an element that is no stanza.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_element(&self, element: Bytes) -> Result<(), Full> {
         let length = self.framing.length(&element);
-        self.append(entry, Piece::Element(element), length)
+        self.append(Entry::Stanza(None), Piece::Element(element), length).map(|_| ())
     }
 
     /// Appends bytes that are framed already: what the stream machine says.
@@ -104,17 +146,19 @@ impl Outbox {
     }
 
     fn append(&self, entry: Entry<'_>, piece: Piece, length: usize) -> Result<bool, Full> {
-        if self.state.get() != State::Open {
+        if !matches!(self.state.get(), State::Open | State::Detached) {
             return Ok(false);
         }
+        let detached = self.state.get() == State::Detached;
         let total = self.bytes.get() + length;
         if total > self.limit.get() {
             return Err(Full);
         }
-        let superseded = self.change(|queue| queue.push(entry, piece, length, total > PRESSED));
+        let superseded = self.change(|queue| queue.push(entry, piece, length, total > PRESSED || detached));
         let total = total - superseded.unwrap_or(0);
         self.count(total);
-        if total > self.limit.get() / 2 {
+        // Nobody is to wait for a client that is not there.
+        if total > self.limit.get() / 2 && !detached {
             self.pressure.set_congested(true);
         }
         self.filled.notify_one();
@@ -158,8 +202,12 @@ impl Outbox {
         self.close(last);
     }
 
-    /// Ends everything: nothing more is written. For the side that found the socket broken.
+    /// Ends everything: nothing more is written. For the side that found the socket broken. A managed stream keeps what
+    /// its client has not got.
     pub fn hang_up(&self) {
+        if self.is_managed() {
+            return self.detach(Bytes::new());
+        }
         self.state.set(State::Closed);
         self.pressure.set_congested(false);
         self.change(Queue::clear);
@@ -168,23 +216,46 @@ impl Outbox {
         self.ended.notify_one();
     }
 
-    /// Waits for bytes and moves what is next into `out`; `false` when the box is closed and empty.
+    /// Waits for bytes and moves what is next into `out`; `false` when the box is closed and empty. May be dropped where
+    /// it waits.
     pub async fn take(&self, out: &mut Vec<u8>) -> bool {
         loop {
-            if !self.queue.borrow().is_empty() {
-                self.change(|queue| {
-                    queue.take(|piece| match piece {
-                        Piece::Element(element) => self.framing.write(&element, out),
-                        Piece::Ready(bytes) => out.extend_from_slice(&bytes),
-                    });
-                });
+            if self.take_now(out) {
                 return true;
             }
             if self.state.get() != State::Open {
                 return false;
             }
-            self.filled.notified().await;
+            self.filled().await;
         }
+    }
+
+    /// Waits until something may have come. May be dropped where it waits.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Moves what is next into `out`, if there is something.
+    pub fn take_now(&self, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        if self.state.get() == State::Detached {
+            out.extend_from_slice(&self.last.take().unwrap_or_default());
+        } else if self.managed.borrow().is_some() {
+            self.take_managed(out);
+        } else if !self.queue.borrow().is_empty() {
+            self.change(|queue| {
+                queue.take(|piece| {
+                    match piece {
+                        Piece::Stanza(Left { bytes, .. }) | Piece::Element(bytes) | Piece::Enabled(bytes) => {
+                            self.framing.write(&bytes, out);
+                        }
+                        Piece::Ready(bytes) => out.extend_from_slice(&bytes),
+                    }
+                    true
+                });
+            });
+        }
+        out.len() > before
     }
 
     /// The writer wrote `count` bytes that it had taken: they no longer count against the limit.

@@ -15,6 +15,7 @@ use althing_proto::time::Timestamp;
 
 use super::actor::Session;
 use super::effect::UserEvent;
+use super::inbound::Hold;
 use super::losses::Lost;
 use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Return, Show, Work};
 use super::pressure::Pressure;
@@ -131,9 +132,9 @@ impl SessionHandle {
 
     /// Gives the session what something that ran aside for it came to, and waits until it has begun to perform that.
     /// Gives the effects back where the session has gone.
-    pub async fn take_back(&self, effects: Effects, sender: Option<u64>) -> Effects {
+    pub async fn take_back(&self, effects: Effects, sender: Option<u64>, hold: Option<Hold>) -> Effects {
         let effects = Arc::new(Mutex::new(effects));
-        let sent = self.address.send(Return { effects: Arc::clone(&effects), sender }).await;
+        let sent = self.address.send(Return { effects: Arc::clone(&effects), sender, hold }).await;
         // Taken, unless it is gone.
         if sent.is_ok() { Effects::new() } else { std::mem::take(&mut *effects.lock()) }
     }

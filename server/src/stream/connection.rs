@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use althing_proto::stream::error::{StreamCondition, StreamError};
-use althing_proto::stream::{Action, Input, StreamMachine, TlsInfo, Transport};
+use althing_proto::stream::{Action, Input, ResumeError, StreamMachine, TlsInfo, Transport};
 
 use super::silence::{self, Noticed, Silence};
 use super::socket::{self, Socket};
@@ -218,6 +218,10 @@ impl Connection {
                     login::ended(&self.node, self.peer, mechanism, failure);
                 }
                 Action::StreamFailed(condition) => login::failed(&self.node, self.peer, condition),
+                Action::Resume { .. } => {
+                    let error = ResumeError::Unsupported;
+                    self.machine.handle(Input::Resumed(Err(error)), self.node.now(), &mut more);
+                }
                 Action::PreLogin(element) => {
                     let domain = self.machine.domain().cloned();
                     let answer = modules::before_login(&self.node, element, domain, self.peer).await;

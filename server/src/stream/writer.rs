@@ -1,11 +1,14 @@
 //! From the session's outbox to the socket: whatever waits goes out in one write.
 
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use althing_proto::stream::error::{StreamCondition, StreamError};
 
 use crate::node::NodeContext;
 use crate::session::outbox::Outbox;
@@ -20,7 +23,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// node is suspended it waits: for what is written the node must be the owner of the session.
 pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox: Rc<Outbox>) {
     let mut buffer = Vec::new();
-    while outbox.take(&mut buffer).await {
+    let mut alarm = Alarm(None);
+    while take(node, &outbox, &mut buffer, &mut alarm).await {
         if !node.lease.holds() && !node.lease.serving().await && outbox.is_open() {
             // Nothing is written without a lease but the last words, which are about to come.
             buffer.clear();
@@ -40,6 +44,59 @@ pub async fn run(node: &NodeContext, mut socket: impl AsyncWrite + Unpin, outbox
     }
     // The peer may be gone already.
     let _ = timeout(GOODBYE, socket.shutdown()).await;
+}
+
+/// Takes what is to be written; `false` when there will be nothing more. Sees to it that a client is asked what it has
+/// handled (XEP-0198 §4), and given up when it does not answer.
+async fn take(node: &NodeContext, outbox: &Outbox, buffer: &mut Vec<u8>, alarm: &mut Alarm) -> bool {
+    loop {
+        if outbox.take_now(buffer) {
+            return true;
+        }
+        if !outbox.is_open() {
+            return false;
+        }
+        let patience = Duration::from_secs(node.config().limits.ack_timeout_s);
+        alarm.set(outbox.look_again(patience));
+        tokio::select! {
+            () = outbox.filled() => {}
+            () = alarm.rings() => {
+                if !outbox.is_overdue(patience) {
+                } else if node.lease.holds() {
+                    let text = "nothing was acknowledged in limits.ack_timeout_s";
+                    let error = StreamError::new(StreamCondition::ConnectionTimeout, text);
+                    node.metrics.stream_error(error.condition);
+                    outbox.detach(outbox.last_words(Some(&error)));
+                } else {
+                    // A node that is suspended hears nobody.
+                    outbox.be_patient();
+                }
+            }
+        }
+    }
+}
+
+/// A timer that is moved only to an earlier time: one that is not needed any more rings in vain.
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    fn set(&mut self, at: Option<Instant>) {
+        match (at, &mut self.0) {
+            (None, _) => {}
+            (Some(at), None) => self.0 = Some(Box::pin(sleep_until(at))),
+            (Some(at), Some(timer)) if timer.is_elapsed() || at < timer.deadline() => {
+                timer.as_mut().reset(at)
+            }
+            _ => {}
+        }
+    }
+
+    async fn rings(&mut self) {
+        match &mut self.0 {
+            Some(timer) if !timer.is_elapsed() => timer.as_mut().await,
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 /// Writes the whole buffer; the patience is for each bit of progress, not for the whole.

@@ -41,7 +41,8 @@ impl Session {
     pub(super) fn submit(&mut self, job: Job) -> Effects {
         let packet = job.packet();
         let sender = (packet.pass == Pass::Inbound).then(|| self.sender_of(&packet.stanza));
-        let home = Home { jid: self.state.jid().clone(), index: self.state.index(), sender };
+        let hold = self.state.in_hand().cloned();
+        let home = Home { jid: self.state.jid().clone(), index: self.state.index(), sender, hold };
         match aside::submit(&self.node, job, Some(home)) {
             Ok(()) => {
                 if let Some(sender) = sender {

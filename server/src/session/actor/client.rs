@@ -4,8 +4,9 @@ use std::hash::BuildHasher;
 
 use tracing::debug;
 
-use althing_proto::stanza::{Kind, PresenceType, Stanza};
+use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
+use althing_proto::time::Timestamp;
 
 use super::Session;
 use crate::metrics::Direction;
@@ -17,7 +18,8 @@ impl Session {
     pub(super) fn write(&mut self, stanza: &Stanza) {
         let bytes = stanza.to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
-        match self.outbox.push(entry(stanza), bytes) {
+        let elsewhere = self.goes_elsewhere(stanza);
+        match self.outbox.push_stanza(entry(stanza), bytes, elsewhere) {
             Ok(superseded) => {
                 if superseded {
                     self.node.metrics.presence_superseded();
@@ -25,16 +27,20 @@ impl Session {
                 self.node.metrics.stanza(stanza.kind(), Direction::Out);
                 self.see(stanza);
             }
-            Err(Full) => {
-                self.node.metrics.slow_consumer();
-                let error = StreamError::new(
-                    StreamCondition::PolicyViolation,
-                    "the client reads too slowly: limits.outbox_bytes are waiting",
-                );
-                self.outbox.abort(self.outbox.last_words(Some(&error)));
-                drop(self.end(&EndReason::Error(error)));
-            }
+            Err(Full) => self.too_slow(),
         }
+    }
+
+    /// The outbox is full: its policy.
+    pub(super) fn too_slow(&mut self) {
+        self.node.metrics.slow_consumer();
+        let error = StreamError::new(
+            StreamCondition::PolicyViolation,
+            "the client reads too slowly: limits.outbox_bytes are waiting",
+        );
+        self.unsent = self.outbox.take_left();
+        self.outbox.abort(self.outbox.last_words(Some(&error)));
+        drop(self.end(&EndReason::Error(error)));
     }
 
     /// Remembers whose presence the client has seen: by whatever way it came.
@@ -53,6 +59,17 @@ impl Session {
         } else if !self.state.seen_mut().available(hash) {
             debug!(jid = %self.state.jid(), "more contacts are available than a session remembers");
         }
+    }
+
+    /// When a stanza was delivered that must not be lost with its client: it goes elsewhere if the client does not
+    /// acknowledge it.
+    fn goes_elsewhere(&self, stanza: &Stanza) -> Option<Timestamp> {
+        let matters = match stanza.kind() {
+            Kind::Message(kind) => kind != MessageType::Error,
+            Kind::Iq(kind) => matches!(kind, IqType::Get | IqType::Set),
+            Kind::Presence(_) => false,
+        };
+        (matters && self.alone && self.inbound.is_some()).then(|| self.node.now())
     }
 }
 

@@ -78,6 +78,7 @@ impl Handler<Notify> for Session {
         if self.over().is_none() {
             self.when_serving(ctx, |session, ctx| {
                 let effects = session.state.on_event(event);
+                session.alone = false;
                 session.show();
                 session.perform_then(effects, ctx, |_, _| ());
             });
@@ -88,7 +89,7 @@ impl Handler<Notify> for Session {
 impl Handler<Return> for Session {
     type Result = ();
 
-    fn handle(&mut self, Return { effects, sender }: Return, ctx: &mut Self::Context) {
+    fn handle(&mut self, Return { effects, sender, hold }: Return, ctx: &mut Self::Context) {
         let effects = std::mem::take(&mut *effects.lock());
         if self.over().is_some() {
             if self.node.lease.losses() == self.losses {
@@ -97,7 +98,10 @@ impl Handler<Return> for Session {
             return;
         }
         self.when_serving(ctx, move |session, ctx| {
+            session.yielded = hold;
+            session.alone = true;
             session.perform_then(effects, ctx, move |session, ctx| {
+                session.yielded = None;
                 if let Some(sender) = sender {
                     session.held.back(sender);
                     session.go_on(sender, ctx);

@@ -88,16 +88,30 @@ impl<T> Queue<T> {
         self.ready.push_back(piece);
     }
 
-    /// Gives what is next to `out`: all that must not wait, and some of the presence that is late.
-    pub(super) fn take(&mut self, mut out: impl FnMut(T)) {
-        self.ready.drain(..).for_each(&mut out);
+    /// Gives what is next to `out`, until that wants no more: all that must not wait, and some of the presence that is
+    /// late.
+    pub(super) fn take(&mut self, mut out: impl FnMut(T) -> bool) {
+        while let Some(piece) = self.ready.pop_front() {
+            if !out(piece) {
+                return;
+            }
+        }
         let mut taken = 0;
         while taken < LATE_BYTES {
             let Some((_, (from, piece, length))) = self.late.pop_first() else { break };
             self.senders.remove(&from);
             taken += length;
-            out(piece);
+            if !out(piece) {
+                return;
+            }
         }
+    }
+
+    /// Takes out those for which `is_meant`, in order.
+    pub(super) fn extract(&mut self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+        let (out, ready): (Vec<T>, Vec<T>) = std::mem::take(&mut self.ready).into_iter().partition(is_meant);
+        self.ready = ready.into();
+        out
     }
 
     /// Drops all that waits.
@@ -122,7 +136,10 @@ mod tests {
 
     fn taken(queue: &mut Texts) -> String {
         let mut out = String::new();
-        queue.take(|text| out.push_str(&text));
+        queue.take(|text| {
+            out.push_str(&text);
+            true
+        });
         out
     }
 
@@ -172,6 +189,24 @@ mod tests {
         assert!(taken(&mut queue).starts_with('!'));
         queue.push_last("end".to_owned());
         assert_eq!(taken(&mut queue), format!("{long}end"));
+    }
+
+    #[test]
+    fn it_gives_no_more_than_is_wanted() {
+        let mut queue = Texts::default();
+        for (entry, text) in
+            [(Entry::Stanza(None), "1"), (Entry::Stanza(None), "2"), (Entry::Presence("a"), "3")]
+        {
+            push(&mut queue, entry, text, true);
+        }
+        let mut out = String::new();
+        queue.take(|text| {
+            out.push_str(&text);
+            false
+        });
+        assert_eq!((out.as_str(), queue.is_empty()), ("1", false));
+        assert_eq!(queue.extract(|text| text == "2"), ["2"]);
+        assert_eq!(taken(&mut queue), "3");
     }
 
     proptest! {

@@ -1,0 +1,139 @@
+//! XEP-0198 in the session: what the client says of it, what is counted, and what becomes of what was not acknowledged.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use minidom::Element;
+
+use althing_proto::jid::Jid;
+use althing_proto::ns;
+use althing_proto::stanza::{Kind, Stanza, StanzaCondition};
+use althing_proto::stream::error::{StreamCondition, StreamError};
+use althing_proto::stream::management::{self, Count, Request};
+use althing_proto::time::Timestamp;
+use althing_proto::xml::build::{BuilderExt, ElementExt};
+use althing_proto::xml::name;
+
+use super::{Farewell, Session};
+use crate::delivery;
+use crate::pipeline::Effects;
+use crate::session::effect::Effect;
+use crate::session::held::Parcel;
+use crate::session::messages::{EndReason, Work};
+use crate::session::outbox::{Full, Left};
+
+impl Session {
+    /// The stanza in hand is handled: the next one may come. Where that has to wait, until when.
+    pub(super) fn next_stanza(&mut self, work: &Work) -> Option<BoxFuture<'static, Effects>> {
+        let inbound = self.inbound.as_ref()?;
+        self.state.set_in_hand(None);
+        if work.elements.is_empty() || inbound.has_room() {
+            return None;
+        }
+        let inbound = inbound.clone();
+        Some(Box::pin(async move {
+            inbound.room().await;
+            Effects::new()
+        }))
+    }
+
+    /// Counts an element of the client, unless it is about the counting itself.
+    pub(super) fn counted(&mut self, element: Element) -> Option<Element> {
+        if element.is_ns(ns::STREAM_MANAGEMENT) {
+            self.manage(&element);
+            return None;
+        }
+        if let Some(inbound) = &self.inbound {
+            let hold = inbound.begin();
+            self.state.set_in_hand(Some(hold));
+        }
+        Some(element)
+    }
+
+    fn manage(&mut self, element: &Element) {
+        let said = match (Request::read(element), &self.inbound) {
+            (Some(Ok(Request::Enable { .. })), None) => self.enable(),
+            // §3: at most one attempt. §6: such errors can be recovered from.
+            (Some(Ok(Request::Enable { .. } | Request::Resume { .. })), _) => {
+                self.say(management::failed_bytes(StanzaCondition::UnexpectedRequest))
+            }
+            (Some(Ok(Request::Ask)), Some(inbound)) => self.say(management::answer(inbound.asked())),
+            (Some(Ok(Request::Answer { handled })), Some(_)) => {
+                self.acknowledged(handled);
+                Ok(())
+            }
+            (Some(Err(_)), _) if matches!(element.name(), "enable" | "resume") => {
+                self.say(management::failed_bytes(StanzaCondition::BadRequest))
+            }
+            (Some(Err(_)), Some(_)) => {
+                let text = format!("<{}/> breaks the schema of XEP-0198", element.name());
+                self.close_stream(StreamError::new(StreamCondition::InvalidXml, text));
+                Ok(())
+            }
+            (_, None) | (None, _) => {
+                let text = format!("<{}/> comes before <enable/>", element.name());
+                self.close_stream(StreamError::new(StreamCondition::UnsupportedStanzaType, text));
+                Ok(())
+            }
+        };
+        if said == Err(Full) {
+            self.too_slow();
+        }
+    }
+
+    fn enable(&mut self) -> Result<(), Full> {
+        let bounds = &self.node.bounds;
+        let most = (bounds.unacked_stanzas.clone(), bounds.unacked_bytes.clone());
+        let kept = self.node.metrics.stanzas_unacknowledged();
+        self.inbound = Some(self.outbox.manage(Bytes::from(management::enabled(None)), most, kept)?);
+        Ok(())
+    }
+
+    fn say(&self, element: Vec<u8>) -> Result<(), Full> {
+        self.outbox.push_element(Bytes::from(element))
+    }
+
+    fn acknowledged(&mut self, handled: Count) {
+        if let Err(too_high) = self.outbox.acknowledged(handled) {
+            self.close_stream(too_high.into());
+        }
+    }
+
+    fn close_stream(&mut self, error: StreamError) {
+        drop(self.end(&EndReason::Error(error)));
+    }
+
+    /// The session ends: what its client has not acknowledged is treated as what is sent to an absent resource (§4).
+    pub(super) fn give_up_unacknowledged(&mut self, left: Vec<Left>, farewell: &Farewell) {
+        let mut answers = Effects::new();
+        for Left { bytes, elsewhere } in left {
+            let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };
+            match stanza.kind() {
+                Kind::Iq(_) => answers.extend(self.unanswered(&stanza)),
+                _ => self.left(Parcel { stanza: self.delayed(&stanza, at), alone: true }, farewell.clone()),
+            }
+        }
+        if self.node.lease.losses() == self.losses {
+            delivery::drive_aside(&self.node, answers);
+        }
+    }
+
+    /// The answer to a request of others that the client has not acknowledged.
+    fn unanswered(&self, stanza: &Stanza) -> Option<Effect> {
+        let own = |from: &Jid| from.as_str() == self.state.account().as_str();
+        let asker = stanza.from().filter(|from| !own(from) && from.node().is_some())?;
+        let answer = stanza.error(StanzaCondition::RecipientUnavailable)?;
+        Some(Effect::Route(answer.with_to(asker.clone())))
+    }
+
+    /// XEP-0203 §2: when it was delivered in vain.
+    fn delayed(&self, stanza: &Stanza, at: Timestamp) -> Stanza {
+        let domain = self.state.jid().domain();
+        let delay = Element::builder("delay", ns::DELAY)
+            .set(name!("from"), domain.as_str())
+            .set(name!("stamp"), at.to_xep0082())
+            .build();
+        let mut element = stanza.to_element();
+        element.append_child(delay);
+        Stanza::parse(element).unwrap_or_else(|_| stanza.clone())
+    }
+}

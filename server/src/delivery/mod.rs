@@ -123,7 +123,12 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Next {
         }
         Effect::Later(Later(future)) => return Next::Wait(future),
         Effect::Aside(job) => return Next::Effects(aside::submit_alone(node, job)),
-        Effect::Probe { from, asker, targets } => probes::ask(node, &from, asker, &targets),
+        Effect::Probe { from, asker, targets, here } => {
+            let here = probes::ask(node, &from, asker, &targets, here);
+            if !here.is_empty() {
+                return Next::Effects(vec![Effect::Probe { from, asker, targets: Vec::new(), here }]);
+            }
+        }
         Effect::FanOut { stanza, to, hidden } => fan_out::to_accounts(node, stanza, &to, hidden.as_deref()),
         Effect::Notify { account, event } => account::notify(node, &account, &event),
         // The session is gone: there is no client to write to and no state to change.

@@ -30,13 +30,25 @@ use crate::session::shown::Visible;
 /// Most sessions that one task asks for.
 const MAX_ASKED: usize = 16_384;
 
-/// A task with answers is sent when it has so many bytes: with the last stanza it stays below what the lane takes.
-const ANSWER_BYTES: usize = 1 << 20;
+/// Answers are sent on when they have so many bytes: with the last stanza they stay far below what may wait for the
+/// session that asks, and what the lane between nodes takes.
+const ANSWER_BYTES: usize = 256 * 1024;
 
-/// Asks on behalf of the session `from`, which the bind `asker` has begun.
-pub fn ask(node: &Arc<NodeContext>, from: &FullJid, asker: BindIndex, targets: &[BareJid]) {
+/// Most sessions of the own node that are asked at once.
+const STEP: usize = 1_024;
+
+/// Asks on behalf of the session `from`, which the bind `asker` has begun: the accounts in `targets`, and of the
+/// sessions of this node as many as have [`ANSWER_BYTES`] to show. The others are given back, to be asked as `here` when
+/// the session has room for more.
+#[must_use]
+pub fn ask(
+    node: &Arc<NodeContext>,
+    from: &FullJid,
+    asker: BindIndex,
+    targets: &[BareJid],
+    mut here: Vec<BindIndex>,
+) -> Vec<BindIndex> {
     debug!(stop = "delivery.probes", receivers = targets.len());
-    let mut here = Vec::new();
     let mut elsewhere: BTreeMap<NodeId, Vec<BindIndex>> = BTreeMap::new();
     for account in targets {
         if !node.serves(account.domain().as_str()) {
@@ -60,12 +72,25 @@ pub fn ask(node: &Arc<NodeContext>, from: &FullJid, asker: BindIndex, targets: &
             node.remote.overflow().tell(node, target, task.into());
         }
     }
-    let Some(session) = node.sessions.get(asker).filter(|_| !here.is_empty()) else { return };
+    let Some(session) = node.sessions.get(asker).filter(|_| !here.is_empty()) else { return Vec::new() };
     let from = Jid::from(from.clone());
-    while_shown(node, &here, |shown| {
-        let answers = shown.iter().filter_map(|visible| visible.as_ref()?.answer(&from));
-        local::show(node, &session, answers.collect());
+    let step = here.len().min(STEP);
+    let asked = while_shown(node, &here[..step], |shown| {
+        let (mut answers, mut bytes, mut asked) = (Vec::new(), 0, step);
+        for (at, visible) in shown {
+            if bytes >= ANSWER_BYTES {
+                asked = *at;
+                break;
+            }
+            if let Some(answer) = visible.as_ref().and_then(|visible| visible.answer(&from)) {
+                bytes += answer.to_bytes().len();
+                answers.push(answer);
+            }
+        }
+        local::show(node, &session, answers);
+        asked
     });
+    here.split_off(asked)
 }
 
 /// Answers a session of the node `to` for those of this node's sessions that it may see; how many that were.
@@ -78,7 +103,7 @@ pub fn answer(node: &Arc<NodeContext>, to: NodeId, task: &ProbeSessions) -> u64 
             let answer = ShowPresence { to: task.from.clone(), owner: task.asker, presences };
             node.remote.overflow().tell(node, to, answer.into());
         };
-        for xml in shown.iter().filter_map(|visible| visible.as_ref()?.answer_elsewhere(&from)) {
+        for xml in shown.iter().filter_map(|(_, visible)| visible.as_ref()?.answer_elsewhere(&from)) {
             count += 1;
             bytes += xml.len();
             batch.push(Bytes::from(xml));
@@ -108,14 +133,15 @@ fn probe(from: &BareJid, to: &BareJid) -> Stanza {
     Stanza::from_parts(Kind::Presence(kind), Some(from.clone().into()), Some(to.clone().into()), element)
 }
 
-/// Calls `then` with what those sessions show, which stay silent meanwhile.
+/// Calls `then` with what those sessions show, each with its place among them. They stay silent meanwhile.
 fn while_shown<R>(
     node: &NodeContext,
     sessions: &[BindIndex],
-    then: impl FnOnce(&[RwLockReadGuard<'_, Option<Visible>>]) -> R,
+    then: impl FnOnce(&[(usize, RwLockReadGuard<'_, Option<Visible>>)]) -> R,
 ) -> R {
-    let sessions: Vec<Arc<SessionHandle>> =
-        sessions.iter().filter_map(|index| node.sessions.get(*index)).collect();
-    let shown: Vec<_> = sessions.iter().map(|session| session.shown().get()).collect();
+    let found = sessions.iter().enumerate();
+    let found: Vec<(usize, Arc<SessionHandle>)> =
+        found.filter_map(|(at, index)| Some((at, node.sessions.get(*index)?))).collect();
+    let shown: Vec<_> = found.iter().map(|(at, session)| (*at, session.shown().get())).collect();
     then(&shown)
 }

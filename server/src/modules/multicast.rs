@@ -184,7 +184,8 @@ fn deliver(packet: &Packet, targets: Vec<Target>, view: &View<'_>) -> Outcome {
     if let Kind::Presence(presence) = stanza.kind() {
         // §5.1: whoever is told that the sender is available is told when it is no more, as of all directed presence.
         let available = presence == PresenceType::Available;
-        if available && view.session.is_none_or(|session| session.directed_room() < targets.len()) {
+        let all = || targets.iter().map(|target| &target.jid);
+        if available && !view.session.is_some_and(|session| session.may_direct_to(all())) {
             return refuse(
                 packet,
                 StanzaCondition::ResourceConstraint,

@@ -5,6 +5,7 @@ mod client;
 mod handlers;
 mod management;
 mod privacy;
+mod stored;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use minidom::Element;
 use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
@@ -33,11 +34,9 @@ use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery::{self, Next};
 use crate::metrics::{Delivery, Direction, Dropped};
-use crate::modules::{self, missed_pushes};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::router::steps::Origin;
-use crate::storage::profile::LoginData;
 
 /// How many times in a row effects may follow from effects before others have their turn.
 const FOLLOWED: usize = 256;
@@ -202,6 +201,17 @@ impl Session {
 
     /// Performs one effect; gives back what is to be performed next.
     fn perform(&mut self, effect: Effect, lane: Lane) -> Next {
+        if matches!((lane, &effect), (Lane::Client, Effect::Deliver(_) | Effect::Probe { .. }))
+            && self.outbox.pressure().is_congested()
+            && !self.outbox.pressure().is_ending()
+        {
+            // What a client asks for comes no faster than it reads.
+            let pressure = Arc::clone(self.outbox.pressure());
+            return Next::Wait(Box::pin(async move {
+                pressure.relieved().await;
+                vec![effect]
+            }));
+        }
         let span = effect.span(Some(self.state.jid()));
         let _in_span = span.enter();
         if !pipeline::stage::filter(&self.node.modules, &effect, &self.view()) {
@@ -231,8 +241,13 @@ impl Session {
             Effect::FanOut { stanza, to, hidden } => {
                 delivery::fan_out::to_accounts(&self.node, stanza, &to, hidden.as_deref());
             }
-            Effect::Probe { from, asker, targets } => {
-                delivery::probes::ask(&self.node, &from, asker, &targets);
+            Effect::Probe { from, asker, targets, here } => {
+                let here = delivery::probes::ask(&self.node, &from, asker, &targets, here);
+                if !here.is_empty() {
+                    // What was answered is in the mailbox: it comes first, and the rest when there is room again.
+                    let rest = Effect::Probe { from, asker, targets: Vec::new(), here };
+                    return Next::Wait(Box::pin(std::future::ready(vec![rest])));
+                }
             }
             Effect::Notify { account, event } => delivery::account::notify(&self.node, &account, &event),
             Effect::Later(Later(future)) => return Next::Wait(future),
@@ -246,8 +261,11 @@ impl Session {
 
     fn change(&mut self, change: SessionChange) -> Next {
         let next = match &change {
-            SessionChange::Presence(presence) => {
-                let priority = presence.as_ref().and_then(Stanza::priority);
+            SessionChange::Presence(_) | SessionChange::Left(_) => {
+                let priority = match &change {
+                    SessionChange::Presence(presence) => presence.priority(),
+                    _ => None,
+                };
                 let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
                 if unchanged { Next::NOTHING } else { Next::Wait(self.commit_priority(priority)) }
             }
@@ -262,13 +280,16 @@ impl Session {
             | SessionChange::PrivacyLoaded(_)
             | SessionChange::ReloadBlocks
             | SessionChange::BlocksLoaded(_) => return self.change_privacy(change),
+            SessionChange::Broadcast => Next::Effects(self.state.presence_broadcast().into_iter().collect()),
+            SessionChange::Probe => Next::Effects(self.state.probes().into_iter().collect()),
+            SessionChange::Farewell => Next::Effects(self.state.take_untold()),
             SessionChange::Close(error) => {
                 drop(self.end(&EndReason::Error(error.clone())));
                 Next::NOTHING
             }
             _ => Next::NOTHING,
         };
-        let shows = matches!(change, SessionChange::Presence(_));
+        let shows = matches!(change, SessionChange::Presence(_) | SessionChange::Left(_));
         self.state.apply(change);
         if shows {
             self.show();
@@ -281,42 +302,29 @@ impl Session {
         self.shown.set(self.state.visible());
     }
 
-    /// What the client lacks of its roster since a version, as pushes.
-    fn missing_pushes(&self, since: u64) -> BoxFuture<'static, Effects> {
-        let (storage, jid) = (self.node.storage.clone(), self.state.jid().clone());
-        Box::pin(async move {
-            match storage.rosters.since(&jid.to_bare(), since, u32::MAX).await {
-                Ok(news) => missed_pushes(&jid, news),
-                Err(error) => {
-                    // The next change asks again.
-                    warn!(%jid, %error, "roster pushes are late");
-                    vec![Effect::Session(SessionChange::Interested { version: since })]
-                }
-            }
-        })
-    }
-
-    /// Lets the route table know; what follows waits until it does.
-    fn commit_priority(&self, priority: Option<i8>) -> BoxFuture<'static, Effects> {
-        let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
-        Box::pin(async move {
-            if let Err(error) = node.routes.set_priority(&jid, index, priority).await {
-                // Another bind owns the address: this session is about to be told.
-                debug!(%jid, %error, "priority not committed");
-            }
-            Vec::new()
-        })
-    }
-
     /// The receiver's pass of a stanza for this session.
     fn receive(&mut self, parcel: Parcel) -> Effects {
         self.alone = parcel.alone;
         self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass(stanza))
     }
 
-    /// The receiver's pass of stanzas, one after another.
+    /// The receiver's pass of what the session has asked for, one after another, as fast as the client reads: it may be
+    /// more than may wait for it. The writer is of this arbiter, and has its turn meanwhile.
     fn receive_all(&mut self, mut parcels: VecDeque<Parcel>, ctx: &mut Context<Self>) {
         while let Some(parcel) = parcels.pop_front() {
+            let pressure = Arc::clone(self.outbox.pressure());
+            if self.over().is_some() || pressure.is_ending() {
+                return;
+            }
+            if pressure.is_congested() || !self.node.lease.holds() {
+                parcels.push_front(parcel);
+                let room = async move { pressure.relieved().await };
+                ctx.wait(room.into_actor(self).map(|(), session, ctx| {
+                    session.when_serving(ctx, |session, ctx| session.receive_all(parcels, ctx));
+                }));
+                return;
+            }
+            pressure.leave_shown(parcel.stanza.to_bytes().len());
             let effects = self.receive(parcel);
             if let Some(future) = self.perform_all(effects) {
                 ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
@@ -415,7 +423,6 @@ impl Session {
         self.outbox.close(self.outbox.last_words(error));
         let effects = self.state.farewell();
         let logout = logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word());
-        self.state.apply(SessionChange::Presence(None));
         self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
@@ -463,32 +470,6 @@ impl Session {
         ctx.wait(serving.into_actor(self).map(|_, session, ctx| {
             if session.over().is_none() {
                 then(session, ctx);
-            }
-        }));
-    }
-
-    /// Loads the roster, the privacy list, and what else of the account the session shows, before the mailbox is
-    /// looked into: changes of them that come meanwhile wait there, and their versions tell whether what was loaded has
-    /// them.
-    fn load_roster(&self, ctx: &mut Context<Self>) {
-        let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
-        let load = async move { storage.logins.login(&account, modules::LOGIN_DOCUMENTS).await };
-        ctx.wait(load.into_actor(self).map(|loaded, session, _| match loaded {
-            // It was removed or disabled between the login and the bind.
-            Ok(LoginData { account: false, .. }) => {
-                drop(session.end(&EndReason::Error(StreamCondition::NotAuthorized.into())));
-            }
-            Ok(LoginData { roster, documents, privacy, .. }) => {
-                let (jid, index) = (session.state.jid().clone(), session.state.index());
-                let avatar = modules::avatar(documents.into_iter().flatten().next());
-                let privacy = privacy::made_ready(privacy, &roster.items, &session.node.seen_keys);
-                let state = SessionState::new(jid, index, roster.version, roster.items);
-                session.state = state.with_avatar(avatar);
-                session.state.set_privacy(privacy);
-            }
-            Err(error) => {
-                warn!(jid = %session.state.jid(), %error, "no roster: the session cannot begin");
-                drop(session.end(&EndReason::Error(StreamCondition::InternalServerError.into())));
             }
         }));
     }

@@ -1,8 +1,9 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
+mod directed;
 mod privacy;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,19 +27,18 @@ use super::rules::Decision;
 use super::seen::Seen;
 use super::shown::{Contacts, Visible};
 
+use directed::Directed;
 use privacy::Privacy;
-pub use privacy::{LoadedPrivacy, SessionsOf, block_item, probe};
 
-/// Most targets of directed presence that a session remembers (RFC 6121 §4.6.3 asks to remember them all;
-/// a stranger must not fill memory). When full: the presence is refused with `resource-constraint`.
-pub const MAX_DIRECTED: usize = 1_000;
+pub use directed::{MAX_DIRECTED, MAX_DIRECTED_BYTES};
+pub use privacy::{LoadedPrivacy, SessionsOf, block_item, probe};
 
 /// Most roster changes that a session remembers. Changes of one roster come from several arbiters, in any
 /// order, but close together; when full the oldest is forgotten.
 const MAX_RECENT: usize = 64;
 
 /// The state of one session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SessionState {
     jid: FullJid,
     account: BareJid,
@@ -60,7 +60,9 @@ pub struct SessionState {
     /// The last changes since, as they came: version and contact.
     recent: VecDeque<(u64, BareJid)>,
     /// Whom directed presence told that this session is available.
-    directed: HashSet<Jid>,
+    directed: Directed,
+    /// What others are still to hear of the end of its availability.
+    untold: Vec<Effect>,
     /// Whose available presence was delivered here.
     seen: Seen,
     /// Whether contacts may hold a lost predecessor for available.
@@ -98,7 +100,8 @@ impl SessionState {
             pending,
             loaded_version: version,
             recent: VecDeque::new(),
-            directed: HashSet::new(),
+            directed: Directed::default(),
+            untold: Vec::new(),
             seen: Seen::default(),
             took_over: false,
             privacy: Privacy::default(),
@@ -183,16 +186,15 @@ impl SessionState {
         wanted.map(|(_, request)| request)
     }
 
-    /// How many more targets of directed presence it can remember.
+    /// The contacts, and how they are subscribed.
     #[must_use]
-    pub fn directed_room(&self) -> usize {
-        MAX_DIRECTED.saturating_sub(self.directed.len())
+    pub fn contacts(&self) -> Arc<Contacts> {
+        Arc::clone(&self.contacts)
     }
 
-    /// Whether the targets of directed presence are at their bound.
-    #[must_use]
-    pub fn directed_full(&self) -> bool {
-        self.directed.len() >= MAX_DIRECTED
+    /// Whether it can remember all of those as targets of directed presence.
+    pub fn may_direct_to<'a>(&self, targets: impl IntoIterator<Item = &'a Jid>) -> bool {
+        self.directed.has_room_for(targets)
     }
 
     /// The latest version of the roster that this session has heard of.
@@ -211,27 +213,20 @@ impl SessionState {
     pub fn apply(&mut self, change: SessionChange) {
         match change {
             SessionChange::Presence(presence) => {
-                if presence.is_none() {
-                    self.directed.clear();
-                    // It is told of nobody's presence any more; when it is available again it asks anew.
-                    self.seen.clear();
-                }
                 self.took_over = false;
-                self.presence = presence;
+                self.presence = Some(presence);
             }
+            SessionChange::Left(word) => self.leave(&word),
             SessionChange::Said(presence) => self.said = Some(presence),
-            SessionChange::Directed(target) => {
-                if !self.directed_full() {
-                    self.directed.insert(target);
-                }
-            }
-            SessionChange::Undirected(target) => {
-                self.directed.remove(&target);
-            }
+            SessionChange::Directed(target) => self.directed.insert(target),
+            SessionChange::Undirected(target) => self.directed.remove(&target),
             SessionChange::TookOver => self.took_over = true,
             SessionChange::AskedForBlocks => self.ask_for_blocks(),
             // What the actor does with the node at hand.
-            SessionChange::Privacy(_)
+            SessionChange::Broadcast
+            | SessionChange::Probe
+            | SessionChange::Farewell
+            | SessionChange::Privacy(_)
             | SessionChange::ReloadPrivacy
             | SessionChange::PrivacyLoaded(_)
             | SessionChange::ActiveList(_)
@@ -305,10 +300,9 @@ impl SessionState {
         self.avatar = avatar;
         let told = self.said.as_ref().zip(self.presence.as_ref());
         match told.and_then(|(said, shown)| avatar::changed(said, shown, &self.avatar)) {
-            Some(presence) => vec![
-                Effect::Session(SessionChange::Presence(Some(presence.clone()))),
-                self.broadcast(presence),
-            ],
+            Some(presence) => {
+                [SessionChange::Presence(presence), SessionChange::Broadcast].map(Effect::Session).into()
+            }
             None => Vec::new(),
         }
     }
@@ -366,28 +360,53 @@ impl SessionState {
         effects
     }
 
-    /// What must be told to others when the session stops being available with `presence`: contacts,
-    /// the account's other resources, and targets of directed presence (RFC 6121 §4.5.2, §4.6.3).
+    /// Tells the presence that the session has now to all who may see it now.
     #[must_use]
-    pub fn unavailability(&self, presence: &Stanza) -> Vec<Effect> {
-        // Also while it is not available: directed presence has been told then, and is told no more.
-        let mut effects = vec![Effect::Session(SessionChange::Presence(None))];
-        if self.presence.is_some() || self.took_over {
-            effects.push(self.broadcast(presence.clone()));
-        }
-        let told = |target: &&Jid| {
-            let account = target.to_bare();
-            self.presence.is_none() || !(self.subscription(&account).is_from() || account == self.account)
-        };
-        let directed = self.directed.iter().filter(told);
-        effects.extend(directed.map(|target| Effect::Route(presence.with_to(target.clone()))));
-        effects
+    pub fn presence_broadcast(&self) -> Option<Effect> {
+        self.presence.clone().map(|presence| self.broadcast(presence))
     }
 
-    /// What must be told to others when the session ends without a word of its client.
+    /// Asks for the presence of all whom the session may see now. The answers come to it and to no other.
     #[must_use]
-    pub fn farewell(&self) -> Vec<Effect> {
-        self.unavailability(&self.unavailable())
+    pub fn probes(&self) -> Option<Effect> {
+        self.presence.is_some().then(|| Effect::Probe {
+            from: self.jid.clone(),
+            asker: self.index,
+            targets: self.probe_targets().cloned().collect(),
+            here: Vec::new(),
+        })
+    }
+
+    /// It is no longer available, with that word. Whoever holds it for available now must hear of it: contacts, the
+    /// account's other resources, and targets of directed presence (RFC 6121 §4.5.2, §4.6.3).
+    fn leave(&mut self, word: &Stanza) {
+        let (told, directed) = (self.presence.is_some(), self.directed.take());
+        if told || self.took_over {
+            let broadcast = self.broadcast(word.clone());
+            self.untold.push(broadcast);
+        }
+        for target in directed {
+            let account = target.to_bare();
+            // Also while it is not available: directed presence has been told then, and no broadcast reaches it.
+            if !told || !(self.subscription(&account).is_from() || account == self.account) {
+                self.untold.push(Effect::Route(word.with_to(target)));
+            }
+        }
+        // It is told of nobody's presence any more; when it is available again it asks anew.
+        self.seen.clear();
+        self.took_over = false;
+        self.presence = None;
+    }
+
+    /// What others have not heard yet of the end of its availability.
+    pub fn take_untold(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// What must be told to others when the session ends: what they have not heard yet.
+    pub fn farewell(&mut self) -> Vec<Effect> {
+        self.leave(&self.unavailable());
+        self.take_untold()
     }
 
     /// The last word of the session: the client's own, or what the server says in its place.

@@ -46,6 +46,8 @@ pub enum Effect {
         asker: BindIndex,
         /// The accounts, local or remote.
         targets: Vec<BareJid>,
+        /// Sessions of this node that are still to be asked: not all at once, where they have much to show.
+        here: Vec<BindIndex>,
     },
     /// Tell every session of an account, on whatever node.
     Notify {
@@ -104,7 +106,7 @@ impl Hidden {
 
 /// What of a session's effects must still happen when the session `jid` has ended before them: their cause
 /// may be stored already, so that other sessions and accounts have to hear of it. Presence is not among them,
-/// for the farewell has told it, and answers to the client are not.
+/// for the farewell has told what had to be told of it, and answers to the client are not.
 #[must_use]
 pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> Vec<Effect> {
     let matters = |effect: Effect| match effect {
@@ -156,8 +158,17 @@ pub(crate) fn stanza_span(stanza: &Stanza, session: Option<&FullJid>) -> Span {
 /// A change of a session's state.
 #[derive(Debug, Clone)]
 pub enum SessionChange {
-    /// The session is available with that presence, or no longer available.
-    Presence(Option<Stanza>),
+    /// The session is available with that presence.
+    Presence(Stanza),
+    /// The session is no longer available. That is the word of it to all who hold it for available; they are told by
+    /// [`SessionChange::Farewell`], or by the end of the session where that comes first.
+    Left(Stanza),
+    /// Tell the presence that the session has now to all who may see it now: others may be in the way since it was sent.
+    Broadcast,
+    /// Ask for the presence of all whom the session may see now (RFC 6121 §4.3.1).
+    Probe,
+    /// Tell those who have not heard yet that the session is no longer available.
+    Farewell,
     /// The client has broadcast that presence, as it is; what others get of it follows as `Presence`.
     Said(Stanza),
     /// The client asked for the roster, which is on its way: it wants pushes (RFC 6121 §2.2). Or it has been sent

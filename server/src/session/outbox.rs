@@ -152,7 +152,11 @@ impl Outbox {
         let detached = self.state.get() == State::Detached;
         let total = self.bytes.get() + length;
         if total > self.limit.get() {
-            return Err(Full);
+            // Where an older presence of the sender goes for it, it may need no more room than that had.
+            let freed = self.queue.borrow().replaced_by(entry);
+            if total - freed > self.limit.get() {
+                return Err(Full);
+            }
         }
         let superseded = self.change(|queue| queue.push(entry, piece, length, total > PRESSED || detached));
         let total = total - superseded.unwrap_or(0);
@@ -351,6 +355,22 @@ mod tests {
         assert_eq!(out, b"\x81\x21<presence xmlns='jabber:client'/>\x01\x02");
         outbox.written(out.len());
         assert_eq!(outbox.bytes.get(), 0);
+    }
+
+    /// P14: only the last word counts, also where no more words fit.
+    #[actix_rt::test]
+    async fn p14_a_later_presence_has_the_room_of_the_earlier_one() {
+        let outbox = outbox(100_000);
+        let text = |length: usize| Bytes::from("x".repeat(length));
+        outbox.push(Entry::Stanza(None), text(PRESSED)).unwrap();
+        for (from, length) in [("a", 40_000), ("b", 100_000 - PRESSED - 40_000)] {
+            assert_eq!(outbox.push(Entry::Presence(from), text(length)), Ok(false));
+        }
+        assert_eq!(outbox.push(Entry::Presence("a"), text(40_000)), Ok(true));
+        assert_eq!(outbox.push(Entry::Presence("a"), text(40_001)), Err(Full));
+        assert_eq!(outbox.push(Entry::Stanza(Some("a")), text(40_000)), Err(Full), "it takes nobody's place");
+        assert_eq!(outbox.push(Entry::Presence("a"), text(1)), Ok(true));
+        assert_eq!(outbox.bytes.get(), 100_000 - 40_000 + 1);
     }
 
     #[actix_rt::test]

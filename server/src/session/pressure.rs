@@ -15,10 +15,24 @@ use crate::node::Bound;
 /// reads nothing cannot stop others for long: it is closed by `limits.outbox_stall_s`.
 pub const BRAKE: Duration = Duration::from_millis(500);
 
+/// How many times `limits.mailbox_bytes` the presence that a session has asked for may take.
+const SHOWN: usize = 4;
+
+/// Counts bytes in; a single piece of any size fits where nothing is.
+fn enter(counter: &AtomicUsize, bytes: usize, limit: usize) -> bool {
+    let before = counter.fetch_add(bytes, Ordering::Relaxed);
+    let fits = before == 0 || before + bytes <= limit;
+    if !fits {
+        counter.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    fits
+}
+
 /// What waits for one session.
 #[derive(Debug)]
 pub struct Pressure {
     mailbox_bytes: AtomicUsize,
+    shown_bytes: AtomicUsize,
     mailbox_limit: Bound,
     outbox_bytes: AtomicUsize,
     congested: AtomicBool,
@@ -33,6 +47,7 @@ impl Pressure {
     pub fn new(mailbox_limit: impl Into<Bound>) -> Self {
         Pressure {
             mailbox_bytes: AtomicUsize::new(0),
+            shown_bytes: AtomicUsize::new(0),
             mailbox_limit: mailbox_limit.into(),
             outbox_bytes: AtomicUsize::new(0),
             congested: AtomicBool::new(false),
@@ -46,17 +61,24 @@ impl Pressure {
     /// stanza of any size fits into an empty mailbox.
     #[must_use]
     pub fn enter(&self, bytes: usize) -> bool {
-        let before = self.mailbox_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before == 0 || before + bytes <= self.mailbox_limit.get();
-        if !fits {
-            self.leave(bytes);
-        }
-        fits
+        enter(&self.mailbox_bytes, bytes, self.mailbox_limit.get())
     }
 
     /// Counts bytes out of the mailbox.
     pub fn leave(&self, bytes: usize) {
         self.mailbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// As [`Pressure::enter`], for presence that the session has asked for: [`SHOWN`] times as much of it may wait beside
+    /// what others send.
+    #[must_use]
+    pub fn enter_shown(&self, bytes: usize) -> bool {
+        enter(&self.shown_bytes, bytes, self.mailbox_limit.get().saturating_mul(SHOWN))
+    }
+
+    /// Counts out what [`Pressure::enter_shown`] has counted in.
+    pub fn leave_shown(&self, bytes: usize) {
+        self.shown_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// So many bytes wait to be written to the client.
@@ -85,6 +107,7 @@ impl Pressure {
     /// The session has begun to end: it takes nothing for its client any more.
     pub fn set_ending(&self) {
         self.ending.store(true, Ordering::Release);
+        self.relieved.notify_waiters();
     }
 
     /// Whether the session has begun to end.
@@ -97,6 +120,19 @@ impl Pressure {
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Acquire)
+    }
+
+    /// Waits until the session's client keeps up again, or the session is about to end, which `limits.outbox_stall_s`
+    /// brings about for a client that reads nothing.
+    pub async fn relieved(&self) {
+        loop {
+            // Made before the look: it does not miss what comes in between.
+            let notified = self.relieved.notified();
+            if !self.is_congested() || self.is_ending() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Waits until the session's client keeps up again, [`BRAKE`] at most.

@@ -92,12 +92,12 @@ impl SessionHandle {
     /// [`Refused`].
     pub fn show(&self, presences: Vec<Stanza>) -> Result<(), Refused> {
         let bytes = presences.iter().map(|presence| presence.to_bytes().len()).sum();
-        if !self.pressure.enter(bytes) {
+        if !self.pressure.enter_shown(bytes) {
             return Err(Refused::Full);
         }
         let sent = self.address.try_send(Show(presences));
         if sent.is_err() {
-            self.pressure.leave(bytes);
+            self.pressure.leave_shown(bytes);
         }
         Ok(sent?)
     }

@@ -75,6 +75,11 @@ impl Visible {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared.get().is_some()
+    }
+
     fn prepared(&self) -> &Broadcast {
         self.prepared.get_or_init(|| Broadcast::new(self.presence.clone()))
     }
@@ -88,6 +93,21 @@ impl Shown {
     /// The session shows that from now on.
     pub fn set(&self, visible: Option<Visible>) {
         *self.0.write() = visible;
+    }
+
+    /// `change` gives back who may see the presence from now on. They are changed in place, and what was prepared
+    /// stays: nobody looks meanwhile.
+    pub fn change_contacts<T>(&self, change: impl FnOnce() -> (T, Arc<Contacts>)) -> T {
+        let mut shown = self.0.write();
+        if let Some(visible) = shown.as_mut() {
+            // Else there were two owners, and each change would copy all of them.
+            visible.contacts = Arc::default();
+        }
+        let (result, contacts) = change();
+        if let Some(visible) = shown.as_mut() {
+            visible.contacts = contacts;
+        }
+        result
     }
 
     /// What it shows. It says nothing new while this is held.

@@ -1,12 +1,14 @@
 //! Races between sessions: two binds of one address, deliveries to a session that ends.
 
 mod pace;
+mod presence;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::{
@@ -55,11 +57,32 @@ async fn written(session: &SessionHandle, outbox: &Outbox) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// The first bind takes its time after it is in the table, as with a log that several nodes share.
-struct SlowFirst(LocalRoutes, AtomicBool);
+/// Does work to its end, as a connection does.
+async fn done(session: &SessionHandle, mut work: Work) {
+    while let Ok(Progress::Waiting(future, mut rest)) = session.advance(work).await {
+        for effect in future.await.into_iter().rev() {
+            rest.effects.push_front(effect);
+        }
+        work = rest;
+    }
+}
+
+/// Commands take their time, as with a log that several nodes share: the first bind after it is in the table, a
+/// priority until there is a permit for it.
+struct SlowRoutes(LocalRoutes, AtomicBool, Arc<Semaphore>);
+
+impl SlowRoutes {
+    /// A node with them.
+    fn node(permits: &Arc<Semaphore>) -> Arc<NodeContext> {
+        let mut node = NodeContext::for_tests();
+        let routes = LocalRoutes::new(NodeId::new(1), Incarnation(1));
+        node.routes = Arc::new(SlowRoutes(routes, AtomicBool::new(false), Arc::clone(permits)));
+        Arc::new(node)
+    }
+}
 
 #[async_trait]
-impl Routes for SlowFirst {
+impl Routes for SlowRoutes {
     async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
         let bound = self.0.bind(jid).await;
         if !self.1.swap(true, Ordering::Relaxed) {
@@ -75,6 +98,7 @@ impl Routes for SlowFirst {
     }
 
     async fn set_priority(&self, jid: &FullJid, index: BindIndex, to: Option<i8>) -> Result<(), RouteError> {
+        self.2.acquire().await.unwrap().forget();
         self.0.set_priority(jid, index, to).await
     }
 
@@ -118,10 +142,7 @@ impl Routes for SlowFirst {
 /// Promise 1: of two binds at the same time one session stays, the other is told of the conflict.
 #[actix_rt::test]
 async fn of_two_binds_at_the_same_time_one_ends_with_conflict() {
-    let mut node = NodeContext::for_tests();
-    let routes = LocalRoutes::new(NodeId::new(1), Incarnation(1));
-    node.routes = Arc::new(SlowFirst(routes, AtomicBool::new(false)));
-    let node = Arc::new(node);
+    let node = SlowRoutes::node(&Arc::new(Semaphore::new(0)));
     let (first, second) = (outbox(), outbox());
     let (_old, new) = tokio::join!(bind(&node, "r", &first), bind(&node, "r", &second));
     assert!(second.is_open());

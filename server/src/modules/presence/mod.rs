@@ -28,6 +28,10 @@ const SPEC: Spec =
         name: "presence", document: "RFC 6121 §3, §4", version: "", title: "Presence and subscriptions"
     };
 
+/// Most bytes of a presence that is broadcast. Each contact gets it at each login, with that of all other contacts: a
+/// few large ones would be more than may wait for a client.
+const MAX_BROADCAST_BYTES: usize = 16 * 1024;
+
 pub(super) struct Presence;
 
 impl Module for Presence {
@@ -53,6 +57,10 @@ impl Module for Presence {
                 if packet.stanza.priority().is_none() {
                     let text = "a priority is an integer from -128 to 127";
                     return Outcome::refuse(packet, StanzaError::new(StanzaCondition::BadRequest, text));
+                }
+                if packet.stanza.to().is_none() && packet.stanza.to_bytes().len() > MAX_BROADCAST_BYTES {
+                    let text = format!("presence for all contacts has at most {MAX_BROADCAST_BYTES} bytes");
+                    return Outcome::refuse(packet, StanzaError::new(StanzaCondition::PolicyViolation, text));
                 }
                 Outcome::Done(match packet.stanza.to() {
                     None => update::decide(session, &packet.stanza),

@@ -7,11 +7,15 @@ use crate::session::core::SessionState;
 use crate::session::effect::{Effect, SessionChange};
 
 /// What follows when a client broadcasts presence. The session's own state changes first: the route table
-/// knows the priority before anybody hears of it.
+/// knows the priority before anybody hears of it. Who hears of it is found out then: that may take its time.
 pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     if stanza.kind() == Kind::Presence(PresenceType::Unavailable) {
-        let mut effects = vec![Effect::Session(SessionChange::Said(stanza.clone()))];
-        effects.extend(session.unavailability(stanza));
+        let changes = [
+            SessionChange::Said(stanza.clone()),
+            SessionChange::Left(stanza.clone()),
+            SessionChange::Farewell,
+        ];
+        let mut effects = Effects::from(changes.map(Effect::Session));
         if session.presence().is_some() {
             // §4.5.2: the resource that becomes unavailable is told as well; no longer available, it is not
             // among those that the broadcast reaches.
@@ -21,18 +25,11 @@ pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     }
     let initial = session.presence().is_none();
     let shown = session.advertised(stanza);
-    let mut effects = vec![
-        Effect::Session(SessionChange::Said(stanza.clone())),
-        Effect::Session(SessionChange::Presence(Some(shown.clone()))),
-        session.broadcast(shown),
-    ];
+    let changes =
+        [SessionChange::Said(stanza.clone()), SessionChange::Presence(shown), SessionChange::Broadcast];
+    let mut effects = Effects::from(changes.map(Effect::Session));
     if initial {
-        // The answers come to the session that asks and to no other.
-        effects.push(Effect::Probe {
-            from: session.jid().clone(),
-            asker: session.index(),
-            targets: session.probe_targets().cloned().collect(),
-        });
+        effects.push(Effect::Session(SessionChange::Probe));
         // §3.1.3: requests that wait are delivered at every login until they are answered.
         let waiting = session.pending_requests().filter_map(|xml| Stanza::from_standalone(xml));
         let to = session.account().clone();

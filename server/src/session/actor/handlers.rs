@@ -9,7 +9,7 @@ use althing_proto::stream::error::StreamCondition;
 
 use super::Session;
 use crate::delivery;
-use crate::session::effect::left_behind;
+use crate::session::effect::{UserEvent, left_behind};
 use crate::session::held::Parcel;
 use crate::session::messages::{
     Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Return, Show,
@@ -61,13 +61,8 @@ impl Handler<Show> for Session {
     type Result = ();
 
     fn handle(&mut self, Show(presences): Show, ctx: &mut Self::Context) {
-        self.outbox.pressure().leave(presences.iter().map(|presence| presence.to_bytes().len()).sum());
-        if self.over().is_none() {
-            self.when_serving(ctx, |session, ctx| {
-                let parcels = presences.into_iter().map(|stanza| Parcel { stanza, alone: false });
-                session.receive_all(parcels.collect(), ctx);
-            });
-        }
+        let parcels = presences.into_iter().map(|stanza| Parcel { stanza, alone: false });
+        self.receive_all(parcels.collect(), ctx);
     }
 }
 
@@ -77,9 +72,15 @@ impl Handler<Notify> for Session {
     fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
         if self.over().is_none() {
             self.when_serving(ctx, |session, ctx| {
-                let effects = session.state.on_event(event);
+                let effects = match event {
+                    UserEvent::Roster(_) => {
+                        let (shown, state) = (&session.shown, &mut session.state);
+                        shown.change_contacts(|| (state.on_event(event), state.contacts()))
+                    }
+                    // What else changes for others follows as a change of the session.
+                    _ => session.state.on_event(event),
+                };
                 session.alone = false;
-                session.show();
                 session.perform_then(effects, ctx, |_, _| ());
             });
         }

@@ -70,6 +70,14 @@ impl<T> Queue<T> {
         None
     }
 
+    /// How many bytes would go for a piece: those of the older presence of its sender.
+    #[must_use]
+    pub(super) fn replaced_by(&self, entry: Entry<'_>) -> usize {
+        let Entry::Presence(from) = entry else { return 0 };
+        let older = self.senders.get(from).and_then(|place| self.late.get(place));
+        older.map_or(0, |(_, _, length)| *length)
+    }
+
     fn push_late(&mut self, from: &str, piece: T, length: usize) {
         self.next += 1;
         self.senders.insert(from.into(), self.next);

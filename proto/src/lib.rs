@@ -8,6 +8,7 @@
 //! | [`xml`]     | bytes to elements and back, with limits                  | RFC 6120 §4, §11  |
 //! | [`jid`]     | addresses                                                | RFC 7622          |
 //! | [`stanza`]  | message, presence, iq, their errors and replies          | RFC 6120 §8       |
+//! | [`stanza_id`] | the server's id of a message                           | XEP-0359          |
 //! | [`stream`]  | the client-to-server stream machine, stream errors       | RFC 6120 §4–§7    |
 //! | [`sasl`]    | PLAIN, SCRAM and their channel bindings                  | RFC 4616, 5802    |
 //! | [`roster`]  | roster items, the subscription table                     | RFC 6121 §2, §3   |
@@ -28,6 +29,7 @@ pub mod privacy;
 pub mod roster;
 pub mod sasl;
 pub mod stanza;
+pub mod stanza_id;
 pub mod stream;
 pub mod time;
 pub mod vcard;

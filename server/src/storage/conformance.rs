@@ -1,6 +1,8 @@
 //! One suite for every place of storage.
 
+mod archive;
 mod disabled;
+mod messages;
 mod privacy;
 mod private;
 mod profile;
@@ -15,7 +17,18 @@ use althing_proto::roster::{
 use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
+use archive::{
+    a_retraction_leaves_a_tombstone, an_archive_is_asked_by_peer_time_and_id, an_archive_is_paged_both_ways,
+    archives_keep_what_their_owners_want, large_pages_end_early, what_is_not_archived_is_not_found_there,
+};
 use disabled::{disabled_users_are_listed_in_pages, who_is_disabled_keeps_everything};
+use messages::{
+    a_long_inbox_is_taken_by_pages, an_inbox_is_purged, messages_are_bounded, messages_go_with_the_account,
+    r2_r6_what_waits_is_taken_in_order_and_goes_when_it_has_arrived,
+    r5_a_message_is_kept_once_for_all_its_owners, r19_a_full_inbox_takes_nothing,
+    r22_what_is_kept_for_too_long_goes, r23_each_device_gets_what_waits,
+    the_sweep_looks_at_some_users_at_a_time, what_is_pending_for_the_living_is_left_alone,
+};
 use privacy::{
     a_list_that_others_use_stays, blocks_at_the_same_time_lose_nothing, blocks_come_and_go,
     privacy_lists_are_bounded, privacy_lists_go_with_the_account, rules_may_ask_for_the_roster,
@@ -426,5 +439,22 @@ suites!(
     logouts_only_become_later,
     a_login_reads_all_at_once,
     deletion_takes_documents_and_logouts,
+    r5_a_message_is_kept_once_for_all_its_owners,
+    r19_a_full_inbox_takes_nothing,
+    r2_r6_what_waits_is_taken_in_order_and_goes_when_it_has_arrived,
+    what_is_pending_for_the_living_is_left_alone,
+    a_long_inbox_is_taken_by_pages,
+    r23_each_device_gets_what_waits,
+    an_inbox_is_purged,
+    r22_what_is_kept_for_too_long_goes,
+    the_sweep_looks_at_some_users_at_a_time,
+    messages_go_with_the_account,
+    messages_are_bounded,
+    an_archive_is_paged_both_ways,
+    an_archive_is_asked_by_peer_time_and_id,
+    what_is_not_archived_is_not_found_there,
+    large_pages_end_early,
+    archives_keep_what_their_owners_want,
+    a_retraction_leaves_a_tombstone,
     a_closed_store_says_so,
 );

@@ -1,18 +1,21 @@
 //! Stores in memory: tests and simulation. Gone with the value.
 
+mod messages;
 mod profile;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Entry, Item, Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
+use self::messages::{Body, Mailbox};
 use self::profile::Stored;
 use super::privacy_rules::{self, PrivacyHead, PrivacyRows, PrivacyWrite};
 use super::profile::Logout;
@@ -32,6 +35,8 @@ pub struct Memory {
 struct State {
     /// By (domain, local part), the order of [`Accounts::list`].
     users: BTreeMap<Name, User>,
+    /// The texts of kept messages.
+    bodies: HashMap<StanzaId, Body>,
     closed: bool,
 }
 
@@ -51,6 +56,7 @@ struct User {
     /// By name.
     documents: BTreeMap<String, Stored>,
     logout: Option<Logout>,
+    mailbox: Mailbox,
 }
 
 fn name(jid: &BareJid) -> Name {
@@ -114,6 +120,7 @@ impl Accounts for Memory {
             private: BTreeMap::new(),
             documents: BTreeMap::new(),
             logout: None,
+            mailbox: Mailbox::default(),
         };
         self.write(|state| {
             let vacant = !state.users.contains_key(&name(user));
@@ -132,7 +139,11 @@ impl Accounts for Memory {
     }
 
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
-        self.write(|state| state.users.remove(&name(user)).is_some())
+        self.write(|state| {
+            let found = state.users.remove(&name(user)).is_some();
+            state.drop_bodies();
+            found
+        })
     }
 
     async fn standing(&self, user: &BareJid) -> Result<Option<Standing>, StorageError> {

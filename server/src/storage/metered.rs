@@ -1,5 +1,7 @@
 //! Stores that count: how long reads and writes took, and which ones failed.
 
+mod messages;
+
 use std::time::Instant;
 
 use althing_proto::jid::{BareJid, Jid};

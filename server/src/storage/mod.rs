@@ -15,7 +15,9 @@
 //! [`StorageError::UnknownUser`], so that a change that crosses a deletion leaves nothing behind for
 //! whoever takes the name next. Reads for such a user find nothing.
 
+mod all;
 mod error;
+pub mod messages;
 mod privacy_rules;
 pub mod profile;
 mod roster_rules;
@@ -28,9 +30,6 @@ pub mod replicated;
 #[cfg(test)]
 mod conformance;
 
-use std::path::Path;
-use std::sync::Arc;
-
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Kinds, Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem, RosterOutcome};
@@ -39,10 +38,10 @@ use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::NodeMetrics;
-
+pub use all::{Keeping, Storage};
 pub use embedded::EmbeddedOptions;
 pub use error::StorageError;
+pub use messages::{Archive, Inbox, Messages, Retention};
 pub use profile::{Directory, Documents, Logins, Logouts};
 
 /// Largest value of [`PrivateData`], in bytes. sled keeps larger ones badly, and one client could
@@ -351,99 +350,6 @@ pub trait Engine: Send + Sync {
 
     /// Bytes on disk; 0 where there is none.
     async fn size_on_disk(&self) -> Result<u64, StorageError>;
-}
-
-/// A place that has all of it.
-trait Place:
-    Accounts + Rosters + Privacy + PrivateData + Documents + Directory + Logouts + Logins + Engine
-{
-}
-
-impl<S> Place for S where
-    S: Accounts + Rosters + Privacy + PrivateData + Documents + Directory + Logouts + Logins + Engine
-{
-}
-
-/// All stores of a node, wherever they are.
-#[derive(Clone)]
-pub struct Storage {
-    /// Who may log in.
-    pub accounts: Arc<dyn Accounts>,
-    /// Who is in whose roster.
-    pub rosters: Arc<dyn Rosters>,
-    /// Whom users block.
-    pub privacy: Arc<dyn Privacy>,
-    /// What modules keep for users.
-    pub private: Arc<dyn PrivateData>,
-    /// Things of users that are too large for a row.
-    pub documents: Arc<dyn Documents>,
-    /// Who is found by which word.
-    pub directory: Arc<dyn Directory>,
-    /// When users were here last.
-    pub logouts: Arc<dyn Logouts>,
-    /// What sessions begin with.
-    pub logins: Arc<dyn Logins>,
-    /// The place itself.
-    pub engine: Arc<dyn Engine>,
-}
-
-impl Storage {
-    /// Stores that live as long as this value.
-    #[must_use]
-    pub fn memory() -> Self {
-        Self::of(Arc::new(memory::Memory::default()))
-    }
-
-    /// Opens the embedded store below `dir`, or makes it. Blocks for as long as recovery takes.
-    ///
-    /// # Errors
-    /// [`StorageError::Locked`] if another process has it, [`StorageError::WrongVersion`] if another
-    /// release made it, [`StorageError::Corrupt`] and [`StorageError::Io`] as they say.
-    pub fn open_embedded(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
-        Ok(Self::of(Arc::new(embedded::Embedded::open(dir, options)?)))
-    }
-
-    /// The stores of a clustered node.
-    #[must_use]
-    pub fn replicated(store: Arc<replicated::Replicated>) -> Self {
-        Self::of(store)
-    }
-
-    fn of<S: Place + 'static>(store: Arc<S>) -> Self {
-        Storage {
-            accounts: store.clone(),
-            rosters: store.clone(),
-            privacy: store.clone(),
-            private: store.clone(),
-            documents: store.clone(),
-            directory: store.clone(),
-            logouts: store.clone(),
-            logins: store.clone(),
-            engine: store,
-        }
-    }
-
-    /// The same stores, whose reads and writes are timed and whose failures are counted.
-    #[must_use]
-    pub fn metered(self, metrics: &NodeMetrics) -> Self {
-        Self::of(Arc::new(metered::Metered::new(self, metrics.clone())))
-    }
-
-    /// See [`Engine::flush`].
-    ///
-    /// # Errors
-    /// As every write.
-    pub async fn flush(&self) -> Result<(), StorageError> {
-        self.engine.flush().await
-    }
-
-    /// See [`Engine::close`].
-    ///
-    /// # Errors
-    /// If the last flush failed.
-    pub async fn close(&self) -> Result<(), StorageError> {
-        self.engine.close().await
-    }
 }
 
 /// Refuses a change of privacy lists that is too large.

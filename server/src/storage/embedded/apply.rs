@@ -19,6 +19,7 @@ use super::command::{
 };
 use super::fault::Fault;
 use super::keys;
+use super::messages::take_messages;
 use super::reply::Reply;
 
 pub(super) use profile::DocumentRow;
@@ -96,6 +97,15 @@ impl<'a> View<'a> {
                 }
                 Reply::Done(found)
             }
+            command @ (Command::KeepMessage(_)
+            | Command::RetractMessage(_)
+            | Command::DrainInbox(_)
+            | Command::ReleaseMessages(_)
+            | Command::SettleMessages(_)
+            | Command::PurgeInbox(_)
+            | Command::NoteDevice(_)
+            | Command::SetArchivePreferences(_)
+            | Command::SweepMessages(_)) => self.apply_to_messages(command, &mut writes)?,
         };
         self.written.extend(writes);
         Ok(reply)
@@ -183,20 +193,24 @@ impl<'a> View<'a> {
         let words = self.words_of(&user)?;
         let small = self.rows(&keys::documents_of(&user), usize::MAX)?;
         let mut gone = vec![keys::account(&user)];
-        for key in [keys::logout(&user), keys::disabled(&user)] {
+        for key in [
+            keys::logout(&user),
+            keys::disabled(&user),
+            keys::mailbox(&user),
+            keys::archive_preferences(&user),
+        ] {
             if self.get(&key)?.is_some() {
                 gone.push(key);
             }
         }
         let gone = gone.into_iter().chain(words).chain(small);
         writes.extend(gone.map(|key| (key, None)));
-        // One more than may go, to know whether any is left.
-        let rows = self.belongings(&user, DELETIONS_PER_BATCH + 1)?;
-        if rows.len() > DELETIONS_PER_BATCH {
+        let (rows, more) = self.next_deletions(&user)?;
+        writes.extend(rows);
+        if more {
             writes.push((keys::deletion(&user), Some(IVec::default())));
             self.unfinished = Some(user);
         }
-        writes.extend(rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)));
         Ok(Reply::Done(true))
     }
 
@@ -247,6 +261,18 @@ impl<'a> View<'a> {
         self.get(key)?.map(|value| wire::decode(&value).map_err(|error| Fault::row(key, &error))).transpose()
     }
 
+    /// Rows that go with an account, as many as one batch deletes; whether more are left.
+    fn next_deletions(&self, user: &BareJid) -> Result<(Writes, bool), Fault> {
+        // One more than may go, to know whether any is left.
+        let rows = self.belongings(user, DELETIONS_PER_BATCH + 1)?;
+        if rows.len() > DELETIONS_PER_BATCH {
+            return Ok((rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)).collect(), true));
+        }
+        let (mut writes, more) = take_messages(self, user)?;
+        writes.extend(rows.into_iter().map(|key| (key, None)));
+        Ok((writes, more))
+    }
+
     /// Up to `limit` keys of rows that go with an account.
     fn belongings(&self, user: &BareJid, limit: usize) -> Result<Vec<Vec<u8>>, Fault> {
         let mut rows = Vec::new();
@@ -254,6 +280,14 @@ impl<'a> View<'a> {
             rows.extend(self.rows(&prefix, limit - rows.len())?);
         }
         Ok(rows)
+    }
+
+    /// The next key after `after`, also of a row that the group has deleted.
+    pub(super) fn next_key(&self, after: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        let from = (Bound::Excluded(after), Bound::Unbounded);
+        let written = self.written.range::<[u8], _>(from).next().map(|(key, _)| key.clone());
+        let stored = self.tree.range::<&[u8], _>(from).keys().next().transpose()?;
+        Ok(written.into_iter().chain(stored.map(|key| key.to_vec())).min())
     }
 
     /// Up to `limit` keys that begin with `prefix`.
@@ -287,11 +321,10 @@ pub(super) fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) ->
 /// The next batch of an unfinished deletion; `true`: it is the last one, and takes the mark away.
 pub(super) fn finish_deletion(tree: &Tree, user: &BareJid) -> Result<(Batch, bool), Fault> {
     let view = View::new(tree);
-    let rows = view.belongings(user, DELETIONS_PER_BATCH + 1)?;
-    let last = rows.len() <= DELETIONS_PER_BATCH;
-    let mut batch: Batch = rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)).collect();
-    if last {
+    let (writes, more) = view.next_deletions(user)?;
+    let mut batch: Batch = writes.into_iter().collect();
+    if !more {
         batch.insert(keys::deletion(user), None);
     }
-    Ok((batch, last))
+    Ok((batch, !more))
 }

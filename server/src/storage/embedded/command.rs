@@ -8,8 +8,13 @@ use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::messages::KeepMessage;
 use super::super::profile::{Logout, Word, check_head, check_logouts};
 use super::super::{Account, PrivacyLimits, RosterLimits, RowBound, StorageError, check_privacy, check_row};
+use super::messages::command::{
+    DrainInbox, NoteDevice, PurgeInbox, ReleaseMessages, RetractMessage, SetArchivePreferences,
+    SettleMessages, SweepMessages,
+};
 #[cfg(doc)]
 use super::reply::Reply;
 use super::tagged::tagged;
@@ -177,6 +182,24 @@ tagged! {
         30 ChangePrivacy(ChangePrivacy), since 1;
         /// Disables an account, or lets it be used again. Reply: [`Reply::Done`] with whether there is one.
         40 SetDisabled(SetDisabled), since 1;
+        /// Keeps a message. Reply: [`Reply::Kept`] or [`Reply::Full`].
+        50 KeepMessage(KeepMessage), since 1;
+        /// Puts a tombstone in the place of a message. Reply: [`Reply::Done`] with whether it was there.
+        51 RetractMessage(RetractMessage), since 1;
+        /// Takes what waits. Reply: [`Reply::Drained`].
+        52 DrainInbox(DrainInbox), since 1;
+        /// Makes messages wait for whoever comes. Reply: [`Reply::Done`] with `true`.
+        53 ReleaseMessages(ReleaseMessages), since 1;
+        /// Notes what has arrived. Reply: [`Reply::Count`].
+        54 SettleMessages(SettleMessages), since 1;
+        /// Settles all that waits, a step. Reply: [`Reply::Purged`].
+        55 PurgeInbox(PurgeInbox), since 1;
+        /// Notes a device. Reply: [`Reply::Done`] with `true`, or [`Reply::UnknownUser`].
+        56 NoteDevice(NoteDevice), since 1;
+        /// Sets what is archived. Reply: [`Reply::Done`] with `true`, or [`Reply::UnknownUser`].
+        57 SetArchivePreferences(SetArchivePreferences), since 1;
+        /// Takes away what has been kept for long enough. Reply: [`Reply::Swept`].
+        58 SweepMessages(SweepMessages), since 1;
     }
 }
 
@@ -195,7 +218,7 @@ impl Command {
             Command::SealDocument(seal) => check_head(&seal.document, &seal.note, &seal.words, &seal.shown),
             Command::NoteLogouts(NoteLogouts { logouts }) => check_logouts(logouts),
             Command::ChangePrivacy(change) => check_privacy(&change.change),
-            _ => Ok(()),
+            other => other.check_messages(),
         }
     }
 }

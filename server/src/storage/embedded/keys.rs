@@ -19,6 +19,13 @@
 //! | word of the directory | `w` domain NUL field word NUL local-part | what the directory shows  |
 //! | last logout    | `l` user                                        | [`Logout`]                |
 //! | disabled since | `s` user                                        | [`Timestamp`]             |
+//! | text of a message | `c` id (16 bytes)                            | `messages/body.rs`        |
+//! | who let go of it | `k` id                                        | a bit an owner            |
+//! | figures of kept messages | `u` user                              | `MailboxHead`             |
+//! | archived message | `e` user number (u64)                         | `ArchiveRow`              |
+//! | the same by its other side | `f` user contact number             | empty                     |
+//! | archive preferences | `g` user                                   | `ArchivePreferences`      |
+//! | waiting message | `i` user number (u64)                          | `InboxRow`                |
 //! | unfinished deletion | `x` user                                   | empty                     |
 //! | mark           | `m` `mark`                                      | as the store group gave it |
 //! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
@@ -32,8 +39,10 @@
 //! [`Timestamp`]: althing_proto::time::Timestamp
 
 use althing_proto::jid::{BareJid, Jid};
+use althing_proto::stanza_id::StanzaId;
 
 use super::super::profile::Word;
+use super::fault::Fault;
 
 /// The directory of the database below the data directory.
 pub(super) const DIRECTORY: &str = "store";
@@ -63,6 +72,13 @@ const WORD: u8 = b'w';
 const LOGOUT: u8 = b'l';
 const DISABLED: u8 = b's';
 const DELETION: u8 = b'x';
+const MESSAGE: u8 = b'c';
+const RELEASED: u8 = b'k';
+const MAILBOX: u8 = b'u';
+const ARCHIVE: u8 = b'e';
+const ARCHIVE_WITH: u8 = b'f';
+const ARCHIVE_PREFERENCES: u8 = b'g';
+const INBOX: u8 = b'i';
 
 /// How far the log of the store group has been applied, in the store of a replica.
 pub(super) const MARK: &[u8] = b"mmark";
@@ -282,12 +298,84 @@ pub(super) fn logout(user: &BareJid) -> Vec<u8> {
     of_user(LOGOUT, user)
 }
 
+fn of_message(kind: u8, id: StanzaId) -> Vec<u8> {
+    [&[kind], id.as_bytes().as_slice()].concat()
+}
+
+fn numbered(mut prefix: Vec<u8>, seq: u64) -> Vec<u8> {
+    prefix.extend_from_slice(&seq.to_be_bytes());
+    prefix
+}
+
+/// The text of a message.
+pub(super) fn message(id: StanzaId) -> Vec<u8> {
+    of_message(MESSAGE, id)
+}
+
+/// Which owners have let go of the text of a message; none has where there is no such row.
+pub(super) fn released(id: StanzaId) -> Vec<u8> {
+    of_message(RELEASED, id)
+}
+
+/// The figures of a user's messages.
+pub(super) fn mailbox(user: &BareJid) -> Vec<u8> {
+    of_user(MAILBOX, user)
+}
+
+/// The figures of all users of a domain begin with this.
+pub(super) fn mailboxes_of(domain: &str) -> Vec<u8> {
+    [&[MAILBOX], domain.as_bytes(), &[0]].concat()
+}
+
+/// All archived messages of a user begin with this.
+pub(super) fn archive(user: &BareJid) -> Vec<u8> {
+    of_user(ARCHIVE, user)
+}
+
+/// An archived message.
+pub(super) fn archive_row(user: &BareJid, seq: u64) -> Vec<u8> {
+    numbered(archive(user), seq)
+}
+
+/// All archived messages of a user with a contact, whatever its resource, begin with this.
+pub(super) fn archive_with(user: &BareJid, with: &Jid) -> Vec<u8> {
+    let mut key = of_user(ARCHIVE_WITH, user);
+    push_user(&mut key, &with.to_bare());
+    key
+}
+
+/// An archived message by its other side.
+pub(super) fn archive_with_row(user: &BareJid, with: &Jid, seq: u64) -> Vec<u8> {
+    numbered(archive_with(user, with), seq)
+}
+
+/// What a user has set for the archive.
+pub(super) fn archive_preferences(user: &BareJid) -> Vec<u8> {
+    of_user(ARCHIVE_PREFERENCES, user)
+}
+
+/// All waiting messages of a user begin with this.
+pub(super) fn inbox(user: &BareJid) -> Vec<u8> {
+    of_user(INBOX, user)
+}
+
+/// A waiting message.
+pub(super) fn inbox_row(user: &BareJid, seq: u64) -> Vec<u8> {
+    numbered(inbox(user), seq)
+}
+
+/// The number at the end of the key of a message.
+pub(super) fn seq(key: &[u8]) -> Result<u64, Fault> {
+    let number = key.last_chunk().copied().map(u64::from_be_bytes);
+    number.ok_or_else(|| Fault::Row(format!("the row {:?} has no number", String::from_utf8_lossy(key))))
+}
+
 /// The mark that rows of `user` are still to be deleted.
 pub(super) fn deletion(user: &BareJid) -> Vec<u8> {
     of_user(DELETION, user)
 }
 
-/// The user of a key of kind account, disabled or deletion; `None` if the key is not one.
+/// The user of a key of kind account, disabled, figures or deletion; `None` if the key is not one.
 pub(super) fn user(key: &[u8]) -> Option<BareJid> {
     let text = std::str::from_utf8(key.get(1..)?).ok()?;
     let (domain, rest) = text.split_once('\0')?;

@@ -11,6 +11,7 @@
 //! | `writer`    | the thread that groups commands: one batch, one flush, all answers           |
 //! | `reader`    | the threads that read                                                        |
 //! | `rows`      | the opened database                                                          |
+//! | [`messages`] | kept messages: commands, rows, reads                                        |
 //! | `privacy`   | the rows of privacy lists                                                    |
 //! | `keys`      | every tree and key                                                           |
 //! | `replica`   | the same rows, driven by the log of the store group                          |
@@ -21,6 +22,7 @@
 //! sled is never called from the caller's thread: it may stall for many milliseconds.
 
 pub mod command;
+pub mod messages;
 pub mod query;
 pub mod reply;
 
@@ -44,5 +46,6 @@ mod replica_tests;
 #[cfg(test)]
 mod tests;
 
+pub(super) use messages::Commanded;
 pub use replica::EmbeddedReplica;
 pub use store::{Embedded, EmbeddedOptions};

@@ -7,9 +7,15 @@ use althing_proto::roster::RosterItem;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::messages::{
+    ArchiveEnds, ArchivePage, ArchivePreferences, Due, InboxEntry, InboxMessage, InboxSummary,
+    UnknownStanzaId,
+};
 use super::super::profile::{Document, LoginData, Logout, Word};
 use super::super::{Account, Judgement, Roster, RosterNews, Standing, WhichList};
 use super::fault::Fault;
+use super::messages;
+use super::messages::command::{FindDue, GetInboxMessage, ListInbox, OfUser, ReadArchive, ReadInbox};
 use super::rows::Rows;
 use super::tagged::tagged;
 
@@ -204,6 +210,22 @@ tagged! {
         40 GetStanding(GetStanding), since 1;
         /// Disabled users of a domain. Answer: [`Answer::Disabled`].
         41 ListDisabled(ListDisabled), since 1;
+        /// Waiting messages by their numbers. Answer: [`Answer::InboxMessages`].
+        50 ReadInbox(ReadInbox), since 1;
+        /// Entries of an inbox. Answer: [`Answer::InboxEntries`].
+        51 ListInbox(ListInbox), since 1;
+        /// A waiting message by its id. Answer: [`Answer::InboxMessage`].
+        52 GetInboxMessage(GetInboxMessage), since 1;
+        /// How much waits. Answer: [`Answer::InboxSummary`].
+        53 GetInboxSummary(OfUser), since 1;
+        /// A page of an archive. Answer: [`Answer::ArchivePage`].
+        54 ReadArchive(ReadArchive), since 1;
+        /// First and last message of an archive. Answer: [`Answer::ArchiveEnds`].
+        55 GetArchiveEnds(OfUser), since 1;
+        /// What a user has set for the archive. Answer: [`Answer::ArchivePreferences`].
+        56 GetArchivePreferences(OfUser), since 1;
+        /// Users of whom something has to go. Answer: [`Answer::Due`].
+        57 FindDue(FindDue), since 1;
     }
 }
 
@@ -240,6 +262,22 @@ tagged! {
         40 Standing(Option<Standing>), since 1;
         /// Disabled users.
         41 Disabled(Page<BareJid>), since 1;
+        /// The messages that are there, in the order of the question.
+        50 InboxMessages(Vec<InboxMessage>), since 1;
+        /// The entries.
+        51 InboxEntries(Vec<InboxEntry>), since 1;
+        /// The message, if it waits.
+        52 InboxMessage(Option<InboxMessage>), since 1;
+        /// How much waits.
+        53 InboxSummary(InboxSummary), since 1;
+        /// The page, or which message of the question is not there.
+        54 ArchivePage(Result<ArchivePage, UnknownStanzaId>), since 1;
+        /// First and last message; none of an empty archive.
+        55 ArchiveEnds(Option<ArchiveEnds>), since 1;
+        /// The preferences, if there are any.
+        56 ArchivePreferences(Option<ArchivePreferences>), since 1;
+        /// Some of the users.
+        57 Due(Due), since 1;
     }
 }
 
@@ -276,6 +314,14 @@ pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
                 rows.disabled(&list.domain, list.after.as_ref(), limit)
             })?)
         }
+        query @ (Query::ReadInbox(_)
+        | Query::ListInbox(_)
+        | Query::GetInboxMessage(_)
+        | Query::GetInboxSummary(_)
+        | Query::ReadArchive(_)
+        | Query::GetArchiveEnds(_)
+        | Query::GetArchivePreferences(_)
+        | Query::FindDue(_)) => return messages::answer(rows, query),
     })
 }
 

@@ -5,8 +5,10 @@ use althing_proto::privacy::{PrivacyChanged, PrivacyError};
 use althing_proto::roster::RosterError;
 use serde::{Deserialize, Serialize};
 
+use super::super::messages::{self, Kept, Swept};
 use super::super::profile::SIZED;
 use super::super::{Changed, StorageError};
+use super::messages::command::{DrainedRows, Purged};
 use super::tagged::tagged;
 
 /// [`Reply::TooLarge`].
@@ -50,6 +52,16 @@ tagged! {
         21 Revision(u64), since 1;
         /// The outcome of a change of privacy lists, or why it is not allowed.
         30 Privacy(Result<Box<PrivacyChanged>, PrivacyError>), since 1;
+        /// What became of a message for each owner.
+        50 Kept(Vec<Kept>), since 1;
+        /// Which messages are the taker's now.
+        51 Drained(DrainedRows), since 1;
+        /// How many were found.
+        52 Count(u32), since 1;
+        /// How many were settled, and where to go on.
+        53 Purged(Purged), since 1;
+        /// What has gone.
+        54 Swept(Swept), since 1;
     }
 }
 
@@ -105,17 +117,18 @@ impl Reply {
         }
     }
 
-    fn refusal(self) -> StorageError {
+    pub(super) fn refusal(self) -> StorageError {
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         match self {
             Reply::UnknownUser(user) => StorageError::UnknownUser { user },
             Reply::TooLarge(TooLarge { what, size, limit }) => {
-                let known = ["namespace", "key", "value"].iter().chain(SIZED).find(|known| **known == what);
+                let known = ["namespace", "key", "value"].iter().chain(SIZED).chain(messages::SIZED);
+                let known = known.into_iter().find(|known| **known == what);
                 let what = known.copied().unwrap_or("part");
                 StorageError::TooLarge { what, size: bytes(size), limit: bytes(limit) }
             }
             Reply::Full(Full { what, limit }) => {
-                let known = ["rows", "bytes"].into_iter().find(|known| *known == what);
+                let known = ["rows", "bytes", "messages"].into_iter().find(|known| *known == what);
                 StorageError::Full { what: known.unwrap_or("parts"), limit }
             }
             Reply::Unreadable(why) => StorageError::Unavailable {
@@ -124,9 +137,16 @@ impl Reply {
                 ),
             },
             // A reply of another command's kind says nothing about this one.
-            Reply::Lost(()) | Reply::Done(_) | Reply::Roster(_) | Reply::Privacy(_) | Reply::Revision(_) => {
-                StorageError::Unknown
-            }
+            Reply::Lost(())
+            | Reply::Done(_)
+            | Reply::Roster(_)
+            | Reply::Privacy(_)
+            | Reply::Revision(_)
+            | Reply::Kept(_)
+            | Reply::Drained(_)
+            | Reply::Count(_)
+            | Reply::Purged(_)
+            | Reply::Swept(_) => StorageError::Unknown,
         }
     }
 }

@@ -24,6 +24,7 @@ use super::command::{
     PutPrivateWithin, SetCredentials, SetDisabled,
 };
 use super::fault::Fault;
+use super::messages::Commanded;
 use super::query::{self, Answer, Query};
 use super::reader::{self, Read, Readers};
 use super::reply::Reply;
@@ -156,6 +157,18 @@ impl Embedded {
     /// Sends a command whose reply says whether it found something.
     async fn write_done(&self, command: Command) -> Result<bool, StorageError> {
         self.write(command).await?.done()
+    }
+}
+
+#[async_trait]
+impl Commanded for Embedded {
+    async fn command(&self, command: Command) -> Result<Reply, StorageError> {
+        command.check()?;
+        self.write(command).await
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer, StorageError> {
+        self.read(query).await
     }
 }
 

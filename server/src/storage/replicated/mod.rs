@@ -29,6 +29,15 @@
 //! | SealDocument   | finds its upload in force, or ended by another one                                    |
 //! | NoteLogouts    | notes the same again                                                                 |
 //! | DeletePrivate  | finds none: `false`                                                                  |
+//! | KeepMessage    | finds the message under its id: kept once, the same numbers again. One that was settled since and is nobody's any more is kept, and delivered, anew |
+//! | RetractMessage | finds a tombstone: `false`                                                            |
+//! | DrainInbox     | of the same pass: gives the same messages again, but those settled since               |
+//! | ReleaseMessages | releases what was taken since: the same message may be delivered twice              |
+//! | SettleMessages | finds none: the count is less                                                         |
+//! | PurgeInbox     | settles what came since                                                               |
+//! | NoteDevice     | notes the same again                                                                  |
+//! | SetArchivePreferences | sets the same again                                                            |
+//! | SweepMessages  | takes away more of what has to go                                                     |
 //!
 //! [`PrivacyError::UnknownList`]: althing_proto::privacy::PrivacyError::UnknownList
 //! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem

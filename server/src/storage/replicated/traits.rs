@@ -8,6 +8,7 @@ use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use std::sync::atomic::Ordering;
 
+use super::super::embedded::Commanded;
 use super::super::embedded::command::{
     ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate,
     PutPrivateWithin, SetCredentials, SetDisabled,
@@ -16,6 +17,7 @@ use super::super::embedded::query::{
     Answer, GetAccount, GetPrivate, GetRosterItem, GetRosterNews, GetStanding, JudgePeer, ListAccounts,
     ListDisabled, ListPrivate, LoadPrivacy, LoadRoster, Page, Query,
 };
+use super::super::embedded::reply::Reply;
 use super::super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
     RosterNews, Rosters, RowBound, Standing, StorageError, WhichList,
@@ -216,6 +218,17 @@ impl PrivateData for Replicated {
                 return Ok(rows);
             }
         }
+    }
+}
+
+#[async_trait]
+impl Commanded for Replicated {
+    async fn command(&self, command: Command) -> Result<Reply, StorageError> {
+        self.write(command).await
+    }
+
+    async fn ask(&self, query: Query) -> Result<Answer, StorageError> {
+        self.read(query).await
     }
 }
 

@@ -1,0 +1,155 @@
+//! All stores of a node as one value, wherever they are.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::messages::{KeepMessage, Kept};
+use super::{
+    Accounts, Archive, Directory, Documents, EmbeddedOptions, Engine, Inbox, Logins, Logouts, Messages,
+    Privacy, PrivateData, Retention, Rosters, StorageError, embedded, memory, metered, replicated,
+};
+use crate::metrics::NodeMetrics;
+
+/// A place that has all of it.
+trait Place:
+    Accounts
+    + Rosters
+    + Privacy
+    + PrivateData
+    + Documents
+    + Directory
+    + Logouts
+    + Logins
+    + Messages
+    + Inbox
+    + Archive
+    + Retention
+    + Engine
+{
+}
+
+impl<S> Place for S where
+    S: Accounts
+        + Rosters
+        + Privacy
+        + PrivateData
+        + Documents
+        + Directory
+        + Logouts
+        + Logins
+        + Messages
+        + Inbox
+        + Archive
+        + Retention
+        + Engine
+{
+}
+
+/// What becomes of a message that is being kept.
+pub type Keeping = Pin<Box<dyn Future<Output = Result<Vec<Kept>, StorageError>> + Send>>;
+
+/// All stores of a node, wherever they are.
+#[derive(Clone)]
+pub struct Storage {
+    /// Who may log in.
+    pub accounts: Arc<dyn Accounts>,
+    /// Who is in whose roster.
+    pub rosters: Arc<dyn Rosters>,
+    /// Whom users block.
+    pub privacy: Arc<dyn Privacy>,
+    /// What modules keep for users.
+    pub private: Arc<dyn PrivateData>,
+    /// Things of users that are too large for a row.
+    pub documents: Arc<dyn Documents>,
+    /// Who is found by which word.
+    pub directory: Arc<dyn Directory>,
+    /// When users were here last.
+    pub logouts: Arc<dyn Logouts>,
+    /// What sessions begin with.
+    pub logins: Arc<dyn Logins>,
+    /// Messages that are kept.
+    pub messages: Arc<dyn Messages>,
+    /// Messages that wait for their owners.
+    pub inbox: Arc<dyn Inbox>,
+    /// Messages that their owners look up.
+    pub archive: Arc<dyn Archive>,
+    /// What has been kept for long enough.
+    pub retention: Arc<dyn Retention>,
+    /// The place itself.
+    pub engine: Arc<dyn Engine>,
+}
+
+impl Storage {
+    /// Stores that live as long as this value.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::of(Arc::new(memory::Memory::default()))
+    }
+
+    /// Opens the embedded store below `dir`, or makes it. Blocks for as long as recovery takes.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] if another process has it, [`StorageError::WrongVersion`] if another
+    /// release made it, [`StorageError::Corrupt`] and [`StorageError::Io`] as they say.
+    pub fn open_embedded(dir: &Path, options: EmbeddedOptions) -> Result<Self, StorageError> {
+        Ok(Self::of(Arc::new(embedded::Embedded::open(dir, options)?)))
+    }
+
+    /// The stores of a clustered node.
+    #[must_use]
+    pub fn replicated(store: Arc<replicated::Replicated>) -> Self {
+        Self::of(store)
+    }
+
+    fn of<S: Place + 'static>(store: Arc<S>) -> Self {
+        Storage {
+            accounts: store.clone(),
+            rosters: store.clone(),
+            privacy: store.clone(),
+            private: store.clone(),
+            documents: store.clone(),
+            directory: store.clone(),
+            logouts: store.clone(),
+            logins: store.clone(),
+            messages: store.clone(),
+            inbox: store.clone(),
+            archive: store.clone(),
+            retention: store.clone(),
+            engine: store,
+        }
+    }
+
+    /// The same stores, whose reads and writes are timed and whose failures are counted.
+    #[must_use]
+    pub fn metered(self, metrics: &NodeMetrics) -> Self {
+        Self::of(Arc::new(metered::Metered::new(self, metrics.clone())))
+    }
+
+    /// See [`Messages::keep`]. The message has its place in the order when this returns.
+    pub fn keep(&self, message: KeepMessage) -> Keeping {
+        let messages = self.messages.clone();
+        let mut keeping: Keeping = Box::pin(async move { messages.keep(message).await });
+        match keeping.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(kept) => Box::pin(std::future::ready(kept)),
+            Poll::Pending => keeping,
+        }
+    }
+
+    /// See [`Engine::flush`].
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn flush(&self) -> Result<(), StorageError> {
+        self.engine.flush().await
+    }
+
+    /// See [`Engine::close`].
+    ///
+    /// # Errors
+    /// If the last flush failed.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        self.engine.close().await
+    }
+}

@@ -1,0 +1,31 @@
+//! Kept messages in the embedded store.
+//!
+//! | file      | what                                                    |
+//! |-----------|---------------------------------------------------------|
+//! | `command` | fields of the commands, replies and queries              |
+//! | `body`    | the row of a message's text                              |
+//! | `scope`   | the rows as one command sees and writes them             |
+//! | `apply`   | what the commands do                                     |
+//! | `upkeep`  | what takes messages away: sweep, purge, a deleted account |
+//! | `read`    | what the queries find                                    |
+//! | `page`    | pages of an archive                                      |
+//! | `traits`  | the storage traits as commands and queries, for whoever can be given these |
+//!
+//! What a message costs: one row of its text, by id; two rows an owner in the archive (one by number, an empty one by
+//! the other side and number); one while it waits; and the account's head, which has the figures, so that nothing is
+//! ever counted. The text says where its owners have it, so an id needs no row of its own to be found by. Who has let
+//! go of it is noted beside the text, for a text is large and is written once.
+
+pub mod command;
+
+mod apply;
+mod body;
+mod page;
+mod read;
+mod scope;
+mod traits;
+mod upkeep;
+
+pub(super) use read::answer;
+pub(in super::super) use traits::Commanded;
+pub(super) use upkeep::take_messages;

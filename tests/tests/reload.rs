@@ -4,7 +4,8 @@
 
 use althing_proto::ns;
 use althing_proto::sasl::Mechanism;
-use althing_tests::client::Client;
+use althing_tests::client::{Client, condition_of, stanza_error};
+use althing_tests::component::Component;
 use althing_tests::deadline::within;
 use althing_tests::endpoint::Endpoint;
 use althing_tests::login::{Account, Binding, Verdict, authenticate, bind, connect, newcomer, register_at};
@@ -107,6 +108,57 @@ async fn t15_limits_are_announced_as_they_are_now() {
     let jid = bind(&mut early, Some("early")).await.unwrap();
     let mut early = Client::new(early, jid);
     fits(&mut early, 100_000).await.unwrap();
+}
+
+/// T15: the services of XEP-0215 are those of now, and no secret is told to anybody but as a password made of it.
+#[tokio::test]
+async fn t15_external_services_follow_the_configuration() {
+    const ASK: &str = "<services xmlns='urn:xmpp:extdisco:2'/>";
+    const SECRET: &str = "known to the relay alone";
+    let service = |secret: &str| {
+        format!(
+            "[[services.external]]\ntype = \"turn\"\nhost = \"turn.localhost\"\n{secret}\n[log]\nfilter = \"trace\"\n"
+        )
+    };
+    let mut node = TestNode::start("").await.unwrap();
+    let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
+    let domain = alice.domain().to_owned();
+    let none = alice.iq("get", Some(&domain), ASK).await.unwrap();
+    assert_eq!(stanza_error(&none).unwrap(), "service-unavailable");
+
+    node.rewrite(&service(&format!("secret = \"{SECRET}\""))).unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!((code, said.contains("services.external"), said.contains(SECRET)), (0, true, false), "{said}");
+    let told = alice.iq("get", Some(&domain), ASK).await.unwrap();
+    let services = told.get_child("services", ns::EXTERNAL_SERVICES).unwrap();
+    let password = services.children().next().and_then(|service| service.attr("password")).unwrap();
+
+    // A file that is not there: all stays as it is.
+    node.rewrite(&service("secret_file = \"nowhere\"")).unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!((code, said.contains("turn.localhost")), (1, true), "{said}");
+    assert!(alice.iq("get", Some(&domain), ASK).await.unwrap().has_child("services", ns::EXTERNAL_SERVICES));
+    let log = node.log();
+    assert!(!log.contains(SECRET) && !log.contains(password), "a secret is in the log");
+}
+
+/// T15: limits hold for components that stay attached.
+#[tokio::test]
+async fn t15_limits_change_for_components_that_stay() {
+    let mut node = TestNode::start(LARGE).await.unwrap();
+    let mut gateway = Component::attach(&node.endpoint(), "gateway.localhost").await.unwrap();
+    let padding = " ".repeat(100_000);
+    let padded = format!(
+        "<iq type='get' id='p' from='gateway.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/>{padding}</iq>"
+    );
+    gateway.send(&padded).await.unwrap();
+    assert_eq!(gateway.element().await.unwrap().attr("type"), Some("result"));
+    node.rewrite(SMALL).unwrap();
+    assert_eq!(node.reload().await.unwrap().0, 0);
+    gateway.send(&padded).await.unwrap();
+    let error = gateway.element().await.unwrap();
+    assert!(error.is("error", ns::STREAM), "{error:?}");
+    assert_eq!(condition_of(&error), "policy-violation");
 }
 
 #[tokio::test]

@@ -183,9 +183,11 @@ impl AdminBackend for NodeAdmin {
 #[cfg(test)]
 mod tests {
     use althing_proto::sasl::{Credentials, Secret};
+    use althing_proto::stream::{Bar, PasswordVerdict};
 
     use super::*;
     use crate::admin::status;
+    use crate::auth::check_password;
 
     fn admin() -> (Arc<NodeContext>, NodeAdmin) {
         let context = Arc::new(NodeContext::for_tests());
@@ -220,6 +222,28 @@ mod tests {
         let delete = || Request::UserDelete { jid: "alice@localhost".into() };
         assert_eq!(admin.answer(delete()).await, Answer::Done { changed: true });
         assert_eq!(admin.answer(delete()).await, Answer::Done { changed: false });
+    }
+
+    #[actix_rt::test]
+    async fn an_account_is_disabled_and_enabled() {
+        let (context, admin) = admin();
+        let set = |jid: &str, disabled| Request::UserSetDisabled { jid: jid.into(), disabled };
+        assert_eq!(admin.answer(set("alice@localhost", true)).await, Answer::Done { changed: false });
+        for jid in ["alice@localhost", "bob@localhost"] {
+            admin.answer(add(jid)).await;
+        }
+        assert_eq!(admin.answer(set("alice@localhost", true)).await, Answer::Done { changed: true });
+        let disabled = Request::UserList { after: None, disabled: true };
+        let expected = Answer::Users { users: vec!["alice@localhost".to_owned()], more: false };
+        assert_eq!(admin.answer(disabled).await, expected);
+        assert_eq!(listed(&admin, None).await.0.len(), 2);
+        let alice = admin.account("alice@localhost").unwrap();
+        let right = check_password(&context, &alice, Secret::new("secret")).await;
+        assert_eq!(right, PasswordVerdict::Barred(Bar::Disabled));
+        assert_eq!(check_password(&context, &alice, Secret::new("x")).await, PasswordVerdict::Wrong);
+        assert_eq!(admin.answer(set("alice@localhost", false)).await, Answer::Done { changed: true });
+        let right = check_password(&context, &alice, Secret::new("secret")).await;
+        assert_eq!(right, PasswordVerdict::Right);
     }
 
     #[tokio::test]

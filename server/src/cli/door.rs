@@ -174,6 +174,8 @@ mod tests {
             assert!(!door.add("alice@localhost", Secret::new("a")).await.unwrap());
             assert!(door.set_password("alice@localhost", Secret::new("b")).await.unwrap());
             assert_eq!(listed(&mut door).await, ["alice@localhost"]);
+            assert!(door.set_disabled("alice@localhost", true).await.unwrap());
+            assert!(!door.set_disabled("bob@localhost", true).await.unwrap());
             assert!(door.delete("alice@localhost").await.unwrap());
             let error = door.add("alice@elsewhere", Secret::new("a")).await.unwrap_err();
             assert!(error.to_string().contains("is not a domain of this server"), "{error}");
@@ -181,6 +183,8 @@ mod tests {
 
             let mut door = Door::by(&config).await.unwrap();
             assert!(door.add("bob@localhost", Secret::new("b")).await.unwrap());
+            assert!(door.set_disabled("bob@localhost", true).await.unwrap());
+            assert!(door.set_disabled("bob@localhost", false).await.unwrap());
             assert_eq!(listed(&mut door).await, ["bob@localhost"]);
             door.close().await.unwrap();
         });

@@ -2,7 +2,7 @@
 
 mod archive;
 mod disabled;
-mod messages;
+pub(super) mod messages;
 mod privacy;
 mod private;
 mod profile;

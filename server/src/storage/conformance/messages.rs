@@ -13,8 +13,8 @@ use super::super::messages::{
 use super::super::{Storage, StorageError};
 use super::{account, jid, with_users};
 
-pub(super) const ROMEO: &str = "romeo@example.com";
-pub(super) const JULIET: &str = "juliet@example.com";
+pub(in super::super) const ROMEO: &str = "romeo@example.com";
+pub(in super::super) const JULIET: &str = "juliet@example.com";
 
 pub(in super::super) fn id(number: u64) -> StanzaId {
     StanzaId::derived(b"test", &[&number.to_be_bytes()])

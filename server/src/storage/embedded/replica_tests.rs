@@ -11,6 +11,7 @@ use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::super::conformance::messages::message;
 use super::super::conformance::{account, jid, named};
 use super::super::profile::{Logout, Word};
 use super::super::{Accounts, Engine as _, PrivateData, RosterLimits, Rosters as _, RowBound, StorageError};
@@ -20,6 +21,7 @@ use super::command::{
     ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, NoteLogouts, PutPart, PutPrivate,
     PutPrivateWithin, SealDocument, SetCredentials, SetDisabled,
 };
+use super::messages::tests as messages;
 use super::reply::Reply;
 use super::tests::with_sled;
 use super::{Embedded, EmbeddedOptions, EmbeddedReplica, keys};
@@ -124,6 +126,16 @@ fn roster(user: &str, contact: &str, change: RosterChange) -> Command {
     Command::ChangeRoster(ChangeRoster { owner, contact, change, limits })
 }
 
+/// A message that these have, the last one waiting.
+fn keep(number: u64, owners: &[&str]) -> Command {
+    let mut message = message(number, 300);
+    message.owners.drain(..2 - owners.len());
+    for (kept, owner) in message.owners.iter_mut().zip(owners) {
+        kept.owner = jid(owner);
+    }
+    Command::KeepMessage(message)
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let user = || prop::sample::select(vec!["a@example.com", "b@example.com", "c@example.org"]);
     let contact = prop::sample::select(vec!["a@example.com", "x@example.net", "y@example.net"]);
@@ -137,6 +149,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         subscription(Direction::Outbound, SubscriptionKind::Subscribed),
     ]);
     prop_oneof![
+        15 => messages::any_command(&["a@example.com", "b@example.com", "c@example.org"]),
         2 => user().prop_map(create),
         1 => user().prop_map(delete),
         1 => (user(), any::<u8>()).prop_map(|(user, seed)| {
@@ -225,6 +238,7 @@ proptest! {
             // The other one got there in other steps: its mark is another.
             second.apply(&[], groups.len() - 1).await;
             let expected = first.end().await;
+            messages::assert_whole(&expected);
             assert_eq!(second.end().await, expected);
             assert_eq!(late.end().await, expected);
         });
@@ -237,6 +251,7 @@ proptest! {
 async fn a_deletion_in_steps_leaves_the_same_rows() {
     let user = "juliet@example.com";
     let mut commands = vec![create(user), create("romeo@example.com"), roster(user, "x@d", named("X"))];
+    commands.extend((0..450).map(|number| keep(number, &[user])));
     commands.extend((0..DELETIONS_PER_BATCH + 500).map(|key| put(user, key, 1)));
     commands.extend([delete(user), create(user), put(user, 9_999, 1), put("romeo@example.com", 1, 1)]);
 
@@ -252,6 +267,7 @@ async fn a_deletion_in_steps_leaves_the_same_rows() {
     with_sled(cut.dir.path(), |_, tree| {
         let user = jid(user);
         tree.remove(keys::account(&user)).unwrap();
+        tree.remove(keys::mailbox(&user)).unwrap();
         tree.insert(keys::deletion(&user), b"").unwrap();
         tree.insert(keys::AHEAD, &1_u64.to_be_bytes()).unwrap();
     });
@@ -271,6 +287,7 @@ async fn what_a_crash_let_through_is_not_applied_twice() {
     for _ in 0..3_000 {
         commands.push(roster("juliet@example.com", "nurse@example.com", named("Nurse")));
     }
+    commands.extend((0..100).map(|number| keep(number, &["juliet@example.com", "romeo@example.com"])));
     commands.extend((0..2_100).map(|key| put("juliet@example.com", key, 1)));
     commands.push(Command::SetCredentials(SetCredentials {
         user: jid("romeo@example.com"),

@@ -26,6 +26,11 @@ mod scope;
 mod traits;
 mod upkeep;
 
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+pub(super) mod tests;
+
 pub(super) use read::answer;
 pub(in super::super) use traits::Commanded;
 pub(super) use upkeep::take_messages;

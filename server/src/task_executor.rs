@@ -289,10 +289,15 @@ fn show(node: &Arc<NodeContext>, task: ShowPresence) -> Result<u64, TaskRefusal>
     Ok(probes::shown(node, &session, presences?))
 }
 
+/// To the sessions of the domain that it is from: users of another one have nothing to do with it.
 fn broadcast(node: &Arc<NodeContext>, task: &BroadcastLocal) -> Result<u64, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
+    let domain = stanza.from().map(|from| from.domain());
     let sessions = node.sessions.all();
     let met = sessions.iter().filter(|session| {
+        if Some(session.jid.domain()) != domain {
+            return false;
+        }
         let copy = stanza.with_to(session.jid.clone());
         local::deliver_to(node, session, copy, false).is_ok()
     });

@@ -155,14 +155,8 @@ fn check_text(name: Option<&str>, groups: &[String]) -> Result<(), RosterError> 
 /// §2.5.2. Requests that wait end with the subscriptions: the contact must not go on waiting for an
 /// answer, nor grant later what the owner gave up.
 fn remove(item: Option<RosterItem>) -> Result<RosterOutcome, RosterError> {
-    let old = item.filter(|item| item.listed).ok_or(RosterError::UnknownItem)?.state();
-    let mut cancel = Vec::new();
-    if old.to || old.pending_out {
-        cancel.push(SubscriptionKind::Unsubscribe);
-    }
-    if old.from || old.pending_in {
-        cancel.push(SubscriptionKind::Unsubscribed);
-    }
+    let item = item.filter(|item| item.listed).ok_or(RosterError::UnknownItem)?;
+    let (old, cancel) = (item.state(), item.cancellations().collect());
     let presence = PresenceChange { contact_lost: old.from, owner_lost: old.to, ..PresenceChange::default() };
     Ok(RosterOutcome { push: true, cancel, presence, ..quiet(None) })
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::subscription::State;
+use super::subscription::{State, SubscriptionKind};
 use crate::jid::BareJid;
 
 /// Longest name and longest group name, in bytes. RFC 6121 §2.3.3 leaves the number to the server;
@@ -114,6 +114,17 @@ impl RosterItem {
             pending_out: self.ask,
             pending_in: self.pending_in.is_some(),
         }
+    }
+
+    /// What the owner's side tells the contact so that nothing between them is left, requests that wait for an answer
+    /// included (§2.5.2).
+    pub fn cancellations(&self) -> impl Iterator<Item = SubscriptionKind> + use<> {
+        let State { to, from, pending_out, pending_in } = self.state();
+        let ends = [
+            (to || pending_out, SubscriptionKind::Unsubscribe),
+            (from || pending_in, SubscriptionKind::Unsubscribed),
+        ];
+        ends.into_iter().filter_map(|(due, kind)| due.then_some(kind))
     }
 
     /// Whether roster results and pushes would show both items the same. A request that waits for

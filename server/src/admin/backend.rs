@@ -11,7 +11,6 @@ use althing_proto::jid::{BareJid, FullJid};
 use super::protocol::{Answer, Request, RouteReport, SESSIONS, SessionReport, USERS};
 use super::status::StatusSource;
 use crate::auth::{CreateError, create_account, disable_account, enable_account, set_password};
-use crate::delivery;
 use crate::modules::remove_account;
 use crate::node::{NodeContext, Reloader};
 
@@ -99,10 +98,11 @@ impl NodeAdmin {
 
     /// Whoever is logged in is thrown out, on whatever node.
     async fn delete(&self, user: &BareJid) -> anyhow::Result<bool> {
-        let Some(effects) = remove_account(&self.context, user).await? else { return Ok(false) };
-        tracing::info!(jid = %user, "account deleted by an operator");
-        delivery::drive(&self.context, effects).await;
-        Ok(true)
+        let removed = remove_account(&self.context, user).await?;
+        if removed {
+            tracing::info!(jid = %user, "account deleted by an operator");
+        }
+        Ok(removed)
     }
 
     async fn list(&self, after: Option<&str>, disabled: bool) -> anyhow::Result<Answer> {

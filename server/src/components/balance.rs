@@ -47,6 +47,8 @@ impl Domain {
     /// The domain of that name; `None` if it is none.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
+        #[cfg(test)]
+        tests::MADE.with(|made| made.set(made.get() + 1));
         let bare = BareJid::new(name).ok().filter(|bare| bare.node().is_none())?;
         let lanes = (0..LANES).map(|lane| bare.with_resource_str(&lane.to_string()).ok());
         Some(Domain { lanes: lanes.collect::<Option<_>>()?, bare })
@@ -79,8 +81,15 @@ pub fn lane_named(address: &FullJid) -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How many domains this thread has made.
+        pub(in super::super) static MADE: Cell<usize> = const { Cell::new(0) };
+    }
 
     fn owner(lane: u8, connections: &[u64]) -> u64 {
         let owner = connections.iter().copied().max_by_key(|connection| claim(lane, BindIndex(*connection)));

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use althing_cluster::routes::{BindIndex, Route, Routes};
 use althing_proto::disco::Info;
-use althing_proto::jid::FullJid;
+use althing_proto::jid::{BareJid, DomainPart, DomainRef, FullJid};
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::component::ComponentConfig;
 use althing_proto::time::Timestamp;
@@ -238,11 +238,17 @@ impl ComponentRegistry {
 
     /// The domain of that name, if the route table has, or has had, a component of it.
     #[must_use]
-    pub fn domain(&self, routes: &dyn Routes, name: &str) -> Option<Arc<Domain>> {
-        if let Some(domain) = self.domains.read().get(name) {
+    pub fn domain(&self, routes: &dyn Routes, name: &DomainRef) -> Option<Arc<Domain>> {
+        if let Some(domain) = self.domains.read().get(name.as_str()) {
             return Some(Arc::clone(domain));
         }
-        let domain = Arc::new(Domain::new(name)?);
+        // Most domains are none of ours: the addresses of the lanes are made only where there is a connection.
+        let mut found = false;
+        routes.visit_account(&BareJid::from_parts(None, name), &mut |_, _| found = true);
+        if !found {
+            return None;
+        }
+        let domain = Arc::new(Domain::new(name.as_str())?);
         self.connection(routes, &domain, 0)?;
         Some(self.remember(domain))
     }
@@ -255,7 +261,9 @@ impl ComponentRegistry {
     /// Whether a component of that domain is attached, on whatever node.
     #[must_use]
     pub fn is_attached(&self, routes: &dyn Routes, name: &str) -> bool {
-        self.domain(routes, name).is_some_and(|domain| self.connection(routes, &domain, 0).is_some())
+        let name = DomainPart::new(name).ok();
+        name.and_then(|name| self.domain(routes, &name))
+            .is_some_and(|domain| self.connection(routes, &domain, 0).is_some())
     }
 
     /// The connection that has a lane of the domain now. One of this node that is about to end has none any more, while

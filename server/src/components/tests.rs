@@ -14,12 +14,14 @@ use althing_proto::jid::{BareJid, Jid};
 use althing_proto::stanza::{Kind, MessageType, Stanza, StanzaCondition};
 use althing_proto::stream::error::StreamCondition;
 
+use super::balance::tests::MADE;
 use super::host::start;
 use super::{Component, Ending, Letter, Statistic, listed, statistics};
 use crate::config::Config;
 use crate::delivery::{self, drive};
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
+use crate::router::component;
 use crate::session::effect::Effect;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +94,21 @@ async fn ear(node: &Arc<NodeContext>, domain: &str) -> mpsc::UnboundedReceiver<L
     let (sender, heard) = mpsc::unbounded_channel();
     start(node, domain, Ear(sender)).await.unwrap();
     heard
+}
+
+/// Foreign domains are met for each stanza to somebody elsewhere, and most are nobody's here.
+#[actix_rt::test]
+async fn a_domain_without_a_component_costs_no_addresses() {
+    let node = Arc::new(NodeContext::for_tests());
+    let _heard = ear(&node, "ear.localhost").await;
+    let made = || MADE.with(std::cell::Cell::get);
+    let before = made();
+    for (number, domain) in ["nowhere.example", "x.ear.localhost", "nowhere.example"].into_iter().enumerate()
+    {
+        assert!(component::find(&node, &message("a@localhost/r", &format!("x@{domain}"), number)).is_none());
+    }
+    assert_eq!(made(), before);
+    assert!(component::find(&node, &message("a@localhost/r", "x@ear.localhost", 9)).is_some());
 }
 
 async fn echo(node: &Arc<NodeContext>, domain: &str, permits: usize) -> Arc<Semaphore> {

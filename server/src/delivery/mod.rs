@@ -22,8 +22,8 @@ use crate::pipeline::{Effects, View};
 use crate::router::steps::{self, Origin, Routed};
 use crate::session::effect::{Effect, Later};
 
-/// Most effects that may follow from one another before the chain is cut: a module that answers its own
-/// answer is a bug, and must not become a loop.
+/// Most effects that may follow from one before the chain is cut: a module that answers its own answer is a bug, and
+/// must not become a loop. How many there are to begin with is no sign of that.
 const MAX_CHAIN: usize = 10_000;
 
 /// Routes a stanza. Gives back what the caller must perform next.
@@ -77,14 +77,24 @@ pub fn from_component(node: &Arc<NodeContext>, stanza: Stanza) -> Next {
     route(node, stanza, Origin::Elsewhere)
 }
 
-/// Performs effects outside any session until nothing follows from them.
+/// Performs effects outside any session until nothing follows from them. Dropped where it waits, it leaves the rest
+/// undone.
 pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
-    let mut queue = std::collections::VecDeque::from(effects);
+    for effect in effects {
+        if !drive_one(node, effect).await {
+            return;
+        }
+    }
+}
+
+/// Performs one effect, and what follows from it. `false`: the node's lease is lost.
+async fn drive_one(node: &Arc<NodeContext>, effect: Effect) -> bool {
+    let mut queue = std::collections::VecDeque::from([effect]);
     for _ in 0..MAX_CHAIN {
-        let Some(effect) = queue.pop_front() else { return };
+        let Some(effect) = queue.pop_front() else { return true };
         // A node whose lease is lost has nothing to tell any more: the others do.
         if !node.lease.holds() && !node.lease.serving().await {
-            return;
+            return false;
         }
         let effects = match perform(node, effect) {
             Next::Effects(effects) => effects,
@@ -98,6 +108,7 @@ pub async fn drive(node: &Arc<NodeContext>, effects: Effects) {
         node.metrics.dropped(Dropped::Loop);
     }
     tracing::error!(left = queue.len(), "effects follow from effects without end: the rest is dropped");
+    true
 }
 
 /// Drives effects, on this runtime, without waiting for that.

@@ -62,10 +62,12 @@ impl Connections {
     /// # Errors
     /// The limit is reached.
     pub fn admit_address(self: &Arc<Self>, peer: IpAddr, most: usize) -> Result<ByAddress, Rejection> {
+        // Before the address is cut to its network: that of `::1` is no loopback address any more.
+        let is_loopback = peer.to_canonical().is_loopback();
         let peer = network(peer);
         let mut by_address = self.by_address.lock();
         let count = by_address.entry(peer).or_insert(0);
-        if *count >= most && !peer.to_canonical().is_loopback() {
+        if *count >= most && !is_loopback {
             return Err(Rejection::PerIpLimit);
         }
         *count += 1;
@@ -254,5 +256,10 @@ mod tests {
         assert_eq!(connections.admit(b, 3, 2).unwrap_err(), Rejection::Limit);
         drop(first);
         assert!(connections.admit(a, 3, 2).is_ok());
+        for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            let loopback = loopback.parse().unwrap();
+            let places: Vec<_> = (0..3).map(|_| connections.admit_address(loopback, 2)).collect();
+            assert!(places.iter().all(Result::is_ok), "{loopback}: {places:?}");
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(super) const STRANGERS: &[Queue] = &[
     queue("presence that waits behind messages for a client", "one a sender, within `limits.outbox_bytes`, in `server/src/session/outbox/queue.rs`", "a later one of the sender takes its place; too many bytes: the row above", "`althing_presence_waiting`, `althing_presence_superseded_total`"),
     queue("sessions of an account", "`limits.sessions_per_account`", "the bind is refused with `resource-constraint`", "none yet"),
     queue("what a closed client still sends", "1 s, 4 MiB in `server/src/stream/connection.rs`", "closed", "none needed"),
-    queue("effects that follow from effects, outside a session", "`MAX_CHAIN` 10,000 in `server/src/delivery/mod.rs`", "the rest is dropped, an error in the log", "none yet"),
+    queue("effects that follow from one effect, outside a session", "`MAX_CHAIN` 10,000 in `server/src/delivery/mod.rs`", "the rest is dropped, an error in the log", "none yet"),
     queue("copies of one stanza to several addresses (XEP-0033)", "`limits.multicast_addresses`, 21 for strangers", "`not-acceptable`", "`althing_stanza_errors_total`"),
     queue("sessions of ad-hoc commands", "10 an account, 1,000 a node, 10 minutes each, in `server/src/modules/commands/sessions.rs`", "the account's oldest ends; node: `resource-constraint`", "none needed"),
     queue("time that a client may be silent", "`limits.client_ping_s`, then `limits.client_ping_timeout_s` (`server/src/stream/silence.rs`)", "asked; then `connection-timeout`", "`althing_stream_errors_total`"),

@@ -50,7 +50,7 @@ impl Place {
 /// The place of a component that `stanza` is for; `None` where none is attached.
 #[must_use]
 pub fn find(node: &NodeContext, stanza: &Stanza) -> Option<Place> {
-    let domain = node.components.domain(node.routes.as_ref(), stanza.to()?.domain().as_str())?;
+    let domain = node.components.domain(node.routes.as_ref(), stanza.to()?.domain())?;
     let lane = lane_of(stanza.from());
     let route = node.components.connection(node.routes.as_ref(), &domain, lane)?;
     Some(Place { domain, lane, route })
@@ -60,7 +60,7 @@ pub fn find(node: &NodeContext, stanza: &Stanza) -> Option<Place> {
 #[must_use]
 pub fn owner(node: &NodeContext, to: &FullJid) -> Option<Route> {
     let Some(lane) = lane_named(to) else { return node.routes.locate(to) };
-    let domain = node.components.domain(node.routes.as_ref(), to.domain().as_str())?;
+    let domain = node.components.domain(node.routes.as_ref(), to.domain())?;
     node.components.connection(node.routes.as_ref(), &domain, lane)
 }
 

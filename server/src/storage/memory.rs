@@ -63,6 +63,30 @@ fn name(jid: &BareJid) -> Name {
     (jid.domain().as_str().to_owned(), jid.node().map_or_else(String::new, |node| node.as_str().to_owned()))
 }
 
+impl User {
+    fn change(
+        &mut self,
+        contact: &BareJid,
+        change: RosterChange,
+        limits: RosterLimits,
+    ) -> Result<Changed, RosterError> {
+        let before = self.items.get(&name(contact)).cloned();
+        let (head, outcome) = self.head.change(before, contact, change, limits)?;
+        self.head = head;
+        if outcome.push {
+            self.history.push_back((head.version, contact.clone()));
+            if self.history.len() as u64 > HISTORY {
+                self.history.pop_front();
+            }
+        }
+        match &outcome.item {
+            Some(item) => self.items.insert(name(contact), item.clone()),
+            None => self.items.remove(&name(contact)),
+        };
+        Ok(Changed { version: head.version, outcome })
+    }
+}
+
 impl Memory {
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, StorageError> {
         let state = self.state.read();
@@ -140,9 +164,16 @@ impl Accounts for Memory {
 
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError> {
         self.write(|state| {
-            let found = state.users.remove(&name(user)).is_some();
+            let Some(gone) = state.users.remove(&name(user)) else { return false };
+            for item in gone.items.values() {
+                let Some(contact) = state.users.get_mut(&name(&item.jid)) else { continue };
+                for change in roster_rules::ended_with(item) {
+                    // What adds nothing is never refused.
+                    let _ = contact.change(user, change, roster_rules::UNBOUNDED);
+                }
+            }
             state.drop_bodies();
-            found
+            true
         })
     }
 
@@ -197,22 +228,7 @@ impl Rosters for Memory {
         change: RosterChange,
         limits: RosterLimits,
     ) -> Result<Result<Changed, RosterError>, StorageError> {
-        self.write_user(owner, |user| {
-            let before = user.items.get(&name(contact)).cloned();
-            let (head, outcome) = user.head.change(before, contact, change, limits)?;
-            user.head = head;
-            if outcome.push {
-                user.history.push_back((head.version, contact.clone()));
-                if user.history.len() as u64 > HISTORY {
-                    user.history.pop_front();
-                }
-            }
-            match &outcome.item {
-                Some(item) => user.items.insert(name(contact), item.clone()),
-                None => user.items.remove(&name(contact)),
-            };
-            Ok(Changed { version: head.version, outcome })
-        })
+        self.write_user(owner, |user| user.change(contact, change, limits))
     }
 
     async fn since(&self, owner: &BareJid, version: u64, most: u32) -> Result<RosterNews, StorageError> {

@@ -9,7 +9,7 @@
 //! Each place passes the same suite (`conformance.rs`). What a trait's method has answered is
 //! durable: it survives the death of the process (in `memory`: of nothing). Reads never see half
 //! of a change; they may see a change a moment before it is answered. One exception: the rows of a
-//! deleted user with very many of them go by steps after the account itself.
+//! deleted user with very many of them go by steps after the account itself, and before the name has another.
 //!
 //! Every row belongs to an account: a change for a user without one is refused with
 //! [`StorageError::UnknownUser`], so that a change that crosses a deletion leaves nothing behind for
@@ -81,8 +81,9 @@ pub trait Accounts: Send + Sync {
     /// Replaces the credentials. `false`: there is no such account.
     async fn set_credentials(&self, user: &BareJid, credentials: Credentials) -> Result<bool, StorageError>;
 
-    /// Deletes the account with everything that the user owns: roster, private data. All of it or
-    /// nothing, whenever the process dies. `false`: there is no such account.
+    /// Deletes the account with everything that the user owns: roster, private data; and ends its subscriptions in the
+    /// rosters of other users, as if the stanzas for it had come. All of it or nothing, whenever the process dies.
+    /// `false`: there is no such account.
     async fn delete(&self, user: &BareJid) -> Result<bool, StorageError>;
 
     /// The account of `user` and how it stands, `None` if there is none.

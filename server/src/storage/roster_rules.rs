@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use althing_proto::jid::BareJid;
-use althing_proto::roster::{RosterChange, RosterError, RosterItem, RosterOutcome, apply};
+use althing_proto::roster::{
+    Direction, RosterChange, RosterError, RosterItem, RosterOutcome, SubscriptionEvent, apply,
+};
 use althing_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +83,17 @@ pub(super) fn missed(
     let mut missed = noted;
     missed.retain(|(number, contact)| last.get(contact) == Some(number));
     (missed.len() <= most as usize).then_some(missed)
+}
+
+/// The bounds for changes that add nothing.
+pub(super) const UNBOUNDED: RosterLimits = RosterLimits { items: u32::MAX, requests: u32::MAX };
+
+/// What the end of an account means for a contact: the changes of the contact's item for it. `item` is the account's
+/// for the contact.
+pub(super) fn ended_with(item: &RosterItem) -> impl Iterator<Item = RosterChange> + use<> {
+    item.cancellations().map(|kind| {
+        RosterChange::Subscription(SubscriptionEvent { direction: Direction::Inbound, kind, request: None })
+    })
 }
 
 /// What one item adds to the counts: (listed items, mere requests).

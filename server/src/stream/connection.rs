@@ -71,6 +71,8 @@ struct Connection {
     session: Option<Arc<SessionHandle>>,
     /// What the client sent right behind its bind.
     early: VecDeque<Element>,
+    /// What was read while the node was suspended, and the machine has not seen.
+    kept: Vec<u8>,
     /// Its place among the connections of its address, where a proxy's is the socket's.
     _by_address: Option<ByAddress>,
 }
@@ -121,6 +123,7 @@ impl Connection {
             outbox,
             session: None,
             early,
+            kept: Vec::new(),
             _by_address: by_address,
         };
         let result = connection.log_in(&first).await;
@@ -157,7 +160,7 @@ impl Connection {
             let now = self.node.now();
             let patience = self.machine.deadline().map_or(NEVER, |deadline| deadline.since(now));
             tokio::select! {
-                read = read(&self.node, &mut self.socket, &mut self.machine, &mut actions) => {
+                read = read(&self.node, &mut self.socket, &mut self.machine, &mut self.kept, &mut actions) => {
                     if read? == 0 {
                         self.machine.handle(Input::PeerClosed, self.node.now(), &mut actions);
                     }
@@ -250,7 +253,7 @@ impl Connection {
 
     /// Carries elements to the session and its bytes to the socket, until either side ends.
     async fn converse(self, session: Arc<SessionHandle>) {
-        let Connection { node, mut machine, socket, peer, outbox, early, .. } = self;
+        let Connection { node, mut machine, socket, peer, outbox, early, mut kept, .. } = self;
         let (mut reader, write_half) = tokio::io::split(socket);
         let writer = {
             let (node, outbox) = (Arc::clone(&node), Rc::clone(&outbox));
@@ -273,7 +276,7 @@ impl Connection {
                 // What has come is looked at before the silence is: the process may have stood still.
                 biased;
                 () = outbox.ended() => break,
-                read = read(&node, &mut reader, &mut machine, &mut actions) => {
+                read = read(&node, &mut reader, &mut machine, &mut kept, &mut actions) => {
                     silence.heard();
                     if read.unwrap_or(0) == 0 {
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
@@ -393,34 +396,40 @@ async fn advance(node: &Arc<NodeContext>, session: &SessionHandle, mut work: Wor
 
 /// Reads once and hands the bytes to the machine; 0 at the end of the stream. The lease is looked at after the
 /// read: a process that was stopped in between sees that it is over before it acts on what has piled up. While the
-/// node is suspended the bytes are kept and nothing more is read; where the lease is lost they are dropped.
+/// node is suspended the bytes are kept and nothing more is read; where the lease is lost they are dropped. May be dropped
+/// where it waits: the next call goes on with what is in `kept`.
 async fn read(
     node: &NodeContext,
     socket: &mut (impl AsyncRead + Unpin),
     machine: &mut StreamMachine,
+    kept: &mut Vec<u8>,
     actions: &mut Vec<Action>,
 ) -> io::Result<usize> {
-    let (count, kept) = poll_fn(|cx| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
-            let bytes = buffer.filled();
-            let mut kept = None;
-            if bytes.is_empty() {
-            } else if node.lease.holds() {
-                node.bring_up_to_date(machine);
-                machine.handle(Input::Bytes(bytes), crate::clock::now(), actions);
-            } else {
-                kept = Some(bytes.to_vec());
-            }
-            std::task::Poll::Ready(io::Result::Ok((bytes.len(), kept)))
+    let mut count = kept.len();
+    if count == 0 {
+        count = poll_fn(|cx| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+                let bytes = buffer.filled();
+                if bytes.is_empty() {
+                } else if node.lease.holds() {
+                    node.bring_up_to_date(machine);
+                    machine.handle(Input::Bytes(bytes), crate::clock::now(), actions);
+                } else {
+                    kept.extend_from_slice(bytes);
+                }
+                std::task::Poll::Ready(io::Result::Ok(bytes.len()))
+            })
         })
-    })
-    .await?;
-    if let Some(bytes) = kept
-        && node.lease.serving().await
-    {
-        machine.handle(Input::Bytes(&bytes), crate::clock::now(), actions);
+        .await?;
+    }
+    if !kept.is_empty() {
+        if node.lease.serving().await {
+            node.bring_up_to_date(machine);
+            machine.handle(Input::Bytes(kept), crate::clock::now(), actions);
+        }
+        *kept = Vec::new();
     }
     Ok(count)
 }
@@ -465,19 +474,21 @@ mod tests {
         node.lease = lease.clone();
         let mut machine = StreamMachine::new(node.stream_config(), Transport::Plain, [7; 32], node.now());
         let (mut near, mut far) = duplex(1_000);
-        far.write_all(
-            b"<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
-            xmlns:stream='http://etherx.jabber.org/streams'>",
-        )
-        .await
-        .unwrap();
-        let mut actions = Vec::new();
+        let header = b"<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
+            xmlns:stream='http://etherx.jabber.org/streams'>";
+        far.write_all(&header[..40]).await.unwrap();
+        let (mut kept, mut actions) = (Vec::new(), Vec::new());
         {
-            let mut reading = Box::pin(read(&node, &mut near, &mut machine, &mut actions));
+            let mut reading = Box::pin(read(&node, &mut near, &mut machine, &mut kept, &mut actions));
             let early = timeout(Duration::from_millis(50), &mut reading).await;
             assert!(early.is_err(), "acted without a lease");
-            lease.grant(boot_time(), LONG);
-            assert!(reading.await.unwrap() > 0);
+            // Something else is looked at meanwhile, such as a timer.
+        }
+        far.write_all(&header[40..]).await.unwrap();
+        lease.grant(boot_time(), LONG);
+        for part in [40, header.len() - 40] {
+            let read = read(&node, &mut near, &mut machine, &mut kept, &mut actions).await;
+            assert_eq!(read.unwrap(), part);
         }
         assert!(matches!(actions.first(), Some(Action::Send(_))), "the stream's header is not answered");
     }

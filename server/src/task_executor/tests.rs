@@ -253,6 +253,13 @@ async fn who_asks_about_a_node_and_its_sessions_is_answered() {
         Bytes::from_static(b"<message xmlns='jabber:client' from='localhost'><body>all</body></message>");
     assert_eq!(ask(BroadcastLocal { xml }.into()).await, Ok(TaskReply::BroadcastLocal(1)));
     b.until("<body>all</body>", 1).await;
+    let xml =
+        Bytes::from_static(b"<message xmlns='jabber:client' from='b.example'><body>ours</body></message>");
+    assert_eq!(
+        ask(BroadcastLocal { xml }.into()).await,
+        Ok(TaskReply::BroadcastLocal(0)),
+        "of another domain"
+    );
     let refused = ask(ReadStore { query: Bytes::new() }.into()).await;
     assert!(matches!(refused, Err(LinkError::Refused(TaskRefusal::Failed(_)))), "{refused:?}");
     let (jid, by) = (b.session.jid.clone(), b.session.index);

@@ -1,4 +1,4 @@
-//! Sends a message to every session of every node, each once (§4.23; C10).
+//! Sends a message to every session of the domain on every node, each once (§4.23; C10).
 
 use bytes::Bytes;
 

@@ -3,7 +3,6 @@
 use althing_proto::form::{Answers, Form};
 
 use super::{Call, Step, accounts, accounts_field, failed, form};
-use crate::delivery;
 use crate::modules::commands::command::{NextStep, NoteKind, Simple};
 use crate::modules::remove_account;
 
@@ -23,12 +22,10 @@ fn act(call: Call, answers: Answers) -> NextStep {
     Box::pin(async move {
         let mut step = Step::done();
         for user in accounts(&call, &answers, "accountjids")? {
-            match remove_account(&call.node, &user).await.map_err(|error| failed(&error))? {
-                Some(effects) => {
-                    tracing::info!(jid = %user, "account deleted by an administrator");
-                    delivery::drive(&call.node, effects).await;
-                }
-                None => step = step.note(NoteKind::Warn, format!("{user} had no account")),
+            if remove_account(&call.node, &user).await.map_err(|error| failed(&error))? {
+                tracing::info!(jid = %user, "account deleted by an administrator");
+            } else {
+                step = step.note(NoteKind::Warn, format!("{user} had no account"));
             }
         }
         Ok(step)

@@ -12,7 +12,7 @@ use althing_proto::sasl::Secret;
 use althing_proto::stanza::{IqType, Kind, StanzaCondition, StanzaError};
 use althing_proto::xml::Element;
 
-use super::removal::remove_account;
+use super::removal::{remove, sessions_end};
 use crate::auth::{CreateError, set_password};
 use crate::delivery;
 use crate::modules::roster::storage_failed;
@@ -43,7 +43,7 @@ pub(super) fn process(packet: &Packet, account: &BareJid, node: &Arc<NodeContext
     let settings = &node.config().registration;
     // §3.2, §3.3: what nobody is allowed comes before what is wrong with the request.
     match packet.stanza.payload().map_or(Err("a request has a query"), wish) {
-        Ok(Wish::Remove) if settings.removal => remove(packet, account, node),
+        Ok(Wish::Remove) if settings.removal => cancel(packet, account, node),
         Ok(Wish::Password { username, password }) if settings.password_change => {
             change(packet, account, &username, password, node)
         }
@@ -138,26 +138,25 @@ fn names(username: &str, account: &BareJid) -> bool {
     local || jid::parse(username).is_ok_and(|jid| jid == *account)
 }
 
-/// §3.2. Goes on when the client is gone meanwhile: its account is, and others have to hear of it.
-fn remove(packet: &Packet, account: &BareJid, node: &Arc<NodeContext>) -> Outcome {
+/// §3.2. Goes on when the client is gone meanwhile.
+fn cancel(packet: &Packet, account: &BareJid, node: &Arc<NodeContext>) -> Outcome {
     let (node, account, packet) = (Arc::clone(node), account.clone(), packet.clone());
     let (sender, removed) = oneshot::channel();
     Outcome::later(async move {
+        let user = account.clone();
         tokio::spawn(async move {
-            let removed = remove_account(&node, &account).await;
-            if matches!(removed, Ok(Some(_))) {
+            let removed = remove(&node, &account).await;
+            if matches!(removed, Ok(true)) {
                 tracing::info!(jid = %account, "account removed in band");
             }
-            if let Err(Ok(Some(effects))) = sender.send(removed) {
-                delivery::drive(&node, effects).await;
+            if let Err(Ok(true)) = sender.send(removed) {
+                delivery::drive(&node, vec![sessions_end(&account)]).await;
             }
         });
         match removed.await.unwrap_or(Err(StorageError::Closed)) {
-            Ok(Some(effects)) => {
-                // The answer before the end of the stream.
-                [Effect::Route(packet.stanza.result(None))].into_iter().chain(effects).collect()
-            }
-            Ok(None) => refusal(&packet, StanzaCondition::RegistrationRequired),
+            // The answer before the end of the stream.
+            Ok(true) => vec![Effect::Route(packet.stanza.result(None)), sessions_end(&user)],
+            Ok(false) => refusal(&packet, StanzaCondition::RegistrationRequired),
             Err(error) => storage_failed(&packet, &error),
         }
     })

@@ -1,6 +1,7 @@
 //! What each command does to the rows. Reads no clock and draws no random number: replicas that apply
 //! the same commands to the same rows end with the same rows.
 
+mod deletion;
 mod profile;
 
 use std::collections::BTreeMap;
@@ -8,24 +9,22 @@ use std::ops::Bound;
 
 use althing_cluster::wire;
 use althing_proto::jid::BareJid;
+use althing_proto::roster::RosterItem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled::{IVec, Tree};
 
 use super::super::roster_rules::{HISTORY, RosterHead};
 use super::super::{Account, Changed, RowBound};
-use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, PutPrivate, SetCredentials, SetDisabled,
-};
+use super::command::{ChangeRoster, Command, CreateAccount, PutPrivate, SetCredentials, SetDisabled};
 use super::fault::Fault;
 use super::keys;
-use super::messages::take_messages;
 use super::reply::Reply;
 
+#[cfg(test)]
+pub(super) use deletion::DELETIONS_PER_BATCH;
+pub(super) use deletion::finish_deletion;
 pub(super) use profile::DocumentRow;
-
-/// Most rows that one batch deletes: a larger one would hold up all readers.
-pub(super) const DELETIONS_PER_BATCH: usize = 1_000;
 
 /// Rows that are written together, `None` for those that go.
 pub(super) type Batch = BTreeMap<Vec<u8>, Option<IVec>>;
@@ -182,68 +181,53 @@ impl<'a> View<'a> {
         Ok(Reply::Done(true))
     }
 
-    /// Deletes in one batch what fits into one. What does not is marked in the same batch and deleted
-    /// by further batches ([`finish_deletion`]), also after a crash between them.
-    fn delete_account(&mut self, command: DeleteAccount, writes: &mut Writes) -> Result<Reply, Fault> {
-        let user = command.user;
-        if !self.has_account(&user)? {
-            return Ok(Reply::Done(false));
-        }
-        // Few rows, however much the user keeps; those of the directory are not below the user.
-        let words = self.words_of(&user)?;
-        let small = self.rows(&keys::documents_of(&user), usize::MAX)?;
-        let mut gone = vec![keys::account(&user)];
-        for key in [
-            keys::logout(&user),
-            keys::disabled(&user),
-            keys::mailbox(&user),
-            keys::archive_preferences(&user),
-        ] {
-            if self.get(&key)?.is_some() {
-                gone.push(key);
-            }
-        }
-        let gone = gone.into_iter().chain(words).chain(small);
-        writes.extend(gone.map(|key| (key, None)));
-        let (rows, more) = self.next_deletions(&user)?;
-        writes.extend(rows);
-        if more {
-            writes.push((keys::deletion(&user), Some(IVec::default())));
-            self.unfinished = Some(user);
-        }
-        Ok(Reply::Done(true))
-    }
-
     fn change_roster(&self, command: ChangeRoster, writes: &mut Writes) -> Result<Reply, Fault> {
         let ChangeRoster { owner, contact, change, limits } = command;
-        let Some(account) = self.read::<Account>(&keys::account(&owner))? else {
-            return Ok(Reply::UnknownUser(owner));
-        };
-        let head_key = keys::roster(&owner);
-        let item_key = keys::roster_item(&owner, &contact);
-        let head: RosterHead = self.read(&head_key)?.unwrap_or_else(|| RosterHead::of_new(account.created));
-        let before = self.read(&item_key)?;
+        let Some(head) = self.roster_head(&owner)? else { return Ok(Reply::UnknownUser(owner)) };
+        let before: Option<RosterItem> = self.read(&keys::roster_item(&owner, &contact))?;
         let (new_head, outcome) = match head.change(before.clone(), &contact, change, limits) {
             Ok(changed) => changed,
             Err(error) => return Ok(Reply::Roster(Err(error))),
         };
-        if new_head != head {
-            put(writes, head_key, &new_head)?;
+        let (old, new) = ((head, before.as_ref()), (new_head, outcome.item.as_ref()));
+        self.put_item(&owner, &contact, old, new, writes)?;
+        Ok(Reply::Roster(Ok(Box::new(Changed { version: new_head.version, outcome }))))
+    }
+
+    /// The head of a roster; `None`: there is no such account.
+    fn roster_head(&self, owner: &BareJid) -> Result<Option<RosterHead>, Fault> {
+        let Some(account) = self.read::<Account>(&keys::account(owner))? else { return Ok(None) };
+        let head = self.read(&keys::roster(owner))?;
+        Ok(Some(head.unwrap_or_else(|| RosterHead::of_new(account.created))))
+    }
+
+    /// Puts an item in the place of another one, and notes each version between as a change of that contact.
+    fn put_item(
+        &self,
+        owner: &BareJid,
+        contact: &BareJid,
+        (old_head, old): (RosterHead, Option<&RosterItem>),
+        (head, item): (RosterHead, Option<&RosterItem>),
+        writes: &mut Writes,
+    ) -> Result<(), Fault> {
+        if head != old_head {
+            put(writes, keys::roster(owner), &head)?;
         }
-        if outcome.push {
-            put(writes, keys::roster_change(&owner, new_head.version), &contact)?;
-            let old = keys::roster_change(&owner, new_head.version.saturating_sub(HISTORY));
-            if self.get(&old)?.is_some() {
-                writes.push((old, None));
+        for version in old_head.version + 1..=head.version {
+            put(writes, keys::roster_change(owner, version), contact)?;
+            let forgotten = keys::roster_change(owner, version.saturating_sub(HISTORY));
+            if self.get(&forgotten)?.is_some() {
+                writes.push((forgotten, None));
             }
         }
-        match &outcome.item {
-            Some(item) if before.as_ref() != Some(item) => put(writes, item_key, item)?,
+        let key = keys::roster_item(owner, contact);
+        match item {
+            Some(item) if old != Some(item) => put(writes, key, item)?,
             Some(_) => {}
-            None if before.is_some() => writes.push((item_key, None)),
+            None if old.is_some() => writes.push((key, None)),
             None => {}
         }
-        Ok(Reply::Roster(Ok(Box::new(Changed { version: new_head.version, outcome }))))
+        Ok(())
     }
 
     pub(super) fn has_account(&self, user: &BareJid) -> Result<bool, Fault> {
@@ -259,27 +243,6 @@ impl<'a> View<'a> {
 
     fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
         self.get(key)?.map(|value| wire::decode(&value).map_err(|error| Fault::row(key, &error))).transpose()
-    }
-
-    /// Rows that go with an account, as many as one batch deletes; whether more are left.
-    fn next_deletions(&self, user: &BareJid) -> Result<(Writes, bool), Fault> {
-        // One more than may go, to know whether any is left.
-        let rows = self.belongings(user, DELETIONS_PER_BATCH + 1)?;
-        if rows.len() > DELETIONS_PER_BATCH {
-            return Ok((rows.into_iter().take(DELETIONS_PER_BATCH).map(|key| (key, None)).collect(), true));
-        }
-        let (mut writes, more) = take_messages(self, user)?;
-        writes.extend(rows.into_iter().map(|key| (key, None)));
-        Ok((writes, more))
-    }
-
-    /// Up to `limit` keys of rows that go with an account.
-    fn belongings(&self, user: &BareJid, limit: usize) -> Result<Vec<Vec<u8>>, Fault> {
-        let mut rows = Vec::new();
-        for prefix in keys::belongings(user) {
-            rows.extend(self.rows(&prefix, limit - rows.len())?);
-        }
-        Ok(rows)
     }
 
     /// The next key after `after`, also of a row that the group has deleted.
@@ -316,15 +279,4 @@ pub(super) fn put<T: Serialize>(writes: &mut Writes, key: Vec<u8>, value: &T) ->
     let value = wire::encode(value).map_err(|error| Fault::row(&key, &error))?;
     writes.push((key, Some(value.into())));
     Ok(())
-}
-
-/// The next batch of an unfinished deletion; `true`: it is the last one, and takes the mark away.
-pub(super) fn finish_deletion(tree: &Tree, user: &BareJid) -> Result<(Batch, bool), Fault> {
-    let view = View::new(tree);
-    let (writes, more) = view.next_deletions(user)?;
-    let mut batch: Batch = writes.into_iter().collect();
-    if !more {
-        batch.insert(keys::deletion(user), None);
-    }
-    Ok((batch, !more))
 }

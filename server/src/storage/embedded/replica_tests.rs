@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use althing_cluster::store_log::{Replica, RowReader, Seal};
+use althing_proto::jid::Jid;
+use althing_proto::privacy::{Connected, Item, Kinds, PrivacyChange, SessionKey, Subject};
 use althing_proto::roster::{Direction, RosterChange, SubscriptionEvent, SubscriptionKind};
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
@@ -14,12 +16,14 @@ use proptest::prelude::*;
 use super::super::conformance::messages::message;
 use super::super::conformance::{account, jid, named};
 use super::super::profile::{Logout, Word};
-use super::super::{Accounts, Engine as _, PrivateData, RosterLimits, Rosters as _, RowBound, StorageError};
+use super::super::{
+    Accounts, Engine as _, PrivacyLimits, PrivateData, RosterLimits, Rosters as _, RowBound, StorageError,
+};
 use super::apply::DELETIONS_PER_BATCH;
 use super::chunk;
 use super::command::{
-    ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, NoteLogouts, PutPart, PutPrivate,
-    PutPrivateWithin, SealDocument, SetCredentials, SetDisabled,
+    ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, NoteLogouts, PutPart,
+    PutPrivate, PutPrivateWithin, SealDocument, SetCredentials, SetDisabled,
 };
 use super::messages::tests as messages;
 use super::reply::Reply;
@@ -136,6 +140,37 @@ fn keep(number: u64, owners: &[&str]) -> Command {
     Command::KeepMessage(message)
 }
 
+/// Any change of privacy lists, with bounds that some of them pass.
+fn any_privacy_change() -> impl Strategy<Value = PrivacyChange> {
+    let peer =
+        || prop::sample::select(vec!["x@example.net", "y@example.net/r", "example.org", "z@example.net"]);
+    let peers = |least| prop::collection::vec(peer().prop_map(|text| Jid::new(text).unwrap()), least..4);
+    let name = || prop::sample::select(vec!["one", "two", "three"]).prop_map(str::to_owned);
+    let maybe = || prop::option::of(name());
+    let sessions = || {
+        (1..4_u64, prop::collection::vec(1..4_u64, 0..2)).prop_map(|(own, others)| {
+            let key = |bind| SessionKey { start: 0, bind };
+            Connected { own: key(own), others: others.into_iter().map(key).collect(), latest: 3 }
+        })
+    };
+    let rule = (peer(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(peer, any, allow, all)| {
+        let subject = if any { Subject::Any } else { Subject::Jid(Jid::new(peer).unwrap()) };
+        Item { order: 0, subject, allow, kinds: if all { Kinds::ALL } else { Kinds::MESSAGE } }
+    });
+    let rules = prop::collection::vec(rule, 1..5).prop_map(|mut rules| {
+        (0..).zip(&mut rules).for_each(|(order, rule)| rule.order = order);
+        rules
+    });
+    prop_oneof![
+        4 => peers(1).prop_map(PrivacyChange::Block),
+        2 => peers(0).prop_map(PrivacyChange::Unblock),
+        4 => (name(), rules).prop_map(|(name, rules)| PrivacyChange::SetList { name, rules }),
+        2 => (name(), sessions()).prop_map(|(name, sessions)| PrivacyChange::RemoveList { name, sessions }),
+        2 => (maybe(), sessions()).prop_map(|(name, sessions)| PrivacyChange::SetDefault { name, sessions }),
+        2 => (maybe(), sessions()).prop_map(|(name, sessions)| PrivacyChange::SetActive { name, sessions }),
+    ]
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let user = || prop::sample::select(vec!["a@example.com", "b@example.com", "c@example.org"]);
     let contact = prop::sample::select(vec!["a@example.com", "x@example.net", "y@example.net"]);
@@ -167,6 +202,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => (user(), 1..3_u64, 0..3_u32, prop::sample::select(vec!["x", "y"]))
             .prop_map(|(user, upload, parts, word)| seal_document(user, upload, parts, word)),
         1 => (user(), 0..9_u64).prop_map(|(user, at)| left(user, at)),
+        6 => (user(), any_privacy_change()).prop_map(|(user, change)| {
+            let limits = PrivacyLimits { entries: 3, entry_bytes: 60, lists: 2, items: 3 };
+            Command::ChangePrivacy(ChangePrivacy { owner: jid(user), change, limits })
+        }),
         1 => (user(), 0..40_usize).prop_map(|(user, key)| {
             let (user, namespace) = (jid(user), "urn:a".to_owned());
             Command::DeletePrivate(DeletePrivate { user, namespace, key: format!("k{key}") })

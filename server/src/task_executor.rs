@@ -189,6 +189,9 @@ impl NodeExecutor {
                 TaskReply::ProbeAccount(local::notify_account(node, &account, &event))
             }
             ClusterTask::ProbeSessions(task) => TaskReply::ProbeSessions(probes::answer(node, from, &task)),
+            ClusterTask::CountShown(task) => {
+                TaskReply::CountShown(probes::count_shown(node, &task.sessions, &task.to))
+            }
             ClusterTask::ShowPresence(task) => TaskReply::ShowPresence(show(node, task)?),
             ClusterTask::ShowAvatar(ShowAvatar { account, revision, hash }) => {
                 let event = UserEvent::Avatar(Avatar { revision, hash });

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLockReadGuard;
@@ -14,7 +15,7 @@ use tracing::debug;
 
 use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::BindIndex;
-use althing_cluster::task::{ProbeSessions, ShowPresence};
+use althing_cluster::task::{CountShown, ProbeSessions, ShowPresence, TaskReply};
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
@@ -33,6 +34,9 @@ const MAX_ASKED: usize = 16_384;
 /// Answers are sent on when they have so many bytes: with the last stanza they stay far below what may wait for the
 /// session that asks, and what the lane between nodes takes.
 const ANSWER_BYTES: usize = 256 * 1024;
+
+/// How long another node may take to say what its sessions show.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most sessions of the own node that are asked at once.
 const STEP: usize = 1_024;
@@ -124,6 +128,40 @@ pub fn shown(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, presences: V
     let count = presences.len() as u64;
     local::show(node, session, presences);
     count
+}
+
+/// Whether any session of `account`, on whatever node, shows its presence to `to`. Those of a node that does not say
+/// count as shown: nobody is to be called unavailable by mistake.
+pub async fn any_shown(node: &Arc<NodeContext>, account: &BareJid, to: &Jid) -> bool {
+    let mut here = Vec::new();
+    let mut elsewhere: BTreeMap<NodeId, Vec<BindIndex>> = BTreeMap::new();
+    node.routes.visit_account(account, &mut |_, route| {
+        if route.priority.is_none() {
+        } else if route.node == node.node_id {
+            here.push(route.index);
+        } else {
+            elsewhere.entry(route.node).or_default().push(route.index);
+        }
+    });
+    if count_shown(node, &here, to) > 0 {
+        return true;
+    }
+    for (target, sessions) in elsewhere {
+        let task = CountShown { to: to.clone(), sessions };
+        if !matches!(node.links.ask(target, task.into(), PATIENCE).await, Ok(TaskReply::CountShown(0))) {
+            return true;
+        }
+    }
+    false
+}
+
+/// How many of those sessions of this node show their presence to `to`.
+pub fn count_shown(node: &NodeContext, sessions: &[BindIndex], to: &Jid) -> u64 {
+    while_shown(node, sessions, |shown| {
+        let seen =
+            shown.iter().filter(|(_, visible)| visible.as_ref().is_some_and(|visible| visible.may_see(to)));
+        seen.count() as u64
+    })
 }
 
 /// A probe between bare JIDs.

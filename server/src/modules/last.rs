@@ -11,6 +11,7 @@ use althing_proto::xml::{Element, name};
 
 use super::roster::storage_failed;
 use super::{Feature, Module, Spec};
+use crate::delivery::probes;
 use crate::pipeline::packet::is_of_account;
 use crate::pipeline::{At, Effects, Interest, Outcome, Packet, Pass, View, refusal};
 use crate::session::effect::Effect;
@@ -61,13 +62,17 @@ fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) -> Outcome {
     let (node, account, packet) = (view.node.clone(), account.clone(), packet.clone());
     Outcome::aside(async move {
         match may_see(&node.storage, &account, &asker).await {
-            Ok(true) if !node.routes.locate_account(&account).is_empty() => {
-                vec![Effect::Route(packet.stanza.result(Some(query(0, ""))))]
+            Ok(true) => {
+                // Whoever hides is gone since then (XEP-0186 §3.1.1 rule 8).
+                let own = is_of_account(&asker, &account);
+                if own || probes::any_shown(&node, &account, &asker).await {
+                    return vec![Effect::Route(packet.stanza.result(Some(query(0, ""))))];
+                }
+                match node.storage.logouts.last(&account).await {
+                    Ok(logout) => answer(&packet, logout, node.now()),
+                    Err(error) => storage_failed(&packet, &error),
+                }
             }
-            Ok(true) => match node.storage.logouts.last(&account).await {
-                Ok(logout) => answer(&packet, logout, node.now()),
-                Err(error) => storage_failed(&packet, &error),
-            },
             Ok(false) => refusal(&packet, StanzaCondition::Forbidden),
             Err(error) => storage_failed(&packet, &error),
         }

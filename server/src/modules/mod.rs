@@ -7,6 +7,7 @@ pub mod commands;
 mod contact;
 mod disco;
 mod ecaps2;
+mod invisible;
 mod last;
 mod multicast;
 mod ping;
@@ -56,6 +57,7 @@ pub const REGISTRY: &[&dyn Module] = &[
     &blocking::MODULE,
     &reporting::MODULE,
     &privacy::MODULE,
+    &invisible::MODULE,
     &presence::MODULE,
     &roster::MODULE,
     &session::MODULE,

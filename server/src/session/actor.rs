@@ -274,6 +274,7 @@ impl Session {
                 None => Next::NOTHING,
             },
             SessionChange::MissingPush { since } => Next::Wait(self.missing_pushes(*since)),
+            SessionChange::Invisible(invisible) => return self.change_visibility(*invisible),
             SessionChange::Privacy(_)
             | SessionChange::ActiveList(_)
             | SessionChange::ReloadPrivacy
@@ -422,7 +423,10 @@ impl Session {
         left.extend(self.outbox.take_left());
         self.outbox.close(self.outbox.last_words(error));
         let effects = self.state.farewell();
-        let logout = logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word());
+        // One that hides has left when it began to hide.
+        let logout = self.state.invisible().is_none();
+        let logout =
+            logout.then(|| logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word()));
         self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.

@@ -1,6 +1,7 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
 mod directed;
+mod invisible;
 mod privacy;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -71,6 +72,8 @@ pub struct SessionState {
     privacy: Privacy,
     /// On a stream with XEP-0198: the stanza of the client whose effects are being performed.
     in_hand: Option<Hold>,
+    /// Set while the session hides from all (XEP-0186); whether it asks for the presence of others then.
+    invisible: Option<bool>,
 }
 
 impl SessionState {
@@ -106,6 +109,7 @@ impl SessionState {
             took_over: false,
             privacy: Privacy::default(),
             in_hand: None,
+            invisible: None,
         }
     }
 
@@ -226,6 +230,7 @@ impl SessionState {
             SessionChange::Broadcast
             | SessionChange::Probe
             | SessionChange::Farewell
+            | SessionChange::Invisible(_)
             | SessionChange::Privacy(_)
             | SessionChange::ReloadPrivacy
             | SessionChange::PrivacyLoaded(_)
@@ -285,7 +290,7 @@ impl SessionState {
     /// What others may be shown of the session, while it is available.
     #[must_use]
     pub fn visible(&self) -> Option<Visible> {
-        let presence = self.presence.clone()?;
+        let presence = self.told_presence()?.clone();
         let visible =
             Visible::new(self.jid.clone(), self.account.clone(), presence, Arc::clone(&self.contacts));
         Some(visible.within(self.privacy.rules()))
@@ -348,7 +353,7 @@ impl SessionState {
                 self.recent.pop_front();
             }
         }
-        if let Some(presence) = self.presence.as_ref().filter(|_| self.may_be_seen_by(&change.contact)) {
+        if let Some(presence) = self.told_presence().filter(|_| self.may_be_seen_by(&change.contact)) {
             match (before.is_from(), change.subscription.is_from()) {
                 (false, true) => effects.push(Effect::Route(presence.with_to(change.contact))),
                 (true, false) => {
@@ -363,13 +368,20 @@ impl SessionState {
     /// Tells the presence that the session has now to all who may see it now.
     #[must_use]
     pub fn presence_broadcast(&self) -> Option<Effect> {
-        self.presence.clone().map(|presence| self.broadcast(presence))
+        let presence = self.presence.clone()?;
+        Some(match self.invisible {
+            None => self.broadcast(presence),
+            // XEP-0186 §3.1.1 rule 1: its own copy is all that there is.
+            Some(_) => Effect::Deliver(presence.with_to(self.account.clone())),
+        })
     }
 
     /// Asks for the presence of all whom the session may see now. The answers come to it and to no other.
     #[must_use]
     pub fn probes(&self) -> Option<Effect> {
-        self.presence.is_some().then(|| Effect::Probe {
+        // XEP-0186 §3.1.1 rule 3.
+        let asks = self.presence.is_some() && self.invisible != Some(false);
+        asks.then(|| Effect::Probe {
             from: self.jid.clone(),
             asker: self.index,
             targets: self.probe_targets().cloned().collect(),
@@ -380,7 +392,7 @@ impl SessionState {
     /// It is no longer available, with that word. Whoever holds it for available now must hear of it: contacts, the
     /// account's other resources, and targets of directed presence (RFC 6121 §4.5.2, §4.6.3).
     fn leave(&mut self, word: &Stanza) {
-        let (told, directed) = (self.presence.is_some(), self.directed.take());
+        let (told, directed) = (self.told_presence().is_some(), self.directed.take());
         if told || self.took_over {
             let broadcast = self.broadcast(word.clone());
             self.untold.push(broadcast);

@@ -189,6 +189,8 @@ pub enum SessionChange {
     /// The session took its address over from one that was lost with its node and could not say farewell. Until
     /// it is available, contacts may hold the old one for available: they learn of the end with this one's.
     TookOver,
+    /// The session hides from all, or no longer (XEP-0186); whether it asks for the presence of others then.
+    Invisible(Option<bool>),
     /// The client has asked for the block list: it wants pushes (XEP-0191 §3.3).
     AskedForBlocks,
     /// The user's privacy lists have changed.

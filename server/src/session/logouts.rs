@@ -132,16 +132,18 @@ async fn write(node: Arc<NodeContext>) {
 
 /// Gives the route of a session up and notes its end, where it was the last one of its account: both are under way at
 /// the same time.
-pub async fn unbind(node: &Arc<NodeContext>, jid: &FullJid, index: BindIndex, logout: Logout) {
-    let alone = |node: &NodeContext| {
-        let mut alone = true;
-        node.routes.visit_account(&logout.user, &mut |_, route| alone &= route.index == index);
-        alone
-    };
+/// Nothing is noted of a session whose end is nobody's to know.
+pub async fn unbind(node: &Arc<NodeContext>, jid: &FullJid, index: BindIndex, logout: Option<Logout>) {
     let unbind = async {
         if let Err(error) = node.routes.unbind(jid, index).await {
             tracing::debug!(%jid, %error, "the route had gone before its session");
         }
+    };
+    let Some(logout) = logout else { return unbind.await };
+    let alone = |node: &NodeContext| {
+        let mut alone = true;
+        node.routes.visit_account(&logout.user, &mut |_, route| alone &= route.index == index);
+        alone
     };
     if alone(node) {
         let noted = timeout(PATIENCE, Logouts::note(node, logout));

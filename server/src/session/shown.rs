@@ -59,7 +59,9 @@ impl Visible {
         self.may_see(from).then(|| self.presence.to_standalone())
     }
 
-    fn may_see(&self, from: &Jid) -> bool {
+    /// Whether `from` is one of those who may see it.
+    #[must_use]
+    pub fn may_see(&self, from: &Jid) -> bool {
         let asker = from.to_bare();
         if asker == self.account {
             return from.as_str() != self.jid.as_str();

@@ -9,6 +9,7 @@ use althing_proto::stanza::{Kind, PresenceType, Stanza};
 use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::{Element, name};
 
+use crate::delivery::probes;
 use crate::pipeline::{Outcome, Packet, View};
 use crate::session::effect::{Effect, UserEvent};
 
@@ -25,9 +26,9 @@ pub(super) fn of_account(packet: &Packet, account: &BareJid, view: &View<'_>) ->
         let kind = match node.storage.privacy.judge(&account, &from).await {
             // Its sessions may have other lists, and look at them.
             Ok(judged) if judged.item.as_ref().is_some_and(|item| item.subscription.is_from()) => {
-                // Read last: a session that came meanwhile must not be called unavailable.
-                let sessions = node.routes.locate_account(&account);
-                if sessions.iter().any(|route| route.priority.is_some()) {
+                // Read last: a session that came meanwhile must not be called unavailable. One that hides looks like none
+                // (XEP-0186 §3.1.1 rule 8).
+                if probes::any_shown(&node, &account, &from).await {
                     return vec![Effect::Notify { account, event: UserEvent::Probe { from } }];
                 }
                 if judged.denied.meets(Kinds::OTHER.or(Kinds::PRESENCE_OUT)) {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[actix_rt::test]
-    async fn a_subscriber_and_the_account_itself_hear_from_the_sessions() {
+    async fn p13_a_session_that_shows_nothing_looks_away_but_to_its_own_account() {
         let node = Arc::new(NodeContext::for_tests());
         let (account, friend) =
             (BareJid::new("b@localhost").unwrap(), BareJid::new("friend@localhost").unwrap());
@@ -127,8 +128,7 @@ mod tests {
         let jid = FullJid::new("b@localhost/y").unwrap();
         let bound = node.routes.bind(&jid).await.unwrap();
         node.routes.set_priority(&jid, bound.index, Some(0)).await.unwrap();
-        for asker in ["friend@localhost/x", "b@localhost/z"] {
-            assert_eq!(answer_to(&node, asker).await, "its sessions answer");
-        }
+        assert_eq!(answer_to(&node, "friend@localhost/x").await, "Presence(Unavailable)");
+        assert_eq!(answer_to(&node, "b@localhost/z").await, "its sessions answer");
     }
 }

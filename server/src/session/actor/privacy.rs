@@ -49,6 +49,23 @@ impl Session {
         Next::Effects(effects)
     }
 
+    /// Hides the session, or shows that it is there no longer. Nobody can ask for its presence before they are told.
+    pub(super) fn change_visibility(&mut self, invisible: Option<bool>) -> Next {
+        let was_available = self.state.presence().is_some();
+        let mut others = Vec::new();
+        self.node.routes.visit_account(self.state.account(), &mut |jid, route| {
+            if route.priority.is_some() && route.index != self.state.index() {
+                others.push(jid.clone());
+            }
+        });
+        let effects = self.state.set_invisible(invisible, others);
+        self.show();
+        if was_available && self.state.presence().is_none() {
+            return Next::Wait(self.commit_priority(None));
+        }
+        Next::Effects(effects)
+    }
+
     /// Reads the list that applies. What follows waits: nothing passes by rules that are over.
     fn reload_privacy(&self) -> BoxFuture<'static, Effects> {
         let which = self.state.active_list().map_or(WhichList::Default, WhichList::Applied);

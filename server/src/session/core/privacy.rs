@@ -119,6 +119,10 @@ impl SessionState {
     /// lets see it, and the account itself.
     #[must_use]
     pub fn broadcast(&self, stanza: Stanza) -> Effect {
+        if self.invisible.is_some() {
+            // XEP-0186 §3.1.1 rule 1.
+            return Effect::FanOut { stanza, to: Vec::new(), hidden: None };
+        }
         let rules = self.privacy.rules.as_ref();
         let single = rules.filter(|rules| rules.names_resources());
         let seers = self.contacts.iter().filter(|(contact, subscription)| {
@@ -244,7 +248,7 @@ impl SessionState {
         };
         let mut effects = Vec::new();
         for (contact, subscription) in self.contacts.iter() {
-            if let Some(presence) = self.presence.as_ref().filter(|_| subscription.is_from()) {
+            if let Some(presence) = self.told_presence().filter(|_| subscription.is_from()) {
                 let mut tell = |peer: Jid| match change(&peer, Kinds::PRESENCE_OUT) {
                     Some(true) => effects.push(Effect::Route(presence.with_to(peer))),
                     Some(false) => effects.push(Effect::Route(self.unavailable().with_to(peer))),
@@ -261,7 +265,8 @@ impl SessionState {
             }
         }
         // Whom directed presence told, and no broadcast.
-        let told = |peer: &Jid| self.presence.is_some() && self.subscription(&peer.to_bare()).is_from();
+        let told =
+            |peer: &Jid| self.told_presence().is_some() && self.subscription(&peer.to_bare()).is_from();
         let gone = |peer: &&Jid| change(peer, Kinds::PRESENCE_OUT) == Some(false);
         let gone: Vec<Jid> = self.directed.iter().filter(gone).cloned().collect();
         let untold = gone.iter().filter(|peer| !told(peer));

@@ -94,3 +94,11 @@ pub const BLOCKING_ERRORS: &str = "urn:xmpp:blocking:errors";
 pub const EXTERNAL_SERVICES: &str = "urn:xmpp:extdisco:2";
 /// XEP-0377: reports in a blocking command.
 pub const REPORTING: &str = "urn:xmpp:reporting:1";
+/// XEP-0334: message processing hints.
+pub const HINTS: &str = "urn:xmpp:hints";
+/// XEP-0184: message delivery receipts.
+pub const RECEIPTS: &str = "urn:xmpp:receipts";
+/// XEP-0333: chat markers.
+pub const CHAT_MARKERS: &str = "urn:xmpp:chat-markers:0";
+/// XEP-0085: chat state notifications.
+pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";

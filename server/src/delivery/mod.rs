@@ -3,6 +3,7 @@
 pub mod account;
 pub mod bounce;
 pub mod fan_out;
+pub mod keeping;
 pub mod local;
 pub mod probes;
 pub mod receivers;

@@ -296,6 +296,21 @@ cluster_tasks! {
         /// The sessions.
         sessions: Vec<BindIndex>,
     } -> u64, since 1, Aside;
+
+    /// Hands a stanza to one session, which others of the account get too.
+    35 DeliverCopy {
+        /// The session's address.
+        to: FullJid,
+        /// The bind that owns the address for the sender: a later owner is another session.
+        owner: BindIndex,
+        /// The stanza, whole and with all its namespaces.
+        xml: Bytes,
+        /// The number of the stanza, by which its other copies are known.
+        number: u64,
+        /// How many sessions of the node get it, where no others do: it is routed anew where all of them end before they
+        /// have it. Else 0.
+        here: u32,
+    } -> SessionFound, since 1, InOrder;
 }
 
 /// Why a session is ended from outside. New cases are added at the end.

@@ -14,25 +14,26 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
-use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
-    BroadcastLocal, ClusterTask, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount, EndSession,
-    FanOutPresence, NodeNumbers, ProbeAccount, PushPrivacyChange, PushRosterItem, ReplaceSession,
+    BroadcastLocal, ClusterTask, DeliverCopy, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount,
+    EndSession, FanOutPresence, NodeNumbers, ProbeAccount, PushPrivacyChange, PushRosterItem, ReplaceSession,
     SessionFound, SessionInfo, ShowAvatar, ShowPresence, TaskAudience, TaskReply,
 };
 use althing_cluster::wire;
 use althing_proto::jid::FullJid;
-use althing_proto::stanza::Stanza;
+use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamCondition;
 
 use crate::components::balance::lane_named;
-use crate::delivery::{account, fan_out, local, probes};
+use crate::delivery::remote::groups::Group;
+use crate::delivery::{account, bounce, drive_aside, fan_out, local, probes, remote};
 use crate::modules::figures_of_node;
 use crate::node::NodeContext;
 use crate::router::component;
 use crate::session::SessionHandle;
 use crate::session::avatar::Avatar;
+use crate::session::copies::Share;
 use crate::session::effect::{Audience, UserEvent};
 use crate::session::ending;
 use crate::session::losses::{self, Lost};
@@ -135,7 +136,7 @@ impl TaskExecutor for NodeExecutor {
         debug!(stop = "task_executor", task = task.kind().label(), member = %source.node);
         self.admit(&node, source, bind_of(&task)).await?;
         let presence = presence_of(&task);
-        let reply = self.run(&node, source.node, task).await?;
+        let reply = self.run(&node, source, task).await?;
         if let Some(presence) = presence
             && source.node != node.node_id
             && node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation))
@@ -153,11 +154,18 @@ impl NodeExecutor {
     async fn run(
         &self,
         node: &Arc<NodeContext>,
-        from: NodeId,
+        source: TaskSource,
         task: ClusterTask,
     ) -> Result<TaskReply, TaskRefusal> {
         Ok(match task {
-            ClusterTask::DeliverStanza(task) => TaskReply::DeliverStanza(deliver(node, &task).await?),
+            ClusterTask::DeliverStanza(task) => {
+                TaskReply::DeliverStanza(deliver(node, &task, Share::Alone).await?)
+            }
+            ClusterTask::DeliverCopy(DeliverCopy { to, owner, xml, number, here }) => {
+                let share = Share::Copy(node.remote.copies_of(source, Group { number, here }));
+                let task = DeliverStanza { to, owner, xml };
+                TaskReply::DeliverCopy(deliver(node, &task, share).await?)
+            }
             ClusterTask::FanOutPresence(FanOutPresence { recipients, xml }) => {
                 TaskReply::FanOutPresence(fan_out::to_sessions(node, stanza(&xml)?, &recipients))
             }
@@ -188,7 +196,9 @@ impl NodeExecutor {
                 let event = UserEvent::Probe { from };
                 TaskReply::ProbeAccount(local::notify_account(node, &account, &event))
             }
-            ClusterTask::ProbeSessions(task) => TaskReply::ProbeSessions(probes::answer(node, from, &task)),
+            ClusterTask::ProbeSessions(task) => {
+                TaskReply::ProbeSessions(probes::answer(node, source.node, &task))
+            }
             ClusterTask::CountShown(task) => {
                 TaskReply::CountShown(probes::count_shown(node, &task.sessions, &task.to))
             }
@@ -221,6 +231,7 @@ impl NodeExecutor {
 fn bind_of(task: &ClusterTask) -> BindIndex {
     match task {
         ClusterTask::DeliverStanza(task) => task.owner,
+        ClusterTask::DeliverCopy(task) => task.owner,
         ClusterTask::ReplaceSession(task) => task.by,
         ClusterTask::EndSession(task) => task.owner,
         _ => BindIndex(0),
@@ -246,6 +257,7 @@ impl Presences {
 fn presence_of(task: &ClusterTask) -> Option<Presences> {
     match task {
         ClusterTask::DeliverStanza(task) => Some(Presences::One(task.xml.clone())),
+        ClusterTask::DeliverCopy(task) => Some(Presences::One(task.xml.clone())),
         ClusterTask::FanOutPresence(task) => Some(Presences::One(task.xml.clone())),
         ClusterTask::ShowPresence(task) => Some(Presences::Many(task.presences.clone())),
         _ => None,
@@ -262,20 +274,40 @@ fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<Se
     node.sessions.get(owner).filter(|session| session.jid == *jid)
 }
 
-async fn deliver(node: &Arc<NodeContext>, task: &DeliverStanza) -> Result<SessionFound, TaskRefusal> {
+async fn deliver(
+    node: &Arc<NodeContext>,
+    task: &DeliverStanza,
+    share: Share,
+) -> Result<SessionFound, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
     if lane_named(&task.to).is_some() {
         return Ok(component::deliver_task(node, task, &stanza).await);
     }
     // Said to be absent while it is about to be here, it would get what comes a moment later first.
     let found = local::session_soon(node, &task.to, task.owner).await;
-    let Some(session) = found.filter(|session| session.jid == task.to) else { return Ok(no_session(node)) };
-    match local::deliver_to(node, &session, stanza, true) {
-        Ok(()) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
-        Ok(()) => Ok(SessionFound::Done),
+    let session = found.filter(|session| session.jid == task.to);
+    let result = match &session {
+        Some(session) => local::deliver_to(node, session, stanza.clone(), share.clone()),
+        None => Err(Refused::Gone),
+    };
+    if result.is_err()
+        && !matches!(stanza.kind(), Kind::Presence(_))
+        && matches!(&share, Share::Copy(copies) if copies.failed())
+    {
+        // The sender has been told of some of the copies that they were delivered, and they were left: what is to be done
+        // now is for this node to do.
+        match result {
+            Err(Refused::Full) => drive_aside(node, bounce::congested(node, &stanza)),
+            _ => remote::left_in_mailbox(node, task.owner, std::future::ready(()), stanza),
+        }
+        return Ok(SessionFound::Done);
+    }
+    match (result, session) {
+        (Ok(()), Some(session)) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
+        (Ok(()), _) => Ok(SessionFound::Done),
         // The sender looks up once more, in order.
-        Err(Refused::Ending | Refused::Gone) => Ok(no_session(node)),
-        Err(Refused::Full) => Ok(SessionFound::Congested),
+        (Err(Refused::Ending | Refused::Gone), _) => Ok(no_session(node)),
+        (Err(Refused::Full), _) => Ok(SessionFound::Congested),
     }
 }
 
@@ -302,7 +334,7 @@ fn broadcast(node: &Arc<NodeContext>, task: &BroadcastLocal) -> Result<u64, Task
             return false;
         }
         let copy = stanza.with_to(session.jid.clone());
-        local::deliver_to(node, session, copy, false).is_ok()
+        local::deliver_to(node, session, copy, Share::Broadcast).is_ok()
     });
     Ok(met.count() as u64)
 }

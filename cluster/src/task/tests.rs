@@ -48,6 +48,10 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
         ("0019", NodeFigures {}.into()),
         ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),
         ("001f036240630107", CountShown { to: Jid::new("b@c").unwrap(), sessions: vec![owner] }.into()),
+        (
+            "0023056a40642f7207043c612f3efb2c0102",
+            DeliverCopy { to: jid(), owner, xml: xml(), number: 300, here: 2 }.into(),
+        ),
     ]
 }
 
@@ -87,6 +91,7 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
         ),
         ("001e03", TaskReply::PushPrivacyChange(3)),
         ("001f03", TaskReply::CountShown(3)),
+        ("002300", TaskReply::DeliverCopy(SessionFound::Done)),
     ]
 }
 

@@ -19,6 +19,7 @@ use crate::node::NodeContext;
 use crate::pipeline::tests::{MadeUp, NOTHING, said, stanza, with_modules};
 use crate::pipeline::{At, Interest, Outcome, Packet};
 use crate::session::SessionHandle;
+use crate::session::copies::Share;
 use crate::session::effect::Effect;
 use crate::session::messages::{EndReason, Progress, Work};
 use crate::session::outbox::Outbox;
@@ -379,7 +380,7 @@ async fn p8_deliveries_of_one_sender_keep_their_order() {
         message("m4", one),
         message("n1", two),
     ] {
-        client.session.deliver(stanza(&xml), true).unwrap();
+        client.session.deliver(stanza(&xml), Share::Alone).unwrap();
     }
     client.until("n1").await;
     assert_eq!(client.ids(), ["n1"]);
@@ -402,7 +403,7 @@ async fn what_is_held_back_is_routed_anew_when_the_session_ends() {
     node.routes.set_priority(&other.session.jid, other.session.index, Some(0)).await.unwrap();
     let from = "b@localhost/x";
     for xml in [with_body("m1", from), message("m2", from), message("m3", from)] {
-        client.session.deliver(stanza(&xml), true).unwrap();
+        client.session.deliver(stanza(&xml), Share::Alone).unwrap();
     }
     client.session.end(EndReason::ClientGone).await;
     // To a resource that is gone, as chat: to the other one.

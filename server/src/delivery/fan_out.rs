@@ -16,6 +16,7 @@ use althing_proto::stanza::{Broadcast, Stanza};
 use super::{drive_aside, local, route};
 use crate::node::NodeContext;
 use crate::router::steps::Origin;
+use crate::session::copies::Share;
 use crate::session::effect::Hidden;
 
 /// Most recipients of one task, and most bytes of their addresses: with the stanza they stay well below what the
@@ -55,7 +56,7 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid], hidd
         for index in &here {
             if let Some(session) = node.sessions.get(*index) {
                 // A full mailbox is dealt with there; a session that has gone has missed nothing.
-                let _ = local::deliver_to(node, &session, copy.clone(), false);
+                let _ = local::deliver_to(node, &session, copy.clone(), Share::Broadcast);
             }
         }
     }
@@ -88,7 +89,7 @@ pub fn to_sessions(node: &Arc<NodeContext>, stanza: Stanza, recipients: &[(FullJ
                 fresh
             }
         };
-        met += u64::from(local::deliver_to(node, &session, stanza, false).is_ok());
+        met += u64::from(local::deliver_to(node, &session, stanza, Share::Broadcast).is_ok());
     }
     met
 }

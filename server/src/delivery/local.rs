@@ -17,20 +17,21 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
+use crate::session::copies::Share;
 use crate::session::effect::UserEvent;
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
 
-/// Puts `stanza` into one session's mailbox, the only one or not (`alone`), and keeps to the policy where it is full.
+/// Puts `stanza` into one session's mailbox, and keeps to the policy where it is full.
 pub fn deliver_to(
     node: &Arc<NodeContext>,
     session: &Arc<SessionHandle>,
     stanza: Stanza,
-    alone: bool,
+    share: Share,
 ) -> Result<(), Refused> {
     debug!(stop = "delivery.local", to = %session.jid);
     let presence = matches!(stanza.kind(), Kind::Presence(_));
-    let result = session.deliver(stanza, alone);
+    let result = session.deliver(stanza, share);
     match result {
         Ok(()) => node.metrics.delivery(Delivery::Delivered),
         Err(Refused::Full) => {

@@ -9,9 +9,11 @@ use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{Kind, Stanza};
 
 use super::local;
-use super::remote::{self, Copies, Parcel, Posted};
+use super::remote::groups::Group;
+use super::remote::{self, Copy, Parcel, Posted};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
+use crate::session::copies::{Copies, Share};
 use crate::session::registry::Refused;
 
 /// A session that a stanza may go to.
@@ -79,59 +81,83 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, receivers: &[Receiver],
     if let [receiver] = receivers {
         return deliver_alone(node, stanza, receiver, tries);
     }
-    // Presence that finds a session gone has told nobody anything wrong.
-    let presence = matches!(stanza.kind(), Kind::Presence(_));
     let any_remote = receivers.iter().any(|receiver| receiver.remote.is_some());
-    let copies = any_remote.then(|| Copies::new(receivers.len() + usize::from(presence)));
+    // Presence that finds a session gone has told nobody anything wrong: one copy of it never fails.
+    let presence = matches!(stanza.kind(), Kind::Presence(_));
+    let counted = !receivers.is_empty() && (any_remote || !presence);
+    let copies = counted.then(|| Copies::new(receivers.len() + usize::from(presence)));
+    let group = if any_remote { node.remote.next_group() } else { 0 };
     let mut delivered = Delivered::None;
     // Empty, as a rule: it costs nothing.
     let mut slow = Vec::new();
+    let mut full = false;
     for receiver in receivers {
-        let result = match &receiver.remote {
+        let (result, ending) = match &receiver.remote {
             None => match node.sessions.get(receiver.route.index) {
                 Some(session) => {
-                    let result = local::deliver_to(node, &session, stanza.clone(), false);
+                    let share = match &copies {
+                        Some(copies) if !presence => Share::Copy(Arc::clone(copies)),
+                        _ => Share::Broadcast,
+                    };
+                    let result = local::deliver_to(node, &session, stanza.clone(), share);
                     if result.is_ok() && session.pressure().is_congested() {
-                        slow.push(Slow::Here(session));
+                        slow.push(Slow::Here(Arc::clone(&session)));
                     }
-                    result
+                    (result, Some(session))
                 }
-                None => Err(Refused::Gone),
+                None => (Err(Refused::Gone), None),
             },
             Some(jid) => {
-                let parcel = Parcel { stanza: stanza.clone(), tries, copies: copies.clone() };
+                let copies = copies.clone().map(|copies| Copy {
+                    copies,
+                    group: Group::of(group, &receiver.route, receivers, presence),
+                });
+                let parcel = Parcel { stanza: stanza.clone(), tries, copies };
                 match remote::post(node, jid, &receiver.route, parcel) {
-                    Posted::Taken => {
-                        delivered = Delivered::Some;
-                        continue;
-                    }
+                    Posted::Taken => (Ok(()), None),
                     Posted::Braked(pause) => {
                         slow.push(Slow::Elsewhere(pause));
-                        delivered = Delivered::Some;
-                        continue;
+                        (Ok(()), None)
                     }
-                    Posted::Congested => Err(Refused::Full),
-                    Posted::Impossible => Err(Refused::Gone),
+                    Posted::Congested => (Err(Refused::Full), None),
+                    Posted::Impossible => (Err(Refused::Gone), None),
                 }
             }
         };
-        match result {
-            Ok(()) => {
-                delivered = Delivered::Some;
-                copies.iter().for_each(|copies| copies.delivered());
-            }
-            Err(refused) => {
-                // The last of all that failed, also of those that were on their way: the caller answers.
-                let all_failed = copies.as_ref().is_some_and(|copies| copies.failed());
-                if all_failed || (refused == Refused::Full && matches!(delivered, Delivered::None)) {
-                    delivered = if refused == Refused::Full { Delivered::Congested } else { Delivered::None };
-                }
-            }
+        let Err(refused) = result else {
+            delivered = Delivered::Some;
+            continue;
+        };
+        full |= refused == Refused::Full;
+        // The last of all that failed, also of those that were on their way: the caller answers.
+        let is_lost = copies.as_ref().is_some_and(|copies| copies.failed());
+        if is_lost || matches!(delivered, Delivered::None | Delivered::Congested) {
+            delivered = match ending.filter(|_| is_lost && !full && refused == Refused::Ending) {
+                Some(session) => after_the_end(node, session, stanza, tries),
+                None if full => Delivered::Congested,
+                None => Delivered::None,
+            };
         }
     }
     match delivered {
         Delivered::Some if !slow.is_empty() => Delivered::Slowly(slow),
         delivered => delivered,
+    }
+}
+
+/// The only session that is left for a stanza is about to end: it is looked up once more then.
+fn after_the_end(
+    node: &Arc<NodeContext>,
+    session: Arc<SessionHandle>,
+    stanza: &Stanza,
+    tries: u8,
+) -> Delivered {
+    if tries > 0 {
+        return Delivered::Ending(session);
+    }
+    match remote::returned(node, &session, stanza.clone()) {
+        Posted::Congested => Delivered::Congested,
+        _ => Delivered::Some,
     }
 }
 
@@ -144,15 +170,11 @@ fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, 
                 None => Delivered::None,
             };
         };
-        return match local::deliver_to(node, &session, stanza.clone(), true) {
+        return match local::deliver_to(node, &session, stanza.clone(), Share::Alone) {
             Ok(()) if session.pressure().is_congested() => Delivered::Slowly(vec![Slow::Here(session)]),
             Ok(()) => Delivered::Some,
             Err(Refused::Full) => Delivered::Congested,
-            Err(Refused::Ending) if tries > 0 => Delivered::Ending(session),
-            Err(Refused::Ending) => match remote::returned(node, &session, stanza.clone()) {
-                Posted::Congested => Delivered::Congested,
-                _ => Delivered::Some,
-            },
+            Err(Refused::Ending) => after_the_end(node, session, stanza, tries),
             Err(Refused::Gone) => Delivered::None,
         };
     };

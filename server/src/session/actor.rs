@@ -23,6 +23,7 @@ use althing_proto::jid::FullJid;
 use althing_proto::stanza::{ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
+use super::copies::Share;
 use super::core::SessionState;
 use super::effect::{Effect, Later, SessionChange, left_behind, stanza_span};
 use super::held::{Held, Parcel};
@@ -229,7 +230,7 @@ impl Session {
                 if stanza.to().is_some_and(|to| to.as_str() == self.state.jid().as_str()) =>
             {
                 self.node.metrics.delivery(Delivery::Delivered);
-                return Next::Effects(self.receive(Parcel { stanza, alone: false }));
+                return Next::Effects(self.receive(Parcel { stanza, share: Share::Broadcast }));
             }
             Effect::Route(stanza) => {
                 let origin = match lane {
@@ -305,7 +306,7 @@ impl Session {
 
     /// The receiver's pass of a stanza for this session.
     fn receive(&mut self, parcel: Parcel) -> Effects {
-        self.alone = parcel.alone;
+        self.alone = matches!(parcel.share, Share::Alone);
         self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass(stanza))
     }
 
@@ -422,16 +423,21 @@ impl Session {
         let mut left = std::mem::take(&mut self.unsent);
         left.extend(self.outbox.take_left());
         self.outbox.close(self.outbox.last_words(error));
-        let effects = self.state.farewell();
+        let mut effects = self.state.farewell();
         // One that hides has left when it began to hide.
         let logout = self.state.invisible().is_none();
         let logout =
             logout.then(|| logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word()));
+        let pressure = Arc::clone(self.outbox.pressure());
         self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
             logouts::unbind(&node, &jid, index, logout).await;
+            if pressure.is_displaced() {
+                // What contacts hear of the address now is the successor's.
+                effects.retain(|effect| !matches!(effect, Effect::FanOut { .. }));
+            }
             delivery::drive(&node, effects).await;
             node.sessions.remove(index);
         });

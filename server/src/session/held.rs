@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use althing_proto::stanza::Stanza;
 
+use super::copies::Share;
+
 /// Most stanzas that wait so in one session; their bytes count as the mailbox's.
 pub const MAX_HELD: usize = 256;
 
@@ -12,8 +14,8 @@ pub const MAX_HELD: usize = 256;
 pub struct Parcel {
     /// The stanza.
     pub stanza: Stanza,
-    /// Whether no other session gets it too: then it is routed anew where this one has ended.
-    pub alone: bool,
+    /// Who else gets it.
+    pub share: Share,
 }
 
 /// A sender of whom something is with a module, and what waits behind that.
@@ -101,7 +103,7 @@ mod tests {
 
     fn parcel(id: &str) -> Parcel {
         let xml = format!("<message xmlns='jabber:client' id='{id}'/>");
-        Parcel { stanza: Stanza::parse(xml.parse().unwrap()).unwrap(), alone: true }
+        Parcel { stanza: Stanza::parse(xml.parse().unwrap()).unwrap(), share: Share::Alone }
     }
 
     fn id(parcel: Option<Parcel>) -> Option<String> {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamError;
 
+use super::copies::Share;
 use super::effect::{Effect, UserEvent};
 use super::inbound::Hold;
 use super::losses::Lost;
@@ -48,8 +49,8 @@ pub struct Advance(pub Work);
 pub struct Deliver {
     /// The stanza.
     pub stanza: Stanza,
-    /// Whether no other session gets it too: then it is routed anew where this one has ended.
-    pub alone: bool,
+    /// Who else gets it.
+    pub share: Share,
 }
 
 /// Presences that this session has asked for: they pass the receiver's pass, one after the other.

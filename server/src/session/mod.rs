@@ -4,6 +4,7 @@ pub mod acks;
 pub mod actor;
 pub mod admission;
 pub mod avatar;
+pub mod copies;
 pub mod core;
 pub mod effect;
 pub mod ending;

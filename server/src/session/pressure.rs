@@ -39,6 +39,7 @@ pub struct Pressure {
     relieved: Notify,
     closing: AtomicBool,
     ending: AtomicBool,
+    displaced: AtomicBool,
 }
 
 impl Pressure {
@@ -54,6 +55,7 @@ impl Pressure {
             relieved: Notify::new(),
             closing: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
         }
     }
 
@@ -108,6 +110,17 @@ impl Pressure {
     pub fn set_ending(&self) {
         self.ending.store(true, Ordering::Release);
         self.relieved.notify_waiters();
+    }
+
+    /// A successor has the session's address, and has not waited for its end: it tells the contacts in its stead.
+    pub fn set_displaced(&self) {
+        self.displaced.store(true, Ordering::Release);
+    }
+
+    /// Whether a successor speaks for the session.
+    #[must_use]
+    pub fn is_displaced(&self) -> bool {
+        self.displaced.load(Ordering::Acquire)
     }
 
     /// Whether the session has begun to end.

@@ -14,6 +14,7 @@ use althing_proto::stanza::Stanza;
 use althing_proto::time::Timestamp;
 
 use super::actor::Session;
+use super::copies::Share;
 use super::effect::UserEvent;
 use super::inbound::Hold;
 use super::losses::Lost;
@@ -102,20 +103,20 @@ impl SessionHandle {
         Ok(sent?)
     }
 
-    /// Puts a stanza into the session's mailbox. `alone`: no other session gets it too.
+    /// Puts a stanza into the session's mailbox. Behind the end only what nobody misses gets there.
     ///
     /// # Errors
     /// [`Refused`]; the caller keeps to the policy of `delivery/local.rs`.
-    pub fn deliver(&self, stanza: Stanza, alone: bool) -> Result<(), Refused> {
+    pub fn deliver(&self, stanza: Stanza, share: Share) -> Result<(), Refused> {
         let _open = self.gate.read();
-        if alone && self.pressure.is_ending() {
+        if self.pressure.is_ending() && !matches!(share, Share::Broadcast) {
             return Err(Refused::Ending);
         }
         let bytes = stanza.to_bytes().len();
         if !self.pressure.enter(bytes) {
             return Err(Refused::Full);
         }
-        let sent = self.address.try_send(Deliver { stanza, alone });
+        let sent = self.address.try_send(Deliver { stanza, share });
         if sent.is_err() {
             self.pressure.leave(bytes);
         }

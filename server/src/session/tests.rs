@@ -20,12 +20,14 @@ use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamCondition;
 
 use super::SessionHandle;
+use super::copies::Share;
 use super::effect::Effect;
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::Outbox;
 use super::pressure::Pressure;
 use crate::delivery::fan_out;
-use crate::delivery::receivers::{self, Receiver};
+use crate::delivery::receivers::{self, Delivered, Receiver};
+use crate::delivery::remote::pending::Behind;
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::stream::login;
@@ -68,15 +70,20 @@ async fn done(session: &SessionHandle, mut work: Work) {
 }
 
 /// Commands take their time, as with a log that several nodes share: the first bind after it is in the table, a
-/// priority until there is a permit for it.
-struct SlowRoutes(LocalRoutes, AtomicBool, Arc<Semaphore>);
+/// priority and an end until there is a permit for it.
+struct SlowRoutes(LocalRoutes, AtomicBool, Arc<Semaphore>, Arc<Semaphore>);
 
 impl SlowRoutes {
     /// A node with them.
-    fn node(permits: &Arc<Semaphore>) -> Arc<NodeContext> {
+    fn node(priorities: &Arc<Semaphore>) -> Arc<NodeContext> {
+        SlowRoutes::node_with(priorities, &Arc::new(Semaphore::new(1_000)))
+    }
+
+    fn node_with(priorities: &Arc<Semaphore>, unbinds: &Arc<Semaphore>) -> Arc<NodeContext> {
         let mut node = NodeContext::for_tests();
         let routes = LocalRoutes::new(NodeId::new(1), Incarnation(1));
-        node.routes = Arc::new(SlowRoutes(routes, AtomicBool::new(false), Arc::clone(permits)));
+        node.routes =
+            Arc::new(SlowRoutes(routes, AtomicBool::new(false), Arc::clone(priorities), Arc::clone(unbinds)));
         Arc::new(node)
     }
 }
@@ -94,6 +101,7 @@ impl Routes for SlowRoutes {
     }
 
     async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
+        self.3.acquire().await.unwrap().forget();
         self.0.unbind(jid, index).await
     }
 
@@ -197,6 +205,51 @@ async fn what_several_sessions_got_is_not_repeated_when_one_ends() {
     assert!(last.contains("unavailable"), "a ghost: {written}");
 }
 
+/// Where all of them end nobody has it, and its sender hears so, once.
+#[actix_rt::test]
+async fn what_several_sessions_got_comes_back_when_all_of_them_end() {
+    let node = Arc::new(NodeContext::for_tests());
+    let own = outbox();
+    let sender = bind_as(&node, "a@localhost/x", &own).await;
+    let small = || {
+        let pressure = Arc::new(Pressure::new(1_000_000));
+        Rc::new(Outbox::new(1_000, pressure, Framing::Tcp, Waiting::for_tests()))
+    };
+    let outboxes = [small(), small()];
+    let (first, second) = (bind(&node, "1", &outboxes[0]).await, bind(&node, "2", &outboxes[1]).await);
+    for session in [&first, &second] {
+        node.routes.set_priority(&session.jid, session.index, Some(0)).await.unwrap();
+    }
+    let receivers = Receiver::of_account(&node, &first.jid.to_bare());
+    let send = |number: usize| {
+        let xml = format!(
+            "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' id='n{number}'>\
+             <body>hello</body></message>"
+        );
+        receivers::deliver(&node, &Stanza::parse(xml.parse().unwrap()).unwrap(), &receivers, 0)
+    };
+    // Neither reads, so both end with most of it in their mailboxes. Then they are about to end.
+    for number in 0..30 {
+        assert!(matches!(send(number), Delivered::Some));
+    }
+    let end = || EndReason::Error(StreamCondition::SystemShutdown.into());
+    tokio::join!(first.end(end()), second.end(end()), async {
+        for number in 30..33 {
+            assert!(matches!(send(number), Delivered::Some));
+        }
+    });
+    while node.remote.wait_behind(&second.jid, None, &message_of(1)) != Behind::Nothing {
+        tokio::task::yield_now().await;
+    }
+    let written = written(&sender, &own).await;
+    let errors: Vec<usize> =
+        (0..33).map(|number| written.matches(&format!("id='n{number}'")).count()).collect();
+    let fit = errors.iter().position(|count| *count > 0).unwrap();
+    assert!((5..15).contains(&fit), "{written}");
+    assert!(errors[fit..].iter().all(|count| *count == 1), "{errors:?}");
+    assert_eq!(written.matches("<service-unavailable ").count(), 33 - fit, "{written}");
+}
+
 /// A session that ends while storage answers: what the answer leads to for others still happens.
 #[actix_rt::test]
 async fn effects_for_others_outlive_the_session() {
@@ -225,13 +278,13 @@ async fn a_full_mailbox_refuses_stanzas() {
     let session = bind(&node, "r", &outbox()).await;
     let mut taken = 0;
     // Nothing else runs meanwhile: the mailbox is not emptied.
-    while session.deliver(message_of(10), true).is_ok() {
+    while session.deliver(message_of(10), Share::Alone).is_ok() {
         taken += 1;
         assert!(taken < 100_000, "the mailbox is not bounded");
     }
     let session = bind(&node, "s", &outbox()).await;
-    assert!(session.deliver(message_of(600_000), true).is_ok());
-    assert!(session.deliver(message_of(600_000), true).is_err(), "more bytes than the bound");
+    assert!(session.deliver(message_of(600_000), Share::Alone).is_ok());
+    assert!(session.deliver(message_of(600_000), Share::Alone).is_err(), "more bytes than the bound");
 }
 
 /// What waits for a session that has just been closed is routed anew once its route is gone, not to itself
@@ -250,7 +303,7 @@ fn a_slow_consumer_with_stanzas_behind_ends() {
             ));
             let session = bind(&node, "r", &small).await;
             for _ in 0..20 {
-                session.deliver(message_of(200), true).unwrap();
+                session.deliver(message_of(200), Share::Alone).unwrap();
             }
             session.end(EndReason::ClientGone).await;
             assert!(!small.is_open());

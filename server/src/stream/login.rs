@@ -130,7 +130,7 @@ pub async fn bind(
     let mut first = Work::default();
     let place = bound.displaced.is_none().then_some(place);
     if let Some(old) = bound.displaced
-        && end_displaced(node, &jid, bound.index, &old).await == Displaced::Lost
+        && end_displaced(node, &jid, bound.index, &old).await != Displaced::Ended
     {
         first.effects.push_back(Effect::Session(SessionChange::TookOver));
     }
@@ -167,6 +167,8 @@ pub async fn bind(
 enum Displaced {
     /// It has ended, and said farewell.
     Ended,
+    /// It is still about to end: it says nothing to its contacts any more.
+    Slow,
     /// Its node is down: it said nothing.
     Lost,
 }
@@ -179,6 +181,8 @@ async fn end_displaced(node: &NodeContext, jid: &FullJid, by: BindIndex, old: &R
             let reason = EndReason::Error(StreamCondition::Conflict.into());
             if timeout(DISPLACED, session.end(reason)).await.is_err() {
                 info!(%jid, "the displaced session is slow to end");
+                session.pressure().set_displaced();
+                return Displaced::Slow;
             }
         }
         return Displaced::Ended;

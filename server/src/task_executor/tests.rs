@@ -23,6 +23,7 @@ use althing_proto::jid::BareJid;
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::Stanza;
 
+use crate::delivery::receivers::{self, Receiver};
 use crate::delivery::remote::{self, Parcel, Posted};
 use crate::delivery::{account, fan_out};
 use crate::session::effect::{Effect, RosterChanged, SessionChange, UserEvent};
@@ -130,6 +131,57 @@ async fn a_message_to_an_account_reaches_all_that_are_most_available() {
     a.send(&message("b@localhost", "chat", 1)).await;
     for client in &mut receivers {
         client.until("id='n1'", 1).await;
+    }
+}
+
+/// Of a message for several sessions of another node no copy is repeated when one of them ends, and where all end its
+/// sender hears of it once.
+#[actix_rt::test]
+async fn copies_are_not_repeated_elsewhere_and_not_lost() {
+    const COUNT: usize = 30;
+    for all in [false, true] {
+        let (_log, nodes) = cluster(2).await;
+        let mut a = nodes[0].bind("a", "r").await;
+        let small = 1_000;
+        let slow = nodes[1].bind_with("b", "slow", small).await;
+        let mut other = nodes[1].bind_with("b", "other", if all { small } else { 1_000_000 }).await;
+        for client in [&slow, &other] {
+            let (jid, index) = (client.session.jid.clone(), client.session.index);
+            nodes[1].context.routes.set_priority(&jid, index, Some(0)).await.unwrap();
+        }
+        let context = &nodes[0].context;
+        let receivers = Receiver::of_account(context, &slow.session.jid.to_bare());
+        for number in 0..COUNT {
+            let xml = message("b@localhost", "normal", number).replacen(' ', " xmlns='jabber:client' ", 1);
+            let stanza = Stanza::received(xml.parse().unwrap(), &a.session.jid).unwrap();
+            receivers::deliver(context, &stanza, &receivers, 0);
+        }
+        while nodes[1].context.sessions.len() > usize::from(!all) {
+            tokio::task::yield_now().await;
+        }
+        if all {
+            // What fitted was written; of the rest each comes back, and nothing else before what is sent behind.
+            for number in COUNT / 2..COUNT {
+                a.until(&format!("id='n{number}'"), 1).await;
+            }
+            for client in [&slow, &other] {
+                nodes[1].context.remote.settled(&client.session.jid, LONG).await;
+            }
+            let behind = nodes[1].bind("c", "r").await;
+            behind.send("<message to='a@localhost/r' id='end'/>").await;
+            a.until("id='end'", 1).await;
+            let mut ids = a.ids();
+            ids.sort_unstable();
+            assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
+            assert_eq!(a.read.matches("<service-unavailable ").count(), ids.len(), "{}", a.read);
+        } else {
+            other.until(&format!("id='n{}'", COUNT - 1), 1).await;
+            nodes[1].context.remote.settled(&slow.session.jid, LONG).await;
+            a.send(&message("b@localhost/other", "normal", COUNT)).await;
+            other.until(&format!("id='n{COUNT}'"), 1).await;
+            assert_eq!(other.ids(), (0..=COUNT).collect::<Vec<_>>());
+        }
+        assert_eq!(nodes[1].tasks.count(TaskKind::DeliverCopy), 2 * COUNT);
     }
 }
 

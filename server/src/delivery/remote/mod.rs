@@ -3,12 +3,13 @@
 //! In the good case a stanza costs one encoding and one entry in [`pending`], and nothing of the runtime. When a
 //! session was not where the table had it, its target is held, and [`settle`](mod@settle) looks up once more for each stanza.
 
+pub mod groups;
 pub mod overflow;
 pub mod pending;
 mod settle;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,19 +20,21 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::debug;
 
-use althing_cluster::executor::TaskRefusal;
+use althing_cluster::executor::{TaskRefusal, TaskSource};
 use althing_cluster::link::LinkError;
 use althing_cluster::routes::{BindIndex, NodeState, Route};
-use althing_cluster::task::{DeliverStanza, SessionFound, TaskReply};
+use althing_cluster::task::{ClusterTask, DeliverCopy, DeliverStanza, SessionFound, TaskReply};
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 
 use super::{bounce, drive, local};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
+use crate::session::copies::Copies;
 use crate::session::effect::Effect;
 use crate::session::messages::EndReason;
 use crate::session::pressure::BRAKE;
+use groups::{Group, Groups};
 use overflow::Overflow;
 use pending::{Behind, Brake, Outcome, Pending};
 
@@ -44,7 +47,7 @@ pub struct Parcel {
     pub tries: u8,
     /// Where it goes to other sessions of the account as well: until all of them have failed, this one is tried for
     /// its own target only.
-    pub copies: Option<Arc<Copies>>,
+    pub copies: Option<Copy>,
 }
 
 /// Why a stanza was not delivered.
@@ -60,30 +63,13 @@ pub enum Failure {
     Never,
 }
 
-/// The copies of one stanza for several sessions of an account: it is delivered when one of them is.
-#[derive(Debug)]
-pub struct Copies {
-    left: AtomicUsize,
-    delivered: AtomicBool,
-}
-
-impl Copies {
-    /// For so many sessions.
-    #[must_use]
-    pub fn new(count: usize) -> Arc<Self> {
-        Arc::new(Copies { left: AtomicUsize::new(count), delivered: AtomicBool::new(false) })
-    }
-
-    /// One copy is delivered.
-    pub fn delivered(&self) {
-        self.delivered.store(true, Ordering::SeqCst);
-        self.left.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// One copy is not delivered: `true` where it was the last and no other was.
-    pub fn failed(&self) -> bool {
-        self.left.fetch_sub(1, Ordering::SeqCst) == 1 && !self.delivered.load(Ordering::SeqCst)
-    }
+/// One of several copies of a stanza.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// All of them.
+    pub copies: Arc<Copies>,
+    /// Those that go to the same node.
+    pub group: Group,
 }
 
 /// What became of a stanza that was to be sent to another node.
@@ -107,6 +93,10 @@ pub struct Remote {
     targets: AtomicUsize,
     relieved: Notify,
     overflow: Overflow,
+    /// Numbers of stanzas for several sessions.
+    group: AtomicU64,
+    /// Copies that other nodes have sent.
+    groups: Mutex<Groups>,
     runtime: Handle,
 }
 
@@ -119,6 +109,8 @@ impl Remote {
             targets: AtomicUsize::new(0),
             relieved: Notify::new(),
             overflow: Overflow::default(),
+            group: AtomicU64::new(0),
+            groups: Mutex::default(),
             runtime,
         }
     }
@@ -133,6 +125,16 @@ impl Remote {
     #[must_use]
     pub fn overflow(&self) -> &Overflow {
         &self.overflow
+    }
+
+    /// The number of the next stanza for several sessions.
+    pub fn next_group(&self) -> u64 {
+        self.group.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The copies, of those that the node `source` has sent, that `group` belongs to.
+    pub fn copies_of(&self, source: TaskSource, group: Group) -> Arc<Copies> {
+        self.groups.lock().of(source, group)
     }
 
     /// Queues a stanza if earlier ones for `to` are still under way to another owner than `owner`, or held.
@@ -187,8 +189,8 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
     if node.remote.overflow.holds(route.node) {
         return Posted::Congested;
     }
-    let task = task(to, route, &parcel.stanza).into();
-    let copies = parcel.copies.clone();
+    let task = task(to, route, &parcel.stanza, parcel.copies.as_ref().map(|copy| copy.group));
+    let copies = parcel.copies.as_ref().map(|copy| Arc::clone(&copy.copies));
     let number = match hold(node, to, route.index, parcel, Pending::sent) {
         Ok(number) => number,
         Err(posted) => return posted,
@@ -315,19 +317,24 @@ pub fn left_in_mailbox(
     }
 }
 
-fn task(to: &FullJid, route: &Route, stanza: &Stanza) -> DeliverStanza {
-    DeliverStanza { to: to.clone(), owner: route.index, xml: Bytes::from(stanza.to_standalone()) }
+/// The task that hands a stanza to the session of `route`, whose address is `to`.
+fn task(to: &FullJid, route: &Route, stanza: &Stanza, group: Option<Group>) -> ClusterTask {
+    let (to, owner, xml) = (to.clone(), route.index, Bytes::from(stanza.to_standalone()));
+    match group {
+        None => DeliverStanza { to, owner, xml }.into(),
+        Some(Group { number, here }) => DeliverCopy { to, owner, xml, number, here }.into(),
+    }
 }
 
-/// What a reply to [`DeliverStanza`] says of the stanza.
+/// What a reply to [`DeliverStanza`] or [`DeliverCopy`] says of the stanza.
 fn outcome(reply: Result<TaskReply, LinkError>, route: Route) -> Outcome<Failure> {
     match reply {
-        Ok(TaskReply::DeliverStanza(SessionFound::Done)) => Outcome::Done,
-        Ok(TaskReply::DeliverStanza(SessionFound::Slowly)) => Outcome::Slowly,
-        Ok(TaskReply::DeliverStanza(SessionFound::NoSession { applied })) => {
-            Outcome::Failed(Failure::NoSession(applied))
-        }
-        Ok(TaskReply::DeliverStanza(SessionFound::Congested)) => Outcome::Failed(Failure::Congested),
+        Ok(TaskReply::DeliverStanza(found) | TaskReply::DeliverCopy(found)) => match found {
+            SessionFound::Done => Outcome::Done,
+            SessionFound::Slowly => Outcome::Slowly,
+            SessionFound::NoSession { applied } => Outcome::Failed(Failure::NoSession(applied)),
+            SessionFound::Congested => Outcome::Failed(Failure::Congested),
+        },
         Ok(_)
         | Err(
             LinkError::TooLarge(_)
@@ -356,10 +363,7 @@ fn finish(
             (outcome, None) => outcome,
             (Outcome::Failed(why), Some(copies)) if copies.failed() => Outcome::Failed(why),
             (Outcome::Failed(_), Some(_)) => Outcome::Done,
-            (outcome, Some(copies)) => {
-                copies.delivered();
-                outcome
-            }
+            (outcome, Some(_)) => outcome,
         };
         let next = pending.answered(to, number, outcome);
         node.remote.note(&pending);

@@ -12,13 +12,15 @@ use althing_cluster::routes::NodeState;
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 
+use super::groups::Group;
 use super::pending::Outcome;
-use super::{Copies, Failure, Parcel, outcome, task};
+use super::{Copy, Failure, Parcel, outcome, task};
 use crate::components::balance::lane_named;
 use crate::delivery::{bounce, drive, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::router::{component, steps};
+use crate::session::copies::Share;
 
 /// How long a stanza waits for this node's table to have what the other node's had.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -59,11 +61,11 @@ pub(super) async fn go_on(node: Arc<NodeContext>, to: FullJid) {
 async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failure: Option<Failure>) {
     let Parcel { stanza, mut tries, copies } = parcel;
     if let (Some(copies), None) = (copies, failure) {
-        return settle_copy(node, to, stanza, &copies).await;
+        return settle_copy(node, to, stanza, copies).await;
     }
     if failure.is_none() && tries + 1 >= MAX_TRIES {
         // The rule for an absent resource has led here. Another walk would lead back to this very queue.
-        if !deliver_once(node, to, &stanza).await {
+        if !deliver_once(node, to, &stanza, None).await {
             drive(node, bounce::unavailable(node, &stanza)).await;
         }
         return;
@@ -98,7 +100,7 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
             let effects = steps::once_more(node, stanza, if absent { tries } else { 1 });
             return drive(node, effects.await).await;
         };
-        let task = task(&jid, &route, &stanza).into();
+        let task = task(&jid, &route, &stanza, None);
         match outcome(node.links.ask(route.node, task, SECOND).await, route) {
             Outcome::Done | Outcome::Slowly => return,
             Outcome::Failed(why) => failure = Some(why),
@@ -107,27 +109,29 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
 }
 
 /// One of several copies, which had to wait: for its own session, wherever that is now.
-async fn settle_copy(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza, copies: &Copies) {
-    if deliver_once(node, to, &stanza).await {
-        copies.delivered();
-    } else if copies.failed() {
+async fn settle_copy(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza, copy: Copy) {
+    let arrived = deliver_once(node, to, &stanza, Some(&copy)).await;
+    if !arrived && copy.copies.failed() {
         let effects = steps::once_more(node, stanza, MAX_TRIES - 1);
         drive(node, effects.await).await;
     }
 }
 
 /// One attempt for one session, wherever it is now.
-async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza) -> bool {
+async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza, copy: Option<&Copy>) -> bool {
     match component::owner(node, to) {
         Some(route) if route.node == node.node_id => {
             if let Some(lane) = lane_named(to) {
                 return component::put_here(node, route.index, lane, stanza);
             }
             let session = node.sessions.get(route.index);
-            session.is_some_and(|session| local::deliver_to(node, &session, stanza.clone(), false).is_ok())
+            // As the only one it is given up with its session: another look-up would lead back to this queue.
+            let share = copy.map_or(Share::Broadcast, |copy| Share::Copy(Arc::clone(&copy.copies)));
+            session.is_some_and(|session| local::deliver_to(node, &session, stanza.clone(), share).is_ok())
         }
         Some(route) => {
-            let reply = node.links.ask(route.node, task(to, &route, stanza).into(), SECOND).await;
+            let group = copy.map(|copy| Group { here: 0, ..copy.group });
+            let reply = node.links.ask(route.node, task(to, &route, stanza, group), SECOND).await;
             !matches!(outcome(reply, route), Outcome::Failed(_))
         }
         None => false,

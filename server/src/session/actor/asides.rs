@@ -70,25 +70,27 @@ impl Session {
         let bytes = parcel.stanza.to_bytes().len();
         let fits = self.outbox.pressure().enter(bytes);
         let refused = if fits { self.held.hold(sender, parcel) } else { Some(parcel) };
-        if let Some(Parcel { stanza, .. }) = refused {
+        if let Some(parcel) = refused {
             if fits {
                 self.outbox.pressure().leave(bytes);
             }
-            self.congested(&stanza);
+            self.congested(&parcel);
         }
         None
     }
 
     /// The policy of a full mailbox (`delivery/local.rs`), for a stanza that has left it.
-    fn congested(&mut self, stanza: &Stanza) {
+    fn congested(&mut self, Parcel { stanza, share }: &Parcel) {
         self.node.metrics.mailbox_full();
         if matches!(stanza.kind(), Kind::Presence(_)) {
             self.node.metrics.dropped(Dropped::MailboxFull);
             if let Some(session) = self.node.sessions.get(self.state.index()) {
                 delivery::local::close_congested(&session);
             }
-        } else {
+        } else if share.is_lost() {
             delivery::drive_aside(&self.node, delivery::bounce::congested(&self.node, stanza));
+        } else {
+            self.node.metrics.dropped(Dropped::MailboxFull);
         }
     }
 
@@ -109,10 +111,10 @@ impl Session {
     }
 
     /// A stanza that comes when the session has ended.
-    pub(super) fn left(&self, Parcel { stanza, alone }: Parcel, farewell: Farewell) {
-        let lost = self.node.lease.losses() != self.losses;
-        if lost || !alone || matches!(stanza.kind(), Kind::Presence(_)) {
-            // A node without a lease acts no more, then or later. The other sessions have it; again would be
+    pub(super) fn left(&self, Parcel { stanza, share }: Parcel, farewell: Farewell) {
+        let over = self.node.lease.losses() != self.losses;
+        if !share.is_lost() || over || matches!(stanza.kind(), Kind::Presence(_)) {
+            // A node without a lease acts no more, then or later. What other sessions have would come to them
             // twice, and presence might come after its end.
             self.node.metrics.dropped(Dropped::SessionGone);
             return;

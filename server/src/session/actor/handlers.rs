@@ -9,6 +9,7 @@ use althing_proto::stream::error::StreamCondition;
 
 use super::Session;
 use crate::delivery;
+use crate::session::copies::Share;
 use crate::session::effect::{UserEvent, left_behind};
 use crate::session::held::Parcel;
 use crate::session::messages::{
@@ -43,9 +44,9 @@ impl Handler<Advance> for Session {
 impl Handler<Deliver> for Session {
     type Result = ();
 
-    fn handle(&mut self, Deliver { stanza, alone }: Deliver, ctx: &mut Self::Context) {
+    fn handle(&mut self, Deliver { stanza, share }: Deliver, ctx: &mut Self::Context) {
         self.outbox.pressure().leave(stanza.to_bytes().len());
-        let parcel = Parcel { stanza, alone };
+        let parcel = Parcel { stanza, share };
         if let Some(farewell) = self.over() {
             self.left(parcel, farewell);
             return;
@@ -61,7 +62,7 @@ impl Handler<Show> for Session {
     type Result = ();
 
     fn handle(&mut self, Show(presences): Show, ctx: &mut Self::Context) {
-        let parcels = presences.into_iter().map(|stanza| Parcel { stanza, alone: false });
+        let parcels = presences.into_iter().map(|stanza| Parcel { stanza, share: Share::Broadcast });
         self.receive_all(parcels.collect(), ctx);
     }
 }

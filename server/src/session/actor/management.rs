@@ -16,6 +16,7 @@ use althing_proto::xml::name;
 use super::{Farewell, Session};
 use crate::delivery;
 use crate::pipeline::Effects;
+use crate::session::copies::Share;
 use crate::session::effect::Effect;
 use crate::session::held::Parcel;
 use crate::session::messages::{EndReason, Work};
@@ -109,7 +110,10 @@ impl Session {
             let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };
             match stanza.kind() {
                 Kind::Iq(_) => answers.extend(self.unanswered(&stanza)),
-                _ => self.left(Parcel { stanza: self.delayed(&stanza, at), alone: true }, farewell.clone()),
+                _ => self.left(
+                    Parcel { stanza: self.delayed(&stanza, at), share: Share::Alone },
+                    farewell.clone(),
+                ),
             }
         }
         if self.node.lease.losses() == self.losses {

@@ -39,9 +39,9 @@ async fn answers_to_one_who_does_not_read_stop_nobody() {
     mallory.pressure().set_congested(true);
     let begun = Instant::now();
     for _ in 0..10 {
-        bob.deliver(message("m@localhost/x", "b@localhost/r"), true).unwrap();
+        bob.deliver(message("m@localhost/x", "b@localhost/r"), Share::Alone).unwrap();
     }
-    bob.deliver(message("c@localhost/x", "b@localhost/r"), true).unwrap();
+    bob.deliver(message("c@localhost/x", "b@localhost/r"), Share::Alone).unwrap();
     let written = written(&bob, &own).await;
     assert!(written.contains("from='c@localhost/x'") && !written.contains("m@localhost"), "{written}");
     assert!(begun.elapsed() < BRAKE, "the mailbox stood still for {:?}", begun.elapsed());

@@ -167,7 +167,7 @@ async fn what_a_session_has_asked_for_may_be_more_than_may_wait() {
     let own = outbox();
     let session = bind(&node, "r", &own).await;
     let reader = reader(&own);
-    session.deliver(message_of(900_000), true).unwrap();
+    session.deliver(message_of(900_000), Share::Alone).unwrap();
     for _ in 0..12 {
         let batch = (0..16).map(|number| presence(&format!("c@localhost/{number}"), 15_000));
         session.show(batch.collect()).unwrap();
@@ -240,4 +240,26 @@ async fn what_a_session_shows_stays_prepared() {
     session.notify(roster(3, "friend@localhost", Subscription::None)).unwrap();
     session.advance(Work::default()).await.unwrap();
     assert!(is_prepared() && !answers());
+}
+
+/// A displaced session that takes long to end says nothing of its end to contacts who know its successor.
+#[actix_rt::test]
+async fn a_displaced_session_that_is_slow_does_not_have_the_last_word() {
+    let (permits, unbinds) = (Arc::new(Semaphore::new(100)), Arc::new(Semaphore::new(0)));
+    let node = SlowRoutes::node_with(&permits, &unbinds);
+    let (watching, first, second) = (outbox(), outbox(), outbox());
+    let watcher = bind(&node, "watcher", &watching).await;
+    done(&watcher, from_client("<presence />")).await;
+    let old = bind(&node, "r", &first).await;
+    done(&old, from_client("<presence />")).await;
+    let new = bind(&node, "r", &second).await;
+    assert!(!first.is_open() && second.is_open() && old.index != new.index);
+    done(&new, from_client("<presence />")).await;
+    unbinds.add_permits(1);
+    while node.sessions.get(old.index).is_some() {
+        tokio::task::yield_now().await;
+    }
+    let written = written(&watcher, &watching).await;
+    assert_eq!(written.matches("from='b@localhost/r'/>").count(), 2, "{written}");
+    assert!(!written.contains("type='unavailable'"), "{written}");
 }

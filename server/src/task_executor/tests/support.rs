@@ -219,10 +219,15 @@ impl Node {
 
     /// Binds a resource of `user@localhost`.
     pub(super) async fn bind(&self, user: &str, resource: &str) -> Client {
+        self.bind_with(user, resource, self.context.config().limits.outbox_bytes).await
+    }
+
+    /// The same, and so many bytes may wait for it.
+    pub(super) async fn bind_with(&self, user: &str, resource: &str, outbox_bytes: usize) -> Client {
         let config = self.context.config();
         let limits = &config.limits;
         let outbox = Rc::new(Outbox::new(
-            limits.outbox_bytes,
+            outbox_bytes,
             Arc::new(Pressure::new(limits.mailbox_bytes)),
             Framing::Tcp,
             Waiting::for_tests(),

@@ -9,6 +9,7 @@ use althing_tests::client::{Client, condition_of, stanza_error};
 use althing_tests::component::{Component, answer_to};
 use althing_tests::login::newcomer;
 use althing_tests::node::TestNode;
+use althing_tests::setup::COMPONENT_SECRET;
 use althing_tests::stream::Event;
 
 const GATEWAY: &str = "gateway.localhost";
@@ -125,6 +126,58 @@ async fn t2_t13_a_component_that_never_reads_is_told_of_and_closed() {
     alice.send(&message(GATEWAY, 10_000, 1)).await.unwrap();
     let last = alice.recv_until(|stanza| stanza.attr("id") == Some("m10000")).await.unwrap();
     assert_eq!(stanza_error(&last).unwrap(), "service-unavailable");
+}
+
+/// The end of the stream in the same bytes as the handshake: nobody is attached afterwards, though the socket stays open.
+#[tokio::test]
+async fn who_ends_right_behind_the_handshake_is_not_attached() {
+    let node = TestNode::start("").await.unwrap();
+    let endpoint = node.endpoint();
+    let mut alice = newcomer(&endpoint, "alice").await.unwrap();
+    let (mut gateway, id) = Component::open(&endpoint, GATEWAY).await.unwrap();
+    let last = format!("<message from='x@{GATEWAY}' to='{}'/>", alice.jid());
+    gateway.send(&format!("<handshake>{}</handshake>{last}</stream:stream>", answer_to(&id))).await.unwrap();
+    let Event::Element(answer) = gateway.event().await.unwrap() else { panic!("no answer") };
+    assert!(answer.is("handshake", ns::CLIENT));
+    assert_eq!(end(&mut gateway).await, None);
+    assert_eq!(alice.recv().await.unwrap().attr("from"), Some(format!("x@{GATEWAY}").as_str()));
+    alice.send(&message(GATEWAY, 1, 10)).await.unwrap();
+    assert_eq!(stanza_error(&alice.recv().await.unwrap()).unwrap(), "service-unavailable");
+}
+
+/// Whoever holds a connection half open does not survive the rotation of a secret, nor does who is attached with the old
+/// one; and the change of the file is told, though no key has another value.
+#[tokio::test]
+async fn t15_another_secret_ends_whoever_has_shown_the_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    std::fs::write(&file, COMPONENT_SECRET).unwrap();
+    let external = |domain: &str| {
+        format!("[[components.external]]\ndomain = \"{domain}\"\nsecret_file = \"{}\"\n", file.display())
+    };
+    let mut node = TestNode::start(&external(GATEWAY)).await.unwrap();
+    let endpoint = node.endpoint();
+    let mut attached = Component::attach(&endpoint, GATEWAY).await.unwrap();
+    let (mut waits, id) = Component::open(&endpoint, GATEWAY).await.unwrap();
+    let (_, said) = node.reload().await.unwrap();
+    assert!(!said.contains("components.external"), "{said}");
+    is_told(&mut newcomer(&endpoint, "alice").await.unwrap(), &mut attached).await;
+
+    std::fs::write(&file, "another secret, known to nobody yet").unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("in force now: components.external\n"), "{said}");
+    assert_eq!(end(&mut attached).await.as_deref(), Some("reset"));
+    waits.send(&format!("<handshake>{}</handshake>", answer_to(&id))).await.unwrap();
+    assert_eq!(end(&mut waits).await.as_deref(), Some("not-authorized"));
+
+    std::fs::write(&file, COMPONENT_SECRET).unwrap();
+    node.reload().await.unwrap();
+    let (mut waits, id) = Component::open(&endpoint, GATEWAY).await.unwrap();
+    node.rewrite(&external(BOTS)).unwrap();
+    assert_eq!(node.reload().await.unwrap().0, 0);
+    waits.send(&format!("<handshake>{}</handshake>", answer_to(&id))).await.unwrap();
+    assert_eq!(end(&mut waits).await.as_deref(), Some("host-unknown"));
 }
 
 /// A node that stops tells its components, and one more than may connect is closed at once.

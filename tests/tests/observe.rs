@@ -83,7 +83,7 @@ async fn every_metric_of_the_reference_is_shown_and_none_besides() {
 /// Small bounds, so that a short script reaches them; one worker, so that a receiver cannot run while its
 /// sender's batch is routed.
 const TIGHT: &str = "[runtime]\nworkers = 1\n\
-                     [limits]\nconnections = 12\nmailbox_stanzas = 16\nstanza_bytes = 65536\noutbox_bytes = 65536\n";
+                     [limits]\nconnections = 12\nmailbox_stanzas = 16\nstanza_bytes = 65536\noutbox_bytes = 65536\nblock_bytes = 16384\nblock_entries = 1000\n";
 
 /// T12, T17: among them the connections that are open.
 #[tokio::test]

@@ -172,6 +172,15 @@ impl ComponentHandle {
     }
 }
 
+/// What a reload has done to a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It is configured no more.
+    Removed,
+    /// It has another secret.
+    Secret,
+}
+
 /// All components of this node, and the domains of those of the others.
 #[derive(Debug)]
 pub struct ComponentRegistry {
@@ -292,6 +301,23 @@ impl ComponentRegistry {
     /// From now on external components meet this: who may attach, by which secret.
     pub fn set_external(&self, external: ComponentConfig) {
         self.external.store(Arc::new(external));
+    }
+
+    /// What has become of a component's entry since `shown` was in force.
+    #[must_use]
+    pub fn changed_since(&self, shown: &Arc<ComponentConfig>, domain: &str) -> Option<Changed> {
+        let now = self.external();
+        if Arc::ptr_eq(shown, &now) {
+            return None;
+        }
+        let secret_of = |config: &ComponentConfig| {
+            let mut known = config.domains.iter();
+            known.find(|(known, _)| known.as_str() == domain).map(|(_, secret)| secret.clone())
+        };
+        match secret_of(&now) {
+            None => Some(Changed::Removed),
+            secret => (secret_of(shown) != secret).then_some(Changed::Secret),
+        }
     }
 
     /// Tells all components of a configuration that holds from now on (T15).

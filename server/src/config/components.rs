@@ -26,7 +26,8 @@ section! {
         /// The components that may attach, each in a table `[[components.external]]` with the keys `domain`;
         /// `secret_file` (a file with the secret in it) or `secret` (at least 16 characters); if wanted `name`, which
         /// service discovery shows; and `exclusive = true` where a second connection of the domain is refused with
-        /// `conflict`. Without it all connections of a domain share its users, on whatever nodes they are.
+        /// `conflict`. Without it all connections of a domain share its users, on whatever nodes they are. A reload ends
+        /// connections of components that it removes (`host-gone`) or gives another secret (`reset`).
         external: Vec<External> = Vec::new();
         /// Connections of components at the same time, on both listeners together. One more is closed at once.
         connections: usize = 100, in 1..=100000;

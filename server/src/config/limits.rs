@@ -46,10 +46,10 @@ section! {
         /// Binds that wait for their turn. One more is refused with `resource-constraint`.
         binds_waiting: usize = 20_000, in 1..=10000000;
         /// Seconds of silence after which the kernel asks whether the client's host is still there (TCP
-        /// keepalive).
+        /// keepalive). Holds for connections that begin after it.
         tcp_keepalive_s: u64 = 120, in 5..=86400;
         /// Seconds of silence after which a client is asked by the server whether it is there (XEP-0199); 0: it is never asked.
-        /// Streams advertise it (XEP-0478).
+        /// Streams advertise it (XEP-0478). An open stream follows a change once the old time is over; after 0 within 10 minutes.
         client_ping_s: u64 = 180, in 0..=86400;
         /// Seconds that a client which was asked has to say something; then its stream ends with `connection-timeout`.
         client_ping_timeout_s: u64 = 60, in 1..=3600;

@@ -8,6 +8,9 @@ use tracing_subscriber::EnvFilter;
 use super::error::Problem;
 use super::{Config, MECHANISMS, SECTIONS};
 
+/// What an item of a block list takes beside its address: `<item jid=''/>`, and what is around them all.
+const ITEM_BYTES: usize = 16;
+
 /// Something wrong with the value of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -199,6 +202,15 @@ impl Config {
                 format!("at least {}", limits.stanza_bytes_before_login),
             ));
         }
+        // With the markup of an item: a client gets its whole block list in one stanza.
+        let list = limits.block_bytes.saturating_add(limits.block_entries.saturating_mul(ITEM_BYTES));
+        if limits.outbox_bytes < list {
+            found.push(finding(
+                "limits.outbox_bytes",
+                "cannot hold the list of limits.block_entries addresses of limits.block_bytes",
+                format!("at least {list}"),
+            ));
+        }
         if limits.outbox_bytes < limits.stanza_bytes {
             found.push(finding(
                 "limits.outbox_bytes",
@@ -283,6 +295,13 @@ mod tests {
     }
 
     #[test]
+    fn a_client_can_be_sent_the_longest_block_list() {
+        let found = findings(|config| config.limits.block_bytes = config.limits.outbox_bytes);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("limits.outbox_bytes: cannot hold the list"), "{found:?}");
+    }
+
+    #[test]
     fn contacts_are_uris() {
         let found = findings(|config| config.contact.abuse = vec!["mailto:a@b".into(), "a@b".into()]);
         assert_eq!(found, ["contact.abuse: \"a@b\" is no URI"]);
@@ -301,7 +320,11 @@ mod tests {
 
     #[test]
     fn one_stanza_fits_into_the_outbox() {
-        let found = findings(|config| config.limits.outbox_bytes = 65_536);
+        let found = findings(|config| {
+            config.limits.outbox_bytes = 65_536;
+            config.limits.block_entries = 1_000;
+            config.limits.block_bytes = 16_384;
+        });
         assert_eq!(found, ["limits.outbox_bytes: cannot hold one stanza of limits.stanza_bytes"]);
     }
 }

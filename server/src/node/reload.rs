@@ -86,6 +86,12 @@ impl Reloader {
         }
         let stream = stream_config(&config, tls.is_some(), node.decoy_secret)?;
         let external = component_config(&config)?;
+        let mut changed = change.changed;
+        let key = "components.external";
+        if external.domains != node.components.external().domains && !changed.iter().any(|name| name == key) {
+            // The files of secrets have other contents, though they are the same files.
+            changed.push(key.to_owned());
+        }
         let services = ExternalServices::read(&config)?;
         let filter = LogFilter::parse(&config.log).context("log.filter")?;
 
@@ -107,6 +113,6 @@ impl Reloader {
         node.components.configure(&config);
         // Last: it asks the modules, which look at the rest.
         node.offer(stream);
-        Ok(ReloadReport { changed: change.changed, restart: change.restart, certificate_until })
+        Ok(ReloadReport { changed, restart: change.restart, certificate_until })
     }
 }

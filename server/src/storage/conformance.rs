@@ -1,6 +1,7 @@
 //! One suite for every place of storage.
 
 mod archive;
+mod deletion;
 mod disabled;
 pub(super) mod messages;
 mod privacy;
@@ -21,6 +22,7 @@ use archive::{
     a_retraction_leaves_a_tombstone, an_archive_is_asked_by_peer_time_and_id, an_archive_is_paged_both_ways,
     archives_keep_what_their_owners_want, large_pages_end_early, what_is_not_archived_is_not_found_there,
 };
+use deletion::deletion_ends_the_subscriptions_with_others;
 use disabled::{disabled_users_are_listed_in_pages, who_is_disabled_keeps_everything};
 use messages::{
     a_long_inbox_is_taken_by_pages, an_inbox_is_purged, messages_are_bounded, messages_go_with_the_account,
@@ -66,7 +68,7 @@ pub(super) fn named(name: &str) -> RosterChange {
     RosterChange::Set { name: Some(name.to_owned()), groups: vec!["Friends".to_owned()] }
 }
 
-fn stanza(direction: Direction, kind: SubscriptionKind) -> RosterChange {
+pub(super) fn stanza(direction: Direction, kind: SubscriptionKind) -> RosterChange {
     RosterChange::Subscription(SubscriptionEvent { direction, kind, request: None })
 }
 
@@ -80,7 +82,7 @@ pub(super) async fn change(
 }
 
 /// A storage in which juliet and romeo have accounts.
-async fn with_users(storage: &Storage) {
+pub(super) async fn with_users(storage: &Storage) {
     for (seed, user) in ["juliet@example.com", "romeo@example.com"].into_iter().enumerate() {
         let account = account(u8::try_from(seed).unwrap());
         assert!(storage.accounts.create(&jid(user), account).await.unwrap());
@@ -346,53 +348,6 @@ async fn deletion_takes_all_that_a_user_owns(storage: Storage) {
 
     assert_eq!(storage.rosters.load(&romeo).await.unwrap().items.len(), 150);
     assert_eq!(storage.private.get(&romeo, "urn:a", "k").await, Ok(Some(vec![2])));
-}
-
-/// Whoever takes the name next must not see the presence of those who knew its predecessor. More contacts than one batch
-/// of the embedded store ends subscriptions with.
-async fn deletion_ends_the_subscriptions_with_others(storage: Storage) {
-    use Direction::{Inbound, Outbound};
-    use SubscriptionKind::{Subscribe, Subscribed};
-    with_users(&storage).await;
-    let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
-    let both = [(Outbound, Subscribe), (Inbound, Subscribed), (Inbound, Subscribe), (Outbound, Subscribed)];
-    let limits = RosterLimits { items: 1_000, requests: 5 };
-    let knows = async |owner: &BareJid, contact: &BareJid, steps: &[(Direction, SubscriptionKind)]| {
-        for (direction, kind) in steps {
-            let step = stanza(*direction, *kind);
-            storage.rosters.change(owner, contact, step, limits).await.unwrap().unwrap();
-        }
-    };
-    let contacts: Vec<BareJid> = (0..450).map(|number| jid(&format!("c{number}@example.com"))).collect();
-    for contact in &contacts {
-        storage.accounts.create(contact, account(1)).await.unwrap();
-        knows(&juliet, contact, &both).await;
-        knows(contact, &juliet, &both).await;
-        knows(contact, &romeo, &both).await;
-    }
-    // A request that waits for its answer, and a contact that is elsewhere.
-    knows(&juliet, &romeo, &both[..1]).await;
-    knows(&romeo, &juliet, &both[2..3]).await;
-    knows(&juliet, &jid("far@example.net"), &both).await;
-    let before = storage.rosters.load(&contacts[0]).await.unwrap().version;
-
-    assert_eq!(storage.accounts.delete(&juliet).await, Ok(true));
-    assert_eq!(storage.accounts.create(&juliet, account(7)).await, Ok(true));
-    for contact in &contacts {
-        let item = storage.rosters.item(contact, &juliet).await.unwrap().unwrap();
-        assert_eq!((item.subscription, item.listed), (Subscription::None, true), "{contact}");
-        let other = storage.rosters.item(contact, &romeo).await.unwrap().unwrap();
-        assert_eq!(other.subscription, Subscription::Both, "{contact}");
-    }
-    assert_eq!(storage.rosters.item(&romeo, &juliet).await, Ok(None));
-    // Clients that come back learn of it.
-    let RosterNews::Changes { version, changes } =
-        storage.rosters.since(&contacts[0], before, 10).await.unwrap()
-    else {
-        panic!("the whole roster");
-    };
-    let changed: Vec<_> = changes.iter().map(|change| (&change.contact, change.version)).collect();
-    assert_eq!(changed, [(&juliet, version)]);
 }
 
 async fn who_has_no_account_owns_nothing(storage: Storage) {

@@ -21,14 +21,16 @@ use tracing::{debug, info, warn};
 
 use althing_proto::jid::{BareJid, DomainPart, Jid};
 use althing_proto::stanza::{ParseError, Stanza, StanzaCondition, StanzaError};
-use althing_proto::stream::component::{ComponentAction, ComponentInput, ComponentMachine, last_words};
+use althing_proto::stream::component::{
+    ComponentAction, ComponentConfig, ComponentInput, ComponentMachine, last_words,
+};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 
 use super::connection::linger;
 use super::login::accept_tls;
 use super::socket::{self, Socket};
-use crate::components::attach::{attach, cut_off};
-use crate::components::registry::Origin;
+use crate::components::attach::{attach, cut_off, detach};
+use crate::components::registry::{Changed, Origin};
 use crate::components::{Component, ComponentHandle, Ending, Letter, host};
 use crate::config::Config;
 use crate::delivery::{self, drive};
@@ -62,9 +64,11 @@ async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Lis
         Listener::ComponentTls => Socket::Tls(accept_tls(&node, tcp, listener, patience).await?.0),
         _ => Socket::Plain(tcp),
     };
-    let machine = ComponentMachine::new(node.components.external(), seed, opened);
+    let shown = node.components.external();
+    let machine = ComponentMachine::new(Arc::clone(&shown), seed, opened);
     let mut opening = Opening {
         node,
+        shown,
         machine,
         socket,
         peer,
@@ -73,7 +77,7 @@ async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Lis
         early: VecDeque::new(),
     };
     let result = opening.shake_hands().await;
-    let Opening { node, machine, mut socket, buffer, handle, early, .. } = opening;
+    let Opening { node, shown, machine, mut socket, buffer, handle, mut early, .. } = opening;
     let Some(handle) = handle else {
         result?;
         timeout(GOODBYE, socket.shutdown()).await??;
@@ -86,8 +90,13 @@ async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Lis
     }
     let (reader, writer) = tokio::io::split(socket);
     let reading = Reading { node: Arc::clone(&node), handle: Arc::clone(&handle), machine, reader, buffer };
+    if reading.machine.is_ended() {
+        // Its end came right behind the handshake, and was answered: nothing may be written behind that.
+        reading.take_all(&mut early).await;
+        reading.handle.end(Ending::Gone(Bytes::new()));
+    }
     let reading = actix_rt::spawn(reading.run(early));
-    let external = External::new(&node, &handle, writer);
+    let external = External::new(&node, &handle, shown, writer);
     host::run(node, handle, external).await;
     // It ends by itself: it has been told, and every wait of it is bounded.
     let _ = reading.await;
@@ -97,6 +106,8 @@ async fn run(node: Arc<NodeContext>, tcp: TcpStream, peer: IpAddr, listener: Lis
 /// A connection before its handshake is done.
 struct Opening {
     node: Arc<NodeContext>,
+    /// The secrets by which the machine judges: those of the moment when the connection was accepted.
+    shown: Arc<ComponentConfig>,
     machine: ComponentMachine,
     socket: Socket,
     peer: IpAddr,
@@ -161,10 +172,25 @@ impl Opening {
         let known = &self.node.config().components.external;
         let exclusive = known.iter().any(|known| known.exclusive && known.domain == domain.as_str());
         let origin = Origin { peer: Some(self.peer), description: None };
+        self.still_right(domain)?;
         let handle = attach(&self.node, domain.as_str(), exclusive, origin).await?;
+        // Once more: a reload has told the components that were there then, and this one may not have been.
+        if let Err(error) = self.still_right(domain) {
+            detach(&self.node, &handle, VecDeque::new()).await;
+            return Err(error);
+        }
         self.node.metrics.component_handshake(Attachment::Attached);
         self.handle = Some(handle);
         Ok(())
+    }
+
+    /// Whether the secret that was shown is the one of now: a reload may have come since the connection was accepted.
+    fn still_right(&self, domain: &DomainPart) -> Result<(), StreamError> {
+        match self.node.components.changed_since(&self.shown, domain.as_str()) {
+            None => Ok(()),
+            Some(Changed::Removed) => Err(StreamCondition::HostUnknown.into()),
+            Some(Changed::Secret) => Err(StreamCondition::NotAuthorized.into()),
+        }
     }
 
     fn failed(&self, condition: StreamCondition) {
@@ -192,14 +218,8 @@ struct Reading<R> {
 
 impl<R: AsyncRead + Unpin> Reading<R> {
     async fn run(mut self, mut elements: VecDeque<Element>) {
-        let domain = BareJid::new(self.handle.domain()).ok();
-        while let Some(domain) = &domain {
-            for element in elements.drain(..) {
-                if let Err(error) = self.take(element, domain).await {
-                    self.node.metrics.stream_error(error.condition);
-                    self.handle.end(Ending::Gone(last_words(Some(&error))));
-                }
-            }
+        loop {
+            self.take_all(&mut elements).await;
             let count = tokio::select! {
                 biased;
                 _ = self.handle.asked_to_end() => break,
@@ -231,15 +251,23 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                 }
             }
             if self.machine.is_ended() {
-                for element in elements.drain(..) {
-                    // Its end is near anyhow.
-                    let _ = self.take(element, domain).await;
-                }
+                self.take_all(&mut elements).await;
                 self.handle.end(Ending::Gone(words.freeze()));
                 break;
             }
         }
         linger(&mut self.reader).await;
+    }
+
+    /// Takes what has come, to the first that ends the stream: what is behind that means nothing (RFC 6120 §4.9.1.1).
+    async fn take_all(&self, elements: &mut VecDeque<Element>) {
+        for element in elements.drain(..) {
+            if let Err(error) = self.take(element, self.handle.lanes().bare()).await {
+                self.node.metrics.stream_error(error.condition);
+                self.handle.end(Ending::Gone(last_words(Some(&error))));
+                return;
+            }
+        }
     }
 
     /// One first-level element: checked, then routed.
@@ -314,6 +342,8 @@ fn invalid_from() -> StreamError {
 struct External<W> {
     node: Arc<NodeContext>,
     handle: Arc<ComponentHandle>,
+    /// The secrets among which it has shown its own.
+    shown: Arc<ComponentConfig>,
     writer: W,
     buffer: Vec<u8>,
     written: usize,
@@ -324,10 +354,16 @@ struct External<W> {
 }
 
 impl<W: AsyncWrite + Send + Unpin + 'static> External<W> {
-    fn new(node: &Arc<NodeContext>, handle: &Arc<ComponentHandle>, writer: W) -> Self {
+    fn new(
+        node: &Arc<NodeContext>,
+        handle: &Arc<ComponentHandle>,
+        shown: Arc<ComponentConfig>,
+        writer: W,
+    ) -> Self {
         External {
             node: Arc::clone(node),
             handle: Arc::clone(handle),
+            shown,
             writer,
             buffer: Vec::new(),
             written: 0,
@@ -413,12 +449,18 @@ impl<W: AsyncWrite + Send + Sync + Unpin + 'static> Component for External<W> {
     fn configure(&mut self, config: &Config) -> Result<(), Ending> {
         self.stall = Duration::from_secs(config.limits.outbox_stall_s);
         self.keepalive = Duration::from_secs(config.components.keepalive_s);
-        let mut known = config.components.external.iter();
-        if known.any(|known| known.domain == self.handle.domain()) {
-            return Ok(());
-        }
-        let text = "the component is no longer configured here";
-        Err(Ending::Error(StreamError::new(StreamCondition::HostGone, text)))
+        let error = match self.node.components.changed_since(&self.shown, self.handle.domain()) {
+            None => return Ok(()),
+            Some(Changed::Removed) => {
+                let text = "the component is no longer configured here";
+                StreamError::new(StreamCondition::HostGone, text)
+            }
+            // RFC 6120 §4.9.3.16: what it has shown is revoked.
+            Some(Changed::Secret) => {
+                StreamError::new(StreamCondition::Reset, "the component has another secret now")
+            }
+        };
+        Err(Ending::Error(error))
     }
 
     async fn end(&mut self, reason: &Ending) {

@@ -282,7 +282,7 @@ impl Connection {
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
                     }
                 }
-                noticed = silence.noticed() => {
+                noticed = silence.noticed(&node) => {
                     // A node that is suspended reads nothing, so it knows nothing of silence.
                     if !node.lease.holds() {
                         silence.heard();

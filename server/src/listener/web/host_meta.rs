@@ -3,7 +3,7 @@
 use althing_proto::xml::writer::write_attribute;
 use serde_json::json;
 
-use super::request::WEBSOCKET_PATH;
+use super::request::{WEBSOCKET_PATH, a_label, is_same_host};
 use crate::config::Config;
 
 /// XEP-0156 §2.1.
@@ -21,8 +21,9 @@ fn websocket_url(config: &Config, host: &str) -> Option<String> {
     }
     let port = config.listen.web_tls.first()?.port();
     let domains = &config.xmpp.domains;
-    let domain = domains.iter().find(|domain| domain.eq_ignore_ascii_case(host)).or(domains.first())?;
-    Some(format!("wss://{domain}:{port}{WEBSOCKET_PATH}"))
+    let domain = domains.iter().find(|domain| is_same_host(domain, host)).or(domains.first())?;
+    // As browsers know it.
+    Some(format!("wss://{}:{port}{WEBSOCKET_PATH}", a_label(domain)))
 }
 
 /// RFC 6415 §3: the XML form, which each server must have.
@@ -67,6 +68,9 @@ mod tests {
         assert_eq!(url(&config, "B.example").unwrap(), "wss://b.example:5281/xmpp-websocket");
         // Whoever asks does not say where others are sent.
         assert_eq!(url(&config, "evil.example").unwrap(), "wss://a.example:5281/xmpp-websocket");
+        config.xmpp.domains.push("bücher.example".into());
+        let international = "wss://xn--bcher-kva.example:5281/xmpp-websocket";
+        assert_eq!(url(&config, "xn--bcher-kva.example").unwrap(), international);
         config.web.websocket_url = Some("wss://chat.example/ws".into());
         assert_eq!(url(&config, "b.example").unwrap(), "wss://chat.example/ws");
         config.web.websocket_url = None;

@@ -1,6 +1,7 @@
 //! PURE. One HTTP request to its answer: the opening handshake of a WebSocket (RFC 6455 §4.2, RFC 7395 §3.1),
 //! host-meta, or a refusal.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use base64::Engine as _;
@@ -169,9 +170,18 @@ fn may_come_from(config: &Config, origin: &str) -> bool {
         let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
         host_of(authority)
     });
-    own.into_iter()
-        .chain(config.xmpp.domains.iter().map(String::as_str))
-        .any(|own| own.eq_ignore_ascii_case(host))
+    own.into_iter().chain(config.xmpp.domains.iter().map(String::as_str)).any(|own| is_same_host(own, host))
+}
+
+/// Whether two names are one host. Browsers name an internationalised domain by its A-labels (RFC 5890 §2.3.2.1), XMPP by
+/// its U-labels.
+pub(super) fn is_same_host(own: &str, host: &str) -> bool {
+    own.eq_ignore_ascii_case(host) || (!own.is_ascii() && a_label(own).eq_ignore_ascii_case(host))
+}
+
+/// A domain in A-labels; as it is, where it has none.
+pub(super) fn a_label(domain: &str) -> Cow<'_, str> {
+    idna::domain_to_ascii_cow(domain.as_bytes(), idna::AsciiDenyList::EMPTY).unwrap_or(Cow::Borrowed(domain))
 }
 
 /// The host of `host:port`; of `[::1]:port` with its brackets.
@@ -299,6 +309,7 @@ mod tests {
         let mut config = config();
         config.web.allowed_origins = vec!["https://web.example".into()];
         config.web.websocket_url = Some("wss://chat.example:8443/x".into());
+        config.xmpp.domains.push("bücher.example".into());
         let with = |origin: &str| UPGRADE.replacen("Host:", &format!("Origin: {origin}\r\nHost:"), 1);
         for (origin, expected) in [
             ("https://web.example", 101),
@@ -306,6 +317,8 @@ mod tests {
             ("https://localhost", 101),
             ("http://localhost:8080", 101),
             ("https://chat.example", 101),
+            ("https://xn--bcher-kva.example", 101),
+            ("https://xn--bcher-kvb.example", 403),
             ("https://localhost.evil.example", 403),
             ("https://evil.example", 403),
             ("null", 403),

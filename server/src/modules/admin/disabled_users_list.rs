@@ -26,6 +26,6 @@ fn act(call: Call, answers: Answers) -> NextStep {
         let most = most_listed(&answers) + 1;
         let users = call.node.storage.accounts.list_disabled(call.domain.as_str(), None, most).await;
         let users = users.map_err(|error| failed(&error))?.iter().map(ToString::to_string).collect();
-        Ok(listed(&answers, "disableduserjids", "The list of all disabled users", users))
+        Ok(listed(&call.node, &answers, "disableduserjids", "The list of all disabled users", users))
     })
 }

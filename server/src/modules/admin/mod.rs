@@ -28,7 +28,10 @@ use std::time::Duration;
 use althing_cluster::task::{DescribeSession, SessionInfo, TaskReply};
 use althing_proto::form::{Answers, Field, Form};
 use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::ns;
 use althing_proto::stanza::{StanzaCondition, StanzaError};
+use althing_proto::xml::Element;
+use althing_proto::xml::writer::write_element;
 
 use super::commands::command::{Call, Command, NoteKind, Step};
 use super::commands::is_account;
@@ -70,6 +73,9 @@ const MOST_ADDRESSES: usize = 100;
 
 /// Most users in one list, whatever was asked for.
 const MOST_LISTED: usize = 5_000;
+
+/// What a value of a field takes beside its text: `<value></value>`.
+const VALUE_BYTES: usize = 15;
 
 /// How long another node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,9 +165,27 @@ fn max_items() -> Field {
     field.option(Some("None"), "none")
 }
 
-/// A list of users, cut where it is longer than was asked for, or than a stanza should be.
-fn listed(answers: &Answers, var: &str, label: &str, users: BTreeSet<String>) -> Step {
-    let most = most_listed(answers);
+/// How many bytes an answer may have, so that it does not end the asker's own stream: others wait there too.
+fn room(node: &NodeContext) -> usize {
+    node.config().limits.outbox_bytes / 2
+}
+
+/// The bytes of an element as it is written.
+fn size_of(element: &Element) -> usize {
+    let mut bytes = Vec::new();
+    write_element(element, ns::CLIENT, &mut bytes);
+    bytes.len()
+}
+
+/// A list of users, cut where it is longer than was asked for, or than a stanza may be.
+fn listed(node: &NodeContext, answers: &Answers, var: &str, label: &str, users: BTreeSet<String>) -> Step {
+    let (mut left, mut most) = (room(node), 0);
+    for user in users.iter().take(most_listed(answers)) {
+        match left.checked_sub(user.len() + VALUE_BYTES) {
+            Some(rest) => (left, most) = (rest, most + 1),
+            None => break,
+        }
+    }
     let cut = users.len() > most;
     let field = Field::jids(var).labelled(label).all(users.into_iter().take(most));
     let step = Step::tell(result().with(field));
@@ -183,4 +207,35 @@ async fn online(call: &Call) -> Result<BTreeSet<String>, StanzaError> {
     };
     let walked = tokio::task::spawn_blocking(walk).await;
     walked.map_err(|_| StanzaCondition::InternalServerError.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A long list is cut before it ends the stream of whoever asked.
+    #[tokio::test]
+    async fn a_list_is_cut_where_the_asker_could_not_be_sent_it() {
+        let node = NodeContext::for_tests();
+        let all = || (0..100).map(|number| format!("{number:02}{}@localhost", "x".repeat(989))).collect();
+        let answers = Answers::default();
+        for (bytes, expected) in [(1 << 20, 100), (65_536, 32)] {
+            node.configure(|config| config.limits.outbox_bytes = bytes);
+            let Step::Done { payload, notes } = listed(&node, &answers, "users", "All", all()) else {
+                panic!("more is asked")
+            };
+            let shown: usize = payload
+                .iter()
+                .flat_map(Element::children)
+                .map(|field| {
+                    field
+                        .children()
+                        .filter(|value| value.name() == "value" && value.text().len() > 100)
+                        .count()
+                })
+                .sum();
+            assert_eq!((shown, notes.is_empty()), (expected, expected == 100));
+            assert!(payload.iter().map(size_of).sum::<usize>() < bytes);
+        }
+    }
 }

@@ -20,6 +20,6 @@ fn ask() -> Form {
 fn act(call: Call, answers: Answers) -> NextStep {
     Box::pin(async move {
         let users = online(&call).await?;
-        Ok(listed(&answers, "onlineuserjids", "The list of all online users", users))
+        Ok(listed(&call.node, &answers, "onlineuserjids", "The list of all online users", users))
     })
 }

@@ -1,11 +1,14 @@
-//! Shows the rosters of accounts (§4.8): a form an account, with its roster inside.
+//! Shows the rosters of accounts (§4.8): a form an account, with its roster inside. What would not go into one answer is
+//! named instead.
 
 use althing_proto::form::{Answers, Field, Form};
 use althing_proto::ns;
 use althing_proto::xml::Element;
 
-use super::{Call, Step, accounts, accounts_field, failed, form, known, not_acceptable, result};
-use crate::modules::commands::command::{NextStep, Simple};
+use super::{
+    Call, Step, accounts, accounts_field, failed, form, known, not_acceptable, result, room, size_of,
+};
+use crate::modules::commands::command::{NextStep, NoteKind, Simple};
 use crate::modules::roster::item_element;
 
 /// Most rosters in one answer: each may be large.
@@ -29,15 +32,24 @@ fn act(call: Call, answers: Answers) -> NextStep {
         if users.len() > MOST {
             return Err(not_acceptable(format!("at most {MOST} rosters at a time")));
         }
-        let mut payload = Vec::new();
+        let (mut payload, mut notes) = (Vec::new(), Vec::new());
+        let mut room = room(&call.node);
         for user in users {
             known(&call.node, &user).await?;
             let roster = call.node.storage.rosters.load(&user).await.map_err(|error| failed(&error))?;
             let items = roster.items.iter().filter(|item| item.listed).map(item_element);
             let mut form = result().with(Field::jids("accountjids").value(user.as_str())).to_element();
             form.append_child(Element::builder("query", ns::ROSTER).append_all(items).build());
+            let size = size_of(&form);
+            if size > room {
+                let text =
+                    format!("the roster of {user} is not shown: with it the answer would be too large");
+                notes.push((NoteKind::Warn, text));
+                continue;
+            }
+            room -= size;
             payload.push(form);
         }
-        Ok(Step::Done { payload, notes: Vec::new() })
+        Ok(Step::Done { payload, notes })
     })
 }

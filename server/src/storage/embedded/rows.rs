@@ -307,7 +307,8 @@ impl Rows {
         // Decoded without the lock: it is most of the work.
         let mut roster = Roster::default();
         if rows.first().is_none_or(|(key, _)| *key != prefix) {
-            roster.version = self.roster_head(owner)?.version;
+            // Not the head of now: it may have come since, with items that were not seen.
+            roster.version = self.new_head(owner)?.version;
         }
         for (key, value) in rows {
             if key == prefix {
@@ -323,10 +324,13 @@ impl Rows {
     fn roster_head(&self, owner: &BareJid) -> Result<RosterHead, Fault> {
         Ok(match self.read(&keys::roster(owner))? {
             Some(head) => head,
-            None => {
-                self.account(owner)?.map(|account| RosterHead::of_new(account.created)).unwrap_or_default()
-            }
+            None => self.new_head(owner)?,
         })
+    }
+
+    /// The head of a roster that never had an item.
+    fn new_head(&self, owner: &BareJid) -> Result<RosterHead, Fault> {
+        Ok(self.account(owner)?.map(|account| RosterHead::of_new(account.created)).unwrap_or_default())
     }
 
     /// One item of a roster.

@@ -13,6 +13,9 @@ ALTHING := target/debug/althing
 REFERENCES := config:reference/config.md single:config/single.toml cluster:config/cluster.toml metrics:reference/metrics.md \
               log-fields:reference/log-fields.md
 
+# `cargo fmt` does not see files that a macro declares.
+MODULES = $(shell find server/src/modules -name '*.rs')
+
 # Tables between marks in pages that are written by hand.
 TABLES := xeps:README.md queues:ARCHITECTURE.md
 
@@ -28,6 +31,7 @@ test: $(ALTHING) $(VENV)/.installed ## run all tests: Rust, wire scripts, slixmp
 
 verify: ## check format, lints, the tidy rules, and dependencies when cargo-deny is installed
 	$(CARGO) fmt --all --check
+	rustfmt --check $(MODULES)
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test -q -p althing-tests --test tidy
 	@if command -v cargo-deny >/dev/null; then \
@@ -39,6 +43,7 @@ verify: ## check format, lints, the tidy rules, and dependencies when cargo-deny
 fix: ## format, apply lint suggestions, write the reference pages anew
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
+	rustfmt $(MODULES)
 	$(MAKE) references
 
 references: $(ALTHING)

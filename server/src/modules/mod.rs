@@ -1,32 +1,45 @@
 //! One file a XEP, one registry line each. CONTRIBUTING.md, "Add a XEP", is the recipe.
 
-mod admin;
-mod blocking;
-mod caps;
-pub mod commands;
-mod contact;
-mod disco;
-mod ecaps2;
-mod invisible;
-mod last;
-mod multicast;
-mod ping;
-mod presence;
-mod privacy;
-mod private;
-mod register;
-mod reporting;
-mod roster;
-mod search;
-mod services;
-mod session;
-mod stanza_id;
-mod statistics;
-mod stream_management;
-mod time;
-mod vcard;
-mod vcard_avatar;
-mod version;
+/// Makes of one line each: the `mod` of a module, and its place in [`REGISTRY`].
+macro_rules! modules {
+    ($($visibility:vis $name:ident,)*) => {
+        $($visibility mod $name;)*
+
+        /// Every module, in the order in which each stage asks them.
+        pub const REGISTRY: &[&dyn Module] = &[$(&$name::MODULE,)*];
+    };
+}
+
+modules! {
+    // XEP-0016 §2.2 rule 4: before all other rules.
+    blocking,
+    reporting,
+    privacy,
+    invisible,
+    presence,
+    roster,
+    session,
+    stanza_id,
+    register,
+    private,
+    vcard,
+    vcard_avatar,
+    last,
+    search,
+    disco,
+    caps,
+    ecaps2,
+    contact,
+    services,
+    multicast,
+    pub commands,
+    admin,
+    statistics,
+    stream_management,
+    ping,
+    version,
+    time,
+}
 
 pub use commands::CommandSessions;
 pub use disco::{Capabilities, Discovered, info, is_info};
@@ -50,38 +63,6 @@ use crate::aside::Capacity;
 use crate::node::NodeContext;
 use crate::pipeline::{At, Interest, Outcome, Packet, Verdict, View};
 use crate::statistics::Statistic;
-
-/// Every module, in the order in which each stage asks them.
-pub const REGISTRY: &[&dyn Module] = &[
-    // XEP-0016 §2.2 rule 4: before all other rules.
-    &blocking::MODULE,
-    &reporting::MODULE,
-    &privacy::MODULE,
-    &invisible::MODULE,
-    &presence::MODULE,
-    &roster::MODULE,
-    &session::MODULE,
-    &stanza_id::MODULE,
-    &register::MODULE,
-    &private::MODULE,
-    &vcard::MODULE,
-    &vcard_avatar::MODULE,
-    &last::MODULE,
-    &search::MODULE,
-    &disco::MODULE,
-    &caps::MODULE,
-    &ecaps2::MODULE,
-    &contact::MODULE,
-    &services::MODULE,
-    &multicast::MODULE,
-    &commands::MODULE,
-    &admin::MODULE,
-    &statistics::MODULE,
-    &stream_management::MODULE,
-    &ping::MODULE,
-    &version::MODULE,
-    &time::MODULE,
-];
 
 /// What a module implements: shown in the README's table, in logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

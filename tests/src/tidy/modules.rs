@@ -7,7 +7,7 @@ use super::{Finding, Tree};
 const FOLDER: &str = "server/src/modules/";
 const REGISTRY: &str = "server/src/modules/mod.rs";
 
-/// Each file (or folder) of a module stands in `REGISTRY`, has a `SPEC`, and a script `tests/wire/NAME.wire`.
+/// Each file (or folder) of a module has a line in `modules!`, a `SPEC`, and a script `tests/wire/NAME.wire`.
 pub fn registered(tree: &Tree, findings: &mut Vec<Finding>) {
     let names: BTreeSet<&str> = tree
         .rust()
@@ -24,8 +24,8 @@ pub fn registered(tree: &Tree, findings: &mut Vec<Finding>) {
             .filter(|(path, _)| *path == format!("{place}.rs") || path.starts_with(&format!("{place}/")))
             .map(|(_, text)| text)
             .collect();
-        if !registry.contains(&format!("{name}::")) {
-            findings.push(Finding::new(&place, format!("is not in REGISTRY of {REGISTRY}")));
+        if !registry.contains(name) {
+            findings.push(Finding::new(&place, format!("has no line in `modules!` of {REGISTRY}")));
         }
         if !own.iter().any(|text| text.contains("const SPEC")) {
             findings.push(Finding::new(&place, "has no `const SPEC`"));
@@ -37,11 +37,12 @@ pub fn registered(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The text from `REGISTRY` to the end of its statement.
-fn registry_of(text: &str) -> Option<String> {
-    let start = text.find("const REGISTRY").or_else(|| text.find("static REGISTRY"))?;
-    let end = text[start..].find("];").or_else(|| text[start..].find(';'))?;
-    Some(text[start..start + end].to_owned())
+/// The names in `modules! { .. }`, from which `mod` and `REGISTRY` are made.
+fn registry_of(text: &str) -> Option<BTreeSet<&str>> {
+    let (_, rest) = text.split_once("\nmodules! {\n")?;
+    let (list, _) = rest.split_once("\n}")?;
+    let lines = list.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    Some(lines.map(|line| line.trim_start_matches("pub ").trim_end_matches(',')).collect())
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
         findings.into_iter().map(|finding| finding.what).collect()
     }
 
-    const ONE: &str = "mod ping;\npub const REGISTRY: &[&dyn Module] = &[&ping::MODULE];\n";
+    const ONE: &str = "//! Modules.\n\nmodules! {\n    // First.\n    ping,\n}\n";
 
     #[test]
     fn a_whole_module_is_in_order() {
@@ -72,7 +73,7 @@ mod tests {
     #[test]
     fn a_folder_is_one_module() {
         let files = [
-            (REGISTRY, "pub const REGISTRY: &[&M] = &[&presence::MODULE];"),
+            (REGISTRY, "\nmodules! {\n    pub presence,\n}\n"),
             ("server/src/modules/presence/mod.rs", "pub const SPEC: u8"),
             ("server/src/modules/presence/probe.rs", ""),
             ("tests/wire/presence.wire", ""),

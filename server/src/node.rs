@@ -6,6 +6,7 @@ mod bounds;
 mod offered;
 mod parts;
 mod reload;
+mod retention;
 #[cfg(test)]
 mod testing;
 
@@ -335,6 +336,7 @@ impl Node {
         let looking = Arc::clone(&context);
         tasks.push(actix_rt::spawn(async move { admins::tell_of_missing(&looking).await }));
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
+        tasks.push(actix_rt::spawn(retention::run(Arc::clone(&context), crate::clock::now)));
         let reloader = source
             .map(|source| Reloader::new(Arc::clone(&context), Arc::clone(&health), source))
             .map(Arc::new);

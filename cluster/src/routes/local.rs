@@ -22,7 +22,14 @@ impl LocalRoutes {
     /// An empty table of this start of `node`.
     #[must_use]
     pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
-        let routes = LocalRoutes { node, incarnation, state: RwLock::default() };
+        Self::beginning_at(node, incarnation, 0)
+    }
+
+    /// An empty table whose binds have indices above `index`, a log index: higher ones than those of earlier starts, where
+    /// something that outlasts the process names binds. At most 52 bits.
+    #[must_use]
+    pub fn beginning_at(node: NodeId, incarnation: Incarnation, index: u64) -> Self {
+        let routes = LocalRoutes { node, incarnation, state: RwLock::new((index, RouteTable::default())) };
         routes.apply(NodeUp { node, incarnation });
         routes
     }
@@ -99,5 +106,23 @@ impl Routes for LocalRoutes {
 
     fn node_state(&self, node: NodeId) -> Option<NodeState> {
         self.state.read().1.node(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn binds_of_a_later_start_come_after_those_of_an_earlier_one() {
+        let jid = FullJid::new("juliet@example.com/balcony").unwrap();
+        let bind = async |first| {
+            let routes = LocalRoutes::beginning_at(NodeId::new(1), Incarnation(1), first);
+            routes.bind(&jid).await.unwrap().index
+        };
+        // Microseconds since 1970, in the year 2026.
+        let (earlier, later) = (bind(1_795_000_000_000_000).await, bind(1_795_000_001_000_000).await);
+        assert!(earlier < later);
+        assert!(later.log_index() > 1_795_000_001_000_000, "nothing is cut off");
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod hidden;
 mod limits;
 mod listen;
+mod messages;
 mod node;
 pub mod reference;
 pub mod section;
@@ -35,6 +36,7 @@ pub use error::{ConfigError, Problem};
 pub use hidden::Hidden;
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
+pub use messages::{Archive, ArchiveWhat, Offline};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
 pub use services::{ExternalService, Services};
 pub use sources::ENV_PREFIX;
@@ -71,6 +73,10 @@ pub struct Config {
     pub registration: Registration,
     /// Section `[search]`.
     pub search: Search,
+    /// Section `[archive]`.
+    pub archive: Archive,
+    /// Section `[offline]`.
+    pub offline: Offline,
     /// Section `[limits]`.
     pub limits: Limits,
     /// Section `[storage]`.
@@ -112,6 +118,8 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Auth>(),
     info::<Registration>(),
     info::<Search>(),
+    info::<Archive>(),
+    info::<Offline>(),
     info::<Limits>(),
     info::<Storage>(),
     info::<Log>(),

@@ -172,6 +172,8 @@ labels! {
         SessionGone = "session_gone",
         /// The end of a session, which was not noted: too many wait for the store.
         LogoutsFull = "logouts_full",
+        /// It waited for its receiver for longer than `offline.expiry_days`.
+        Expired = "expired",
         /// Effects followed from one another without end: a bug of this server.
         Loop = "loop",
     }

@@ -70,7 +70,13 @@ impl Foundation {
         Ok(Foundation {
             storage: open_storage(config)?,
             executor,
-            routes: Arc::new(LocalRoutes::new(node, Incarnation(1))),
+            // Messages that wait name the binds they are pending for: those of an earlier start must not come again.
+            // Microseconds: no node makes a million binds a second.
+            routes: Arc::new(LocalRoutes::beginning_at(
+                node,
+                Incarnation(1),
+                crate::clock::now().as_millis().saturating_mul(1_000),
+            )),
             lease: Lease::always(),
             links: Arc::new(Links::alone(node, Incarnation(1), tasks)),
             runtime: tokio::runtime::Handle::current(),

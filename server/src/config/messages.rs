@@ -1,0 +1,103 @@
+//! Sections `[archive]` and `[offline]`: which messages are kept, and for how long.
+
+use std::time::Duration;
+
+use althing_proto::time::Timestamp;
+
+use super::section::{section, words};
+use crate::storage::messages::{ArchiveDefault, InboxQuota, SweepRules};
+
+words! {
+    /// What is archived for users who have not said what they want.
+    ArchiveWhat {
+        /// Everything.
+        Always = "always",
+        /// Nothing.
+        Never = "never",
+        /// What has to do with contacts of the roster.
+        Roster = "roster",
+    }
+}
+
+impl From<ArchiveWhat> for ArchiveDefault {
+    fn from(what: ArchiveWhat) -> Self {
+        match what {
+            ArchiveWhat::Always => ArchiveDefault::Always,
+            ArchiveWhat::Never => ArchiveDefault::Never,
+            ArchiveWhat::Roster => ArchiveDefault::Roster,
+        }
+    }
+}
+
+section! {
+    /// Archives of messages (XEP-0313).
+    Archive = "archive" {
+        /// Whether messages are archived for their senders and receivers.
+        enabled: bool = true;
+        /// What is archived for users who have not said what they want (XEP-0441): `always`, `never`, or `roster`:
+        /// messages with their contacts.
+        default: ArchiveWhat = ArchiveWhat::Always;
+        /// Days after which a message is deleted; 0: never.
+        retention_days: u32 = 365, in 0..=36500;
+        /// Bytes of one user's archived messages; the oldest ones above it are deleted. 0: no bound.
+        max_bytes_per_user: u64 = 1_073_741_824, in 0..=1000000000000;
+    }
+}
+
+section! {
+    /// Messages that wait for users who are not there (XEP-0160), or until it is certain that they have arrived.
+    Offline = "offline" {
+        /// Whether messages wait for users who are not there. If not, their senders get an error.
+        enabled: bool = true;
+        /// Messages that may wait for one user; for further ones the sender gets `resource-constraint`.
+        messages: u32 = 1_000, in 1..=100000;
+        /// Bytes of messages that may wait for one user.
+        bytes: u64 = 16_777_216, in 65536..=1073741824;
+        /// Days after which a message that nobody fetched is deleted.
+        expiry_days: u32 = 30, in 1..=3650;
+        /// Whether a message waits for each device of its receiver, and not only for the first that comes.
+        per_device: bool = false;
+        /// Days after which a device that was not seen is forgotten, where messages wait for each.
+        device_days: u32 = 30, in 1..=3650;
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// That many days before `now`.
+fn days_before(now: Timestamp, days: u32) -> Timestamp {
+    let span = u64::try_from((DAY * days).as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(now.as_millis().saturating_sub(span))
+}
+
+impl Archive {
+    /// What has been kept for long enough at `now`.
+    #[must_use]
+    pub fn sweep_rules(&self, now: Timestamp) -> SweepRules {
+        SweepRules {
+            now,
+            archive_before: (self.retention_days > 0).then(|| days_before(now, self.retention_days)),
+            archive_bytes: (self.max_bytes_per_user > 0).then_some(self.max_bytes_per_user),
+        }
+    }
+}
+
+impl Offline {
+    /// What may wait for one user.
+    #[must_use]
+    pub fn quota(&self) -> InboxQuota {
+        InboxQuota { messages: self.messages, bytes: self.bytes }
+    }
+
+    /// Until when a message waits that came at `now`.
+    #[must_use]
+    pub fn expires(&self, now: Timestamp) -> Timestamp {
+        now.after(DAY * self.expiry_days)
+    }
+
+    /// Devices that were not seen since are forgotten at `now`.
+    #[must_use]
+    pub fn forget(&self, now: Timestamp) -> Timestamp {
+        days_before(now, self.device_days)
+    }
+}

@@ -4,15 +4,20 @@
 //! must change becomes a new kind with the protocol version that knows it. So nodes of two releases work side by
 //! side. A task acts on the node where it runs and is never passed on to a third.
 //!
-//! Numbers 7, 8 and 10 are kept for taking over a stream, answering an IQ and clearing a cache.
+//! Numbers 8 and 10 are kept for answering an IQ and clearing a cache.
+
+mod values;
 
 use althing_proto::jid::{BareJid, FullJid, Jid};
-use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::routes::BindIndex;
 use crate::wire::{self, WireError};
+
+pub use values::{
+    NodeFigure, NodeNumbers, SessionEnding, SessionFound, SessionInfo, StreamTaken, TaskAudience,
+};
 
 /// How the node that receives a request runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +203,18 @@ cluster_tasks! {
         item: Bytes,
     } -> u64, since 1, InOrder;
 
+    /// Takes over the stream of a client that resumes it on the node that asks (XEP-0198): its session ends here.
+    7 TakeStream {
+        /// The session's address.
+        jid: FullJid,
+        /// The bind that began it.
+        owner: BindIndex,
+        /// The hash of what the client shows to resume it.
+        token: Bytes,
+        /// The last stanza of the server that the client has handled.
+        handled: u32,
+    } -> StreamTaken, since 1, Aside;
+
     /// Asks for numbers of the node.
     9 NodeStats {} -> NodeNumbers, since 1, Aside;
 
@@ -311,77 +328,6 @@ cluster_tasks! {
         /// have it. Else 0.
         here: u32,
     } -> SessionFound, since 1, InOrder;
-}
-
-/// Why a session is ended from outside. New cases are added at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionEnding {
-    /// An administrator wants it.
-    Administrator,
-    /// The account was disabled.
-    Disabled,
-}
-
-/// Which sessions of an account a stanza is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskAudience {
-    /// Those that are available.
-    Available,
-    /// Those that asked for the roster (RFC 6121 §2.2: "interested resources").
-    Interested,
-}
-
-/// Whether a task met the session that it was for. New cases are added at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionFound {
-    /// It was there, and the task is done.
-    Done,
-    /// It was not there. The sender waits until its own route table has `applied`, then looks up once more.
-    NoSession {
-        /// The index up to which the node that answers has applied the route log.
-        applied: u64,
-    },
-    /// It was there, and the task is done; but its client reads too slowly: the sender is to slow down.
-    Slowly,
-    /// It was there, but too much waits for it already: it did not take the stanza.
-    Congested,
-}
-
-/// What a session is like: the reply to [`DescribeSession`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionInfo {
-    /// The bind that began it.
-    pub owner: BindIndex,
-    /// When it began.
-    pub since: Timestamp,
-    /// Its presence priority, `None` while it is not available.
-    pub priority: Option<i8>,
-    /// Where its client connects from, if it has a connection.
-    pub address: Option<String>,
-    /// Bytes that wait to be written to the client.
-    pub waiting: u64,
-}
-
-/// Numbers of one node: the reply to [`NodeStats`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeNumbers {
-    /// When the process started.
-    pub started: Timestamp,
-    /// Sessions that it holds.
-    pub sessions: u64,
-    /// The index up to which it has applied the route log.
-    pub applied: u64,
-}
-
-/// A figure of one node: an entry of the reply to [`NodeFigures`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeFigure {
-    /// Its name.
-    pub name: String,
-    /// What it counts.
-    pub units: String,
-    /// Its value.
-    pub value: u64,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod cluster;
 mod labels;
 mod module;
+mod streams;
 mod table;
 
 use prometheus::core::Collector;
@@ -22,11 +23,12 @@ use althing_proto::time::Timestamp;
 pub use cluster::{ClusterCollector, ClusterMetrics};
 pub use labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration,
-    Rejection, Reload, Report, StoreOp, WebAnswer,
+    Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
 use module::Modules;
 pub use module::{ModuleMetrics, ModuleNumbers};
+pub use streams::StreamMetrics;
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 
 /// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
@@ -60,7 +62,8 @@ pub struct NodeMetrics {
     slow_consumers: IntCounter,
     presence_superseded: IntCounter,
     presence_waiting: IntGauge,
-    stanzas_unacknowledged: IntGauge,
+    /// Streams with XEP-0198.
+    pub streams: StreamMetrics,
     binds_waiting: IntGauge,
     components: IntGauge,
     component_handshakes: Counters<Attachment>,
@@ -129,7 +132,7 @@ impl NodeMetrics {
             slow_consumers: make.counter("althing_slow_consumers_total")?,
             presence_superseded: make.counter("althing_presence_superseded_total")?,
             presence_waiting: make.gauge("althing_presence_waiting")?,
-            stanzas_unacknowledged: make.gauge("althing_stanzas_unacknowledged")?,
+            streams: StreamMetrics::new(&make)?,
             binds_waiting: make.gauge("althing_binds_waiting")?,
             components: make.gauge("althing_components")?,
             component_handshakes: make.by_label("althing_component_handshakes_total")?,
@@ -287,12 +290,6 @@ impl NodeMetrics {
     #[must_use]
     pub fn presence_waiting(&self) -> Waiting {
         Waiting(self.presence_waiting.clone())
-    }
-
-    /// Counts the stanzas that clients have not acknowledged.
-    #[must_use]
-    pub fn stanzas_unacknowledged(&self) -> Waiting {
-        Waiting(self.stanzas_unacknowledged.clone())
     }
 
     /// Counts the binds that wait for their turn.

@@ -39,6 +39,7 @@ use crate::session::ending;
 use crate::session::losses::{self, Lost};
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
+use crate::stream::hand_over;
 
 /// How long a task waits for the node to serve again. Longer than from T1 to T2: by then the lease is there or
 /// lost, and presence that nobody repeats has met the sessions or their end. With [`CATCH_UP`] less than the time
@@ -172,6 +173,10 @@ impl NodeExecutor {
             ClusterTask::BroadcastLocal(task) => TaskReply::BroadcastLocal(broadcast(node, &task)?),
             ClusterTask::ReplaceSession(task) => TaskReply::ReplaceSession(replace(node, &task).await),
             ClusterTask::EndSession(task) => TaskReply::EndSession(end(node, &task).await),
+            ClusterTask::TakeStream(task) => {
+                let to = (source.node, source.incarnation);
+                TaskReply::TakeStream(hand_over(node, to, &task).await)
+            }
             ClusterTask::DescribeSession(task) => TaskReply::DescribeSession(describe(node, &task)),
             ClusterTask::PushRosterItem(PushRosterItem { account: owner, item }) => {
                 let malformed = |error| TaskRefusal::Malformed(format!("roster item: {error}"));
@@ -234,6 +239,7 @@ fn bind_of(task: &ClusterTask) -> BindIndex {
         ClusterTask::DeliverCopy(task) => task.owner,
         ClusterTask::ReplaceSession(task) => task.by,
         ClusterTask::EndSession(task) => task.owner,
+        ClusterTask::TakeStream(task) => task.owner,
         _ => BindIndex(0),
     }
 }

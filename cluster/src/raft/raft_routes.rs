@@ -10,8 +10,8 @@ use super::proposer::{ProposeError, Proposer};
 use super::state_machine::AppliedRoutes;
 use super::types::RouteGroup;
 use crate::link::Links;
-use crate::node_id::NodeId;
-use crate::routes::command::{Bind, Priority, RouteCommand, Unbind};
+use crate::node_id::{Incarnation, NodeId};
+use crate::routes::command::{Bind, Move, Priority, RouteCommand, Unbind};
 use crate::routes::{BindIndex, Bound, NodeState, Route, RouteError, RouteReply, RouteTable, Routes};
 
 /// How long a change may take. Above two elections, so that losing a leader costs nobody a login.
@@ -73,6 +73,21 @@ impl Routes for RaftRoutes {
         priority: Option<i8>,
     ) -> Result<(), RouteError> {
         self.change(index, Priority { jid: jid.clone(), index, priority }).await
+    }
+
+    async fn move_to(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        (node, incarnation): (NodeId, Incarnation),
+    ) -> Result<BindIndex, RouteError> {
+        let command = Move { jid: jid.clone(), index, node, incarnation };
+        let reply = self.proposer.propose(command.into(), DEADLINE).await;
+        match reply.map_err(|error| RouteError::Unavailable(error.to_string()))? {
+            RouteReply::Moved { index, .. } => Ok(index),
+            RouteReply::Fenced => Err(RouteError::Unavailable("that node is down".to_owned())),
+            _ => Err(RouteError::Stale(index)),
+        }
     }
 
     fn locate(&self, jid: &FullJid) -> Option<Route> {

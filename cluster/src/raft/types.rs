@@ -130,6 +130,7 @@ impl Group for RouteGroup {
     fn trace(command: &RouteCommand) -> Option<FullJid> {
         match command {
             RouteCommand::Bind(bind) => Some(bind.jid.clone()),
+            RouteCommand::Move(moved) => Some(moved.jid.clone()),
             _ => None,
         }
     }
@@ -137,7 +138,9 @@ impl Group for RouteGroup {
     /// A bind whose client has gone would be a session that nobody ever ends.
     fn undo(trace: Option<FullJid>, reply: &RouteReply) -> Option<RouteCommand> {
         match (trace, reply) {
-            (Some(jid), RouteReply::Bound { index, .. }) => Some(Unbind { jid, index: *index }.into()),
+            (Some(jid), RouteReply::Bound { index, .. } | RouteReply::Moved { index, .. }) => {
+                Some(Unbind { jid, index: *index }.into())
+            }
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use parking_lot::RwLock;
 
 use althing_proto::jid::{BareJid, FullJid};
 
-use super::command::{Bind, NodeUp, Priority, RouteCommand, RouteReply, Unbind};
+use super::command::{Bind, Move, NodeUp, Priority, RouteCommand, RouteReply, Unbind};
 use super::table::{BindIndex, NodeState, Route, RouteTable};
 use super::{Bound, RouteError, Routes};
 use crate::node_id::{Incarnation, NodeId};
@@ -70,6 +70,19 @@ impl Routes for LocalRoutes {
         priority: Option<i8>,
     ) -> Result<(), RouteError> {
         changed(index, &self.apply(Priority { jid: jid.clone(), index, priority }))
+    }
+
+    async fn move_to(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        (node, incarnation): (NodeId, Incarnation),
+    ) -> Result<BindIndex, RouteError> {
+        match self.apply(Move { jid: jid.clone(), index, node, incarnation }) {
+            RouteReply::Moved { index, .. } => Ok(index),
+            RouteReply::Fenced => Err(RouteError::Unavailable("that start of the node is over".to_owned())),
+            _ => Err(RouteError::Stale(index)),
+        }
     }
 
     fn locate(&self, jid: &FullJid) -> Option<Route> {

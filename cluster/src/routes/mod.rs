@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use althing_proto::jid::{BareJid, FullJid};
 
-use crate::node_id::NodeId;
+use crate::node_id::{Incarnation, NodeId};
 
 pub use batch::AppliedBatch;
 pub use command::{RouteBatch, RouteCommand, RouteReplies, RouteReply};
@@ -67,6 +67,18 @@ pub trait Routes: Send + Sync {
         index: BindIndex,
         priority: Option<i8>,
     ) -> Result<(), RouteError>;
+
+    /// Gives the ownership that `index` began to that start of a node, which may be this one; it keeps its priority. Of
+    /// two who try, one does it. The new ownership.
+    ///
+    /// # Errors
+    /// [`RouteError::Stale`] where another bind owns the JID or nobody does; [`RouteError::Unavailable`].
+    async fn move_to(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        to: (NodeId, Incarnation),
+    ) -> Result<BindIndex, RouteError>;
 
     /// The owner of a full JID.
     fn locate(&self, jid: &FullJid) -> Option<Route>;

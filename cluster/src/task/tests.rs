@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use althing_proto::time::Timestamp;
+
 use super::*;
 
 fn tasks() -> Vec<(&'static str, ClusterTask)> {
@@ -18,6 +20,10 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
         ("0004056a40642f7207fb2c01", ReplaceSession { jid: jid(), owner, by }.into()),
         ("0005056a40642f72", DescribeSession { jid: jid() }.into()),
         ("0006036a4064043c612f3e", PushRosterItem { account: jid().to_bare(), item: xml() }.into()),
+        (
+            "0007056a40642f7207043c612f3efb2c01",
+            TakeStream { jid: jid(), owner, token: xml(), handled: 300 }.into(),
+        ),
         ("0009", NodeStats {}.into()),
         ("000b043c612f3e", ReadStore { query: xml() }.into()),
         ("000c043c612f3e", WriteStore { command: xml() }.into()),
@@ -75,6 +81,10 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
         ("000500", TaskReply::DescribeSession(None)),
         ("000501070501ff01016102", TaskReply::DescribeSession(Some(info))),
         ("000603", TaskReply::PushRosterItem(3)),
+        ("0007000178", TaskReply::TakeStream(StreamTaken::Taken(Bytes::from_static(b"x")))),
+        ("000701", TaskReply::TakeStream(StreamTaken::Unknown)),
+        ("000702", TaskReply::TakeStream(StreamTaken::Unavailable)),
+        ("0007030504", TaskReply::TakeStream(StreamTaken::TooHigh { handled: 5, sent: 4 })),
         ("0009050607", TaskReply::NodeStats(numbers)),
         ("000b0178", TaskReply::ReadStore(Bytes::from_static(b"x"))),
         ("000c0178", TaskReply::WriteStore(Bytes::from_static(b"x"))),

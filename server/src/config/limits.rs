@@ -30,6 +30,9 @@ section! {
         unacked_stanzas: usize = 250, in 16..=100000;
         /// Bytes of them, beside `unacked_stanzas`.
         unacked_bytes: usize = 1_048_576, in 65536..=1073741824;
+        /// Seconds that a session waits without a connection for its client to resume the stream (XEP-0198); a client may ask
+        /// for less. 0: streams cannot be resumed.
+        resume_s: u64 = 300, in 0..=86400;
         /// Seconds that a client has to acknowledge what it was sent when it is asked (XEP-0198); then its connection
         /// ends with `connection-timeout`.
         ack_timeout_s: u64 = 60, in 1..=3600;

@@ -13,7 +13,7 @@ use althing_cluster::task::{
     TaskAudience,
 };
 use althing_cluster::wire::{self, WireError};
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::Stanza;
 
@@ -49,6 +49,24 @@ pub fn notify(node: &Arc<NodeContext>, account: &BareJid, event: &UserEvent) {
     };
     for target in elsewhere {
         node.remote.overflow().tell(node, target, task.clone());
+    }
+}
+
+/// Tells one session, wherever it is now, of an event; on another node those of its account hear of it too.
+pub async fn notify_session(node: &Arc<NodeContext>, jid: &FullJid, event: &UserEvent) {
+    let Some(route) = node.routes.locate(jid) else { return };
+    if route.node == node.node_id {
+        if let Some(session) = local::session_soon(node, jid, route.index).await {
+            local::notify(node, session.index, event);
+        }
+        return;
+    }
+    match to_task(&jid.to_bare(), event) {
+        Ok(task) => node.remote.overflow().tell(node, route.node, task),
+        Err(problem) => {
+            error!(%jid, error = %problem, "the event cannot be sent to other nodes");
+            node.metrics.dropped(Dropped::Undeliverable);
+        }
     }
 }
 

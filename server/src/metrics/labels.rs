@@ -72,6 +72,15 @@ labels! {
         /// Refused: nothing is there, or not in this way.
         Refused = "refused",
     }
+    /// How an attempt to resume a stream has ended.
+    pub Resumed {
+        /// On the node that had it.
+        Here = "here",
+        /// From another node.
+        Elsewhere = "elsewhere",
+        /// Nothing was resumed.
+        Failed = "failed",
+    }
     /// How reading the configuration again has ended.
     pub Reload {
         /// What can change has changed.
@@ -352,5 +361,6 @@ mod tests {
         check::<StanzaCondition>();
         check::<Delivery>();
         check::<Dropped>();
+        check::<Resumed>();
     }
 }

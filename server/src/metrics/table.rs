@@ -4,7 +4,7 @@ use crate::modules::{REGISTRY, Spec};
 
 use super::labels::{
     Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration,
-    Rejection, Reload, Report, StoreOp, WebAnswer,
+    Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -141,6 +141,12 @@ pub const METRICS: &[Metric] = &[
         "Presences that let messages go first, because more than 32 KiB wait for their client.",
     ),
     gauge(
+        "althing_sessions_detached",
+        &[],
+        "Sessions without a connection, which wait for their clients to resume their streams (XEP-0198).",
+    ),
+    counter("althing_streams_resumed_total", &["result"], "Attempts to resume a stream (XEP-0198)."),
+    gauge(
         "althing_stanzas_unacknowledged",
         &[],
         "Stanzas that clients were sent and have not acknowledged (XEP-0198).",
@@ -248,6 +254,7 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
     ("althing_web_requests_total", "answer", WebAnswer::VALUES),
+    ("althing_streams_resumed_total", "result", Resumed::VALUES),
     ("althing_config_reloads_total", "result", Reload::VALUES),
     ("althing_reports_total", "report", Report::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),

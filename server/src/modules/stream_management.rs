@@ -9,12 +9,8 @@ use super::{Module, Spec};
 /// The module.
 pub(super) const MODULE: StreamManagement = StreamManagement;
 
-const SPEC: Spec = Spec {
-    name: "stream_management",
-    document: "XEP-0198",
-    version: "1.6.3",
-    title: "Stream Management: acknowledgements",
-};
+const SPEC: Spec =
+    Spec { name: "stream_management", document: "XEP-0198", version: "1.6.3", title: "Stream Management" };
 
 pub(super) struct StreamManagement;
 

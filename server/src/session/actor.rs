@@ -5,6 +5,7 @@ mod client;
 mod handlers;
 mod management;
 mod privacy;
+mod resumption;
 mod stored;
 
 use std::collections::VecDeque;
@@ -63,6 +64,8 @@ pub struct Session {
     alone: bool,
     /// What the client has not got and is to go elsewhere.
     unsent: Vec<Left>,
+    /// How its stream is resumed, and how far that has come.
+    resumption: Resumption,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
 }
@@ -75,6 +78,8 @@ enum Lane {
     /// What others have sent, or an event. Whatever it waits for, the mailbox waits for.
     Mailbox,
 }
+
+use resumption::Resumption;
 
 type Farewell = Shared<BoxFuture<'static, ()>>;
 
@@ -95,6 +100,7 @@ impl Session {
             yielded: None,
             alone: false,
             unsent: Vec::new(),
+            resumption: Resumption::default(),
             farewell: None,
         }
     }
@@ -139,6 +145,9 @@ impl Session {
                     Effect::Aside(job) => self.submit_for_client(job),
                     effect => self.perform(effect, Lane::Client),
                 }
+            } else if self.resumption.handing {
+                // The client sends again what was not counted.
+                return Progress::Ended;
             } else if let Some(room) = self.next_stanza(&work) {
                 return Progress::Waiting(room, work);
             } else if let Some(element) = work.elements.pop_front() {
@@ -299,11 +308,6 @@ impl Session {
         next
     }
 
-    /// Lets others see what has changed, before anybody is told.
-    fn show(&self) {
-        self.shown.set(self.state.visible());
-    }
-
     /// The receiver's pass of a stanza for this session.
     fn receive(&mut self, parcel: Parcel) -> Effects {
         self.alone = matches!(parcel.share, Share::Alone);
@@ -315,7 +319,15 @@ impl Session {
     fn receive_all(&mut self, mut parcels: VecDeque<Parcel>, ctx: &mut Context<Self>) {
         while let Some(parcel) = parcels.pop_front() {
             let pressure = Arc::clone(self.outbox.pressure());
-            if self.over().is_some() || pressure.is_ending() {
+            if let Some(farewell) = self.over() {
+                // They are shown to the session that goes on, if one does.
+                parcels.push_front(parcel);
+                for parcel in &parcels {
+                    self.send_after(parcel, &farewell);
+                }
+                return;
+            }
+            if pressure.is_ending() && !self.resumption.handing {
                 return;
             }
             if pressure.is_congested() || !self.node.lease.holds() {
@@ -448,22 +460,6 @@ impl Session {
         self.give_up_unacknowledged(left, &farewell);
         self.give_up_held(&farewell);
         farewell
-    }
-
-    /// Ends the session of a node that may not act: only its stream.
-    fn cut_off(&mut self) -> Farewell {
-        let error = StreamError::new(
-            StreamCondition::SystemShutdown,
-            "this server has lost the other servers of its cluster: connect again",
-        );
-        self.node.metrics.stream_error(error.condition);
-        debug!(jid = %self.state.jid(), "session ends: the lease is lost");
-        // What waits was not to be written without a lease.
-        self.outbox.abort(self.outbox.last_words(Some(&error)));
-        self.shown.set(None);
-        self.node.sessions.remove(self.state.index());
-        let farewell: BoxFuture<'static, ()> = Box::pin(std::future::ready(()));
-        self.farewell.insert(farewell.shared()).clone()
     }
 
     /// Runs `then` when the node may act: at once, as a rule. While it waits, so does the mailbox.

@@ -1,5 +1,6 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
+mod carried;
 mod directed;
 mod invisible;
 mod privacy;

@@ -8,11 +8,13 @@ use futures_util::future::BoxFuture;
 use minidom::Element;
 use parking_lot::Mutex;
 
+use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::StreamError;
 
 use super::copies::Share;
 use super::effect::{Effect, UserEvent};
+use super::handed_over::{Claim, HandedOver, NotHanded};
 use super::inbound::Hold;
 use super::losses::Lost;
 use crate::pipeline::Effects;
@@ -79,6 +81,22 @@ pub struct Return {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LostSessions(pub Arc<Lost>);
+
+/// The connection is lost. Answers whether the session goes on without one: else it is to be ended.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct Detach;
+
+/// A client wants to resume the session's stream. Answered when all that it has sent is safe and the old connection is
+/// given up; then [`HandOver`] follows.
+#[derive(Message)]
+#[rtype(result = "Result<(), NotHanded>")]
+pub struct Prepare(pub Claim);
+
+/// Hand the session over to that start of a node. Nothing for it gets into its mailbox behind this.
+#[derive(Message)]
+#[rtype(result = "Result<HandedOver, NotHanded>")]
+pub struct HandOver(pub (NodeId, Incarnation));
 
 /// Why a session ends.
 #[derive(Debug, Clone)]

@@ -46,6 +46,15 @@ impl Pushes {
         self.known
     }
 
+    /// The version that the client has, if it has asked for its roster.
+    #[must_use]
+    pub fn has(&self) -> Option<u64> {
+        match self.client {
+            Client::Uninterested => None,
+            Client::Has(has) | Client::Lacks(has) => Some(has),
+        }
+    }
+
     /// Whether the client has asked for its roster.
     #[must_use]
     pub fn is_interested(&self) -> bool {

@@ -8,6 +8,7 @@ use actix::prelude::SendError;
 use actix::{Addr, MailboxError};
 use parking_lot::{Mutex, RwLock};
 
+use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
@@ -16,9 +17,13 @@ use althing_proto::time::Timestamp;
 use super::actor::Session;
 use super::copies::Share;
 use super::effect::UserEvent;
+use super::handed_over::{Claim, HandedOver, NotHanded};
 use super::inbound::Hold;
 use super::losses::Lost;
-use super::messages::{Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Return, Show, Work};
+use super::messages::{
+    Advance, Deliver, Detach, End, EndReason, HandOver, LostSessions, Notify, Prepare, Progress, Return,
+    Show, Work,
+};
 use super::pressure::Pressure;
 use super::shown::Shown;
 use crate::pipeline::Effects;
@@ -154,6 +159,25 @@ impl SessionHandle {
     /// [`MailboxError`] where the session is gone.
     pub async fn advance(&self, work: Work) -> Result<Progress, MailboxError> {
         self.address.send(Advance(work)).await
+    }
+
+    /// The connection is lost: whether the session goes on without one, or with another. Else it is to be ended.
+    pub async fn detach(&self) -> bool {
+        self.address.send(Detach).await.unwrap_or(false)
+    }
+
+    /// Hands the session over to that start of a node, where a client resumes it (XEP-0198 §5).
+    ///
+    /// # Errors
+    /// [`NotHanded`].
+    pub async fn hand_over(&self, claim: Claim, to: (NodeId, Incarnation)) -> Result<HandedOver, NotHanded> {
+        self.address.send(Prepare(claim)).await.unwrap_or(Err(NotHanded::Unknown))?;
+        let handed = {
+            let _shut = self.gate.write();
+            self.pressure.set_ending();
+            self.address.send(HandOver(to))
+        };
+        handed.await.unwrap_or(Err(NotHanded::Unknown))
     }
 
     /// Ends the session and waits until its contacts were told and its route is gone. One that has

@@ -110,6 +110,15 @@ impl Routes for SlowRoutes {
         self.0.set_priority(jid, index, to).await
     }
 
+    async fn move_to(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        to: (NodeId, Incarnation),
+    ) -> Result<BindIndex, RouteError> {
+        self.0.move_to(jid, index, to).await
+    }
+
     fn locate(&self, jid: &FullJid) -> Option<Route> {
         self.0.locate(jid)
     }

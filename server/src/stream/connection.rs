@@ -19,21 +19,21 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use althing_proto::stream::error::{StreamCondition, StreamError};
-use althing_proto::stream::{Action, Input, ResumeError, StreamMachine, TlsInfo, Transport};
+use althing_proto::stream::{Action, Input, Resumption, StreamMachine, TlsInfo, Transport};
 
-use super::silence::{self, Noticed, Silence};
+use super::lane::{advance, ask, log_arrival};
+use super::silence::Silence;
 use super::socket::{self, Socket};
-use super::{login, writer};
+use super::{login, resume, writer};
 use crate::listener::tcp::ByAddress;
 use crate::listener::web::{self, Upgraded};
-use crate::metrics::{Direction, Listener};
+use crate::metrics::Listener;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
-use crate::session::effect::left_behind;
-use crate::session::messages::{EndReason, Progress, Work};
-use crate::session::outbox::{Entry, Outbox};
+use crate::session::messages::{EndReason, Work};
+use crate::session::outbox::Outbox;
 use crate::session::pressure::Pressure;
-use crate::{auth, delivery, modules};
+use crate::{auth, modules};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -69,6 +69,8 @@ struct Connection {
     outbox: Rc<Outbox>,
     /// Set once a resource is bound.
     session: Option<Arc<SessionHandle>>,
+    /// Whether the stream has ended with its end tag or an error: else it is unfinished (XEP-0198 §7).
+    in_order: bool,
     /// What the client sent right behind its bind.
     early: VecDeque<Element>,
     /// What was read while the node was suspended, and the machine has not seen.
@@ -122,6 +124,7 @@ impl Connection {
             began,
             outbox,
             session: None,
+            in_order: false,
             early,
             kept: Vec::new(),
             _by_address: by_address,
@@ -137,7 +140,9 @@ impl Connection {
                 // What came right behind the bind counts, even if the end of the stream was in the same read.
                 let elements = std::mem::take(&mut connection.early);
                 advance(&connection.node, &session, Work { elements, ..Work::default() }).await;
-                session.end(EndReason::ClientGone).await;
+                if connection.in_order || !session.detach().await {
+                    session.end(EndReason::ClientGone).await;
+                }
                 result
             }
             None => {
@@ -220,10 +225,19 @@ impl Connection {
                 Action::LoginEnded { mechanism, failure } => {
                     login::ended(&self.node, self.peer, mechanism, failure);
                 }
-                Action::StreamFailed(condition) => login::failed(&self.node, self.peer, condition),
-                Action::Resume { .. } => {
-                    let error = ResumeError::Unsupported;
-                    self.machine.handle(Input::Resumed(Err(error)), self.node.now(), &mut more);
+                Action::StreamFailed(condition) => {
+                    self.in_order = true;
+                    login::failed(&self.node, self.peer, condition);
+                }
+                Action::Resume { user, previd, handled } => {
+                    let (claim, peer) = ((previd.as_str(), handled), Some(self.peer));
+                    let resumed = resume::resume(&self.node, &user, claim, &self.outbox, peer).await;
+                    let result = resumed.map(|(session, handled)| {
+                        let jid = session.jid.clone();
+                        self.session = Some(session);
+                        Resumption { jid, handled }
+                    });
+                    self.machine.handle(Input::Resumed(result), self.node.now(), &mut more);
                 }
                 Action::PreLogin(element) => {
                     let domain = self.machine.domain().cloned();
@@ -231,8 +245,9 @@ impl Connection {
                     self.machine.handle(Input::PreLoginReply(answer), self.node.now(), &mut more);
                 }
                 Action::Element(element) => self.early.push_back(element),
+                Action::StreamClosed => self.in_order = true,
                 // The loop above looks at the machine's state.
-                Action::StreamClosed | Action::Close => {}
+                Action::Close => {}
             }
             actions.extend(more);
         }
@@ -253,7 +268,7 @@ impl Connection {
 
     /// Carries elements to the session and its bytes to the socket, until either side ends.
     async fn converse(self, session: Arc<SessionHandle>) {
-        let Connection { node, mut machine, socket, peer, outbox, early, mut kept, .. } = self;
+        let Connection { node, mut machine, socket, peer, outbox, early, mut in_order, mut kept, .. } = self;
         let (mut reader, write_half) = tokio::io::split(socket);
         let writer = {
             let (node, outbox) = (Arc::clone(&node), Rc::clone(&outbox));
@@ -298,7 +313,11 @@ impl Connection {
                         log_arrival(&element, &session);
                         elements.push_back(element);
                     }
-                    Action::StreamFailed(condition) => login::failed(&node, peer, condition),
+                    Action::StreamFailed(condition) => {
+                        in_order = true;
+                        login::failed(&node, peer, condition);
+                    }
+                    Action::StreamClosed => in_order = true,
                     Action::Send(bytes) => last_words.extend_from_slice(&bytes),
                     // The machine asks for nothing else once a resource is bound.
                     _ => {}
@@ -312,11 +331,17 @@ impl Connection {
             }
             if machine.is_ended() {
                 advance(&node, &session, Work { elements, ..Work::default() }).await;
-                outbox.close(last_words.freeze());
+                if in_order || !outbox.is_managed() {
+                    outbox.close(last_words.freeze());
+                } else {
+                    outbox.detach(last_words.freeze());
+                }
                 break;
             }
         }
-        session.end(EndReason::ClientGone).await;
+        if in_order || !session.detach().await {
+            session.end(EndReason::ClientGone).await;
+        }
         // It ends by itself: every wait of it is bounded.
         let _ = writer.await;
         linger(&mut reader).await;
@@ -344,54 +369,6 @@ async fn part(socket: &mut Socket) -> io::Result<()> {
     timeout(LINGER, socket.shutdown()).await??;
     linger(socket).await;
     Ok(())
-}
-
-/// Asks a silent client whether it is there, or ends its session; `false` once it is to end.
-async fn ask(node: &NodeContext, session: &SessionHandle, outbox: &Outbox, noticed: Noticed) -> bool {
-    match noticed {
-        Noticed::Silent => {
-            let ping = silence::ping(&session.jid);
-            if outbox.push(Entry::Stanza(None), ping.to_bytes()).is_ok() {
-                node.metrics.stanza(ping.kind(), Direction::Out);
-            }
-            true
-        }
-        Noticed::Gone => {
-            let error = StreamError::new(
-                StreamCondition::ConnectionTimeout,
-                "nothing was heard for limits.client_ping_s, nor an answer in limits.client_ping_timeout_s",
-            );
-            session.end(EndReason::Error(error)).await;
-            false
-        }
-    }
-}
-
-/// The first stop of a stanza's way: it has no span yet, so the event names it.
-fn log_arrival(element: &Element, session: &SessionHandle) {
-    let (kind, id, jid) = (element.name(), element.attr("id"), &session.jid);
-    debug!(stop = "stream.connection", direction = "in", kind, id, %jid);
-}
-
-/// Lets the session do the work, waiting in its stead for whatever it needs; `false` once it has ended.
-async fn advance(node: &Arc<NodeContext>, session: &SessionHandle, mut work: Work) -> bool {
-    loop {
-        match session.advance(work).await {
-            Ok(Progress::Done) => return true,
-            Ok(Progress::Waiting(future, mut rest)) => {
-                for effect in future.await.into_iter().rev() {
-                    rest.effects.push_front(effect);
-                }
-                if node.sessions.get(session.index).is_none() {
-                    // Its mailbox may be closed, and the effects would be lost with it.
-                    delivery::drive(node, left_behind(rest.effects, &session.jid)).await;
-                    return false;
-                }
-                work = rest;
-            }
-            Ok(Progress::Ended) | Err(_) => return false,
-        }
-    }
 }
 
 /// Reads once and hands the bytes to the machine; 0 at the end of the stream. The lease is looked at after the

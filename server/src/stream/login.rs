@@ -136,18 +136,8 @@ pub async fn bind(
     }
     // A later bind on another arbiter, or the node's stop, may have looked for this session before it was there:
     // whoever comes second sees the other. The client learns it as if it had happened a moment later.
-    if node.lease.standing() == Standing::Lost {
-        session.end(EndReason::LeaseLost).await;
-        return Ok(session);
-    }
-    let owner = node.routes.locate(&jid).is_some_and(|route| route.index == bound.index);
-    let reason = match (owner, *node.stopping.borrow()) {
-        (true, false) => None,
-        (false, _) => Some(StreamCondition::Conflict),
-        (true, true) => Some(StreamCondition::SystemShutdown),
-    };
-    if let Some(reason) = reason {
-        session.end(EndReason::Error(reason.into())).await;
+    if let Some(reason) = overtaken(node, &session) {
+        session.end(reason).await;
         return Ok(session);
     }
     let begun = session.advance(first).await;
@@ -160,6 +150,20 @@ pub async fn bind(
         // It could not load its roster: it has ended itself, and says so on the stream.
         _ => Ok(session),
     }
+}
+
+/// Why a session that has just begun is over already, if it is.
+pub(super) fn overtaken(node: &NodeContext, session: &SessionHandle) -> Option<EndReason> {
+    if node.lease.standing() == Standing::Lost {
+        return Some(EndReason::LeaseLost);
+    }
+    let owner = node.routes.locate(&session.jid).is_some_and(|route| route.index == session.index);
+    let condition = match (owner, *node.stopping.borrow()) {
+        (true, false) => return None,
+        (false, _) => StreamCondition::Conflict,
+        (true, true) => StreamCondition::SystemShutdown,
+    };
+    Some(EndReason::Error(condition.into()))
 }
 
 /// What became of a displaced session.

@@ -6,11 +6,17 @@
 //! | `component.rs`  | the same for an external component                                      |
 //! | `socket.rs`     | plain TCP or TLS behind one type                                       |
 //! | `login.rs`      | what the stream machine asks for: credentials, TLS, bind               |
+//! | `resume.rs`     | a former stream in the place of a bind                                 |
+//! | `lane.rs`       | the client's work for its session                                      |
 //! | `writer.rs`     | from the session's outbox to the socket                                |
 
 pub mod component;
 pub mod connection;
+mod lane;
 pub mod login;
+mod resume;
 mod silence;
 pub mod socket;
 pub mod writer;
+
+pub(crate) use resume::hand_over;

@@ -346,7 +346,7 @@ async fn a_stanza_for_a_node_that_was_just_declared_down_comes_back() {
     log.append(None, NodeDown { node: route.node, incarnation: Incarnation(1) });
     let xml = message("b@localhost/r", "normal", 1).replacen(' ', " xmlns='jabber:client' ", 1);
     let stanza = Stanza::received(xml.parse().unwrap(), &a.session.jid).unwrap();
-    let parcel = Parcel { stanza, tries: 0, copies: None };
+    let parcel = Parcel { stanza, tries: 0, copies: None, only: false };
     assert!(matches!(remote::post(&context, &b, &route, parcel), Posted::Taken));
     a.until("<service-unavailable ", 1).await;
 }

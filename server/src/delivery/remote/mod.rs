@@ -28,6 +28,7 @@ use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 
 use super::{bounce, drive, local};
+use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::copies::Copies;
@@ -48,6 +49,8 @@ pub struct Parcel {
     /// Where it goes to other sessions of the account as well: until all of them have failed, this one is tried for
     /// its own target only.
     pub copies: Option<Copy>,
+    /// It is for that very session, wherever it is, and for no other.
+    pub only: bool,
 }
 
 /// Why a stanza was not delivered.
@@ -142,7 +145,7 @@ impl Remote {
         if self.targets.load(Ordering::Acquire) == 0 {
             return Behind::Nothing;
         }
-        let parcel = || Parcel { stanza: stanza.clone(), tries: 0, copies: None };
+        let parcel = || Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: false };
         self.pending.lock().wait_behind(to, owner, stanza.to_bytes().len(), parcel)
     }
 
@@ -259,7 +262,16 @@ pub fn keep(
     stanza: Stanza,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Posted {
-    let parcel = Parcel { stanza, tries: 0, copies: None };
+    keep_parcel(node, to, owner, Parcel { stanza, tries: 0, copies: None, only: false }, until)
+}
+
+fn keep_parcel(
+    node: &Arc<NodeContext>,
+    to: &FullJid,
+    owner: BindIndex,
+    parcel: Parcel,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> Posted {
     let number = match hold(node, to, owner, parcel, Pending::waits) {
         Ok(number) => number,
         Err(posted) => return posted,
@@ -314,6 +326,24 @@ pub fn left_in_mailbox(
                 drive(&node, vec![Effect::Route(stanza)]).await;
             });
         }
+    }
+}
+
+/// Takes a stanza that was in the mailbox of the session `index` when that moved: it is sent after it, before all that
+/// comes later for the same address.
+pub fn send_after(
+    node: &Arc<NodeContext>,
+    to: &FullJid,
+    index: BindIndex,
+    moved: impl Future<Output = ()> + Send + 'static,
+    stanza: Stanza,
+) {
+    let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: true };
+    if let Posted::Congested = keep_parcel(node, to, index, parcel, moved) {
+        node.metrics.dropped(Dropped::Undeliverable);
+        let effects = bounce::congested(node, &stanza);
+        let own = Arc::clone(node);
+        node.remote.runtime.spawn(async move { drive(&own, effects).await });
     }
 }
 

@@ -59,7 +59,20 @@ pub(super) async fn go_on(node: Arc<NodeContext>, to: FullJid) {
 
 /// Looks up once more for a stanza, and waits for its answer, so that the next does not overtake it.
 async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failure: Option<Failure>) {
-    let Parcel { stanza, mut tries, copies } = parcel;
+    let Parcel { stanza, mut tries, copies, only } = parcel;
+    if only {
+        if let Some(why) = failure {
+            until_known(node, to, why).await;
+        }
+        if let Some(route) = component::owner(node, to).filter(|route| route.node == node.node_id) {
+            // It is on its way.
+            let _ = local::session_soon(node, to, route.index).await;
+        }
+        if !deliver_once(node, to, &stanza, None).await {
+            node.metrics.dropped(Dropped::SessionGone);
+        }
+        return;
+    }
     if let (Some(copies), None) = (copies, failure) {
         return settle_copy(node, to, stanza, copies).await;
     }

@@ -111,7 +111,11 @@ impl Session {
     }
 
     /// A stanza that comes when the session has ended.
-    pub(super) fn left(&self, Parcel { stanza, share }: Parcel, farewell: Farewell) {
+    pub(super) fn left(&self, parcel: Parcel, farewell: Farewell) {
+        if self.send_after(&parcel, &farewell) {
+            return;
+        }
+        let Parcel { stanza, share } = parcel;
         let over = self.node.lease.losses() != self.losses;
         if !share.is_lost() || over || matches!(stanza.kind(), Kind::Presence(_)) {
             // A node without a lease acts no more, then or later. What other sessions have would come to them

@@ -2,13 +2,14 @@
 
 use std::hash::BuildHasher;
 
+use futures_util::future::{BoxFuture, FutureExt};
 use tracing::debug;
 
 use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::time::Timestamp;
 
-use super::Session;
+use super::{Farewell, Session};
 use crate::metrics::Direction;
 use crate::session::messages::EndReason;
 use crate::session::outbox::{Entry, Full};
@@ -41,6 +42,27 @@ impl Session {
         self.unsent = self.outbox.take_left();
         self.outbox.abort(self.outbox.last_words(Some(&error)));
         drop(self.end(&EndReason::Error(error)));
+    }
+
+    /// Lets others see what has changed, before anybody is told.
+    pub(super) fn show(&self) {
+        self.shown.set(self.state.visible());
+    }
+
+    /// Ends the session of a node that may not act: only its stream.
+    pub(super) fn cut_off(&mut self) -> Farewell {
+        let error = StreamError::new(
+            StreamCondition::SystemShutdown,
+            "this server has lost the other servers of its cluster: connect again",
+        );
+        self.node.metrics.stream_error(error.condition);
+        debug!(jid = %self.state.jid(), "session ends: the lease is lost");
+        // What waits was not to be written without a lease.
+        self.outbox.abort(self.outbox.last_words(Some(&error)));
+        self.shown.set(None);
+        self.node.sessions.remove(self.state.index());
+        let farewell: BoxFuture<'static, ()> = Box::pin(std::future::ready(()));
+        self.farewell.insert(farewell.shared()).clone()
     }
 
     /// Remembers whose presence the client has seen: by whatever way it came.

@@ -1,7 +1,5 @@
 //! What the session actor does with each message.
 
-use std::sync::Arc;
-
 use actix::{Actor, ActorContext, ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
 
 use althing_proto::jid::FullJid;
@@ -9,9 +7,11 @@ use althing_proto::stream::error::StreamCondition;
 
 use super::Session;
 use crate::delivery;
+use crate::pipeline::Effects;
 use crate::session::copies::Share;
 use crate::session::effect::{UserEvent, left_behind};
 use crate::session::held::Parcel;
+use crate::session::losses::Lost;
 use crate::session::messages::{
     Advance, Deliver, End, EndReason, LostSessions, Notify, Progress, Return, Show,
 };
@@ -71,7 +71,9 @@ impl Handler<Notify> for Session {
     type Result = ();
 
     fn handle(&mut self, Notify(event): Notify, ctx: &mut Self::Context) {
-        if self.over().is_none() {
+        if let Some(farewell) = self.over() {
+            self.tell_after(event, farewell);
+        } else {
             self.when_serving(ctx, |session, ctx| {
                 let effects = match event {
                     UserEvent::Roster(_) => {
@@ -93,7 +95,8 @@ impl Handler<Return> for Session {
 
     fn handle(&mut self, Return { effects, sender, hold }: Return, ctx: &mut Self::Context) {
         let effects = std::mem::take(&mut *effects.lock());
-        if self.over().is_some() {
+        if let Some(farewell) = self.over() {
+            let effects = self.write_after(effects, &farewell);
             if self.node.lease.losses() == self.losses {
                 delivery::drive_aside(&self.node, left_behind(effects, self.state.jid()));
             }
@@ -117,12 +120,12 @@ impl Handler<LostSessions> for Session {
     type Result = ();
 
     fn handle(&mut self, LostSessions(lost): LostSessions, ctx: &mut Self::Context) {
-        if self.over().is_none() {
+        if let Some(farewell) = self.over() {
+            let effects = self.on_lost(&lost);
+            self.write_after(effects, &farewell);
+        } else {
             self.when_serving(ctx, move |session, ctx| {
-                let routes = Arc::clone(&session.node.routes);
-                let is_back =
-                    |jid: &FullJid| routes.locate(jid).is_some_and(|route| route.priority.is_some());
-                let effects = session.state.on_lost(&lost, is_back);
+                let effects = session.on_lost(&lost);
                 session.perform_then(effects, ctx, |_, _| ());
             });
         }
@@ -135,5 +138,13 @@ impl Handler<End> for Session {
     fn handle(&mut self, End(reason): End, _: &mut Self::Context) -> Self::Result {
         // The actor stays until the farewell is done, so that what is still in its mailbox is routed anew.
         Box::pin(self.end(&reason).into_actor(self).map(|(), _, ctx| ctx.stop()))
+    }
+}
+
+impl Session {
+    fn on_lost(&self, lost: &Lost) -> Effects {
+        let is_back =
+            |jid: &FullJid| self.node.routes.locate(jid).is_some_and(|route| route.priority.is_some());
+        self.state.on_lost(lost, is_back)
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use minidom::Element;
 
-use althing_proto::jid::Jid;
+use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::ns;
 use althing_proto::stanza::{Kind, Stanza, StanzaCondition};
 use althing_proto::stream::error::{StreamCondition, StreamError};
@@ -18,6 +18,7 @@ use crate::delivery;
 use crate::pipeline::Effects;
 use crate::session::copies::Share;
 use crate::session::effect::Effect;
+use crate::session::handed_over::{self, Ticket};
 use crate::session::held::Parcel;
 use crate::session::messages::{EndReason, Work};
 use crate::session::outbox::{Full, Left};
@@ -52,7 +53,7 @@ impl Session {
 
     fn manage(&mut self, element: &Element) {
         let said = match (Request::read(element), &self.inbound) {
-            (Some(Ok(Request::Enable { .. })), None) => self.enable(),
+            (Some(Ok(Request::Enable { resume, max })), None) => self.enable(resume, max),
             // §3: at most one attempt. §6: such errors can be recovered from.
             (Some(Ok(Request::Enable { .. } | Request::Resume { .. })), _) => {
                 self.say(management::failed_bytes(StanzaCondition::UnexpectedRequest))
@@ -81,11 +82,18 @@ impl Session {
         }
     }
 
-    fn enable(&mut self) -> Result<(), Full> {
+    fn enable(&mut self, resume: bool, max: Option<u64>) -> Result<(), Full> {
+        let most_seconds = self.node.config().limits.resume_s;
+        let random = self.node.random().filter(|_| resume && most_seconds > 0);
+        let id = random.map(|random| handed_over::sm_id(random, self.state.jid()));
+        let seconds = max.unwrap_or(most_seconds).min(most_seconds);
+        let enabled = management::enabled(id.as_deref().map(|id| (id, seconds)));
+        self.resumption.ticket =
+            id.map(|id| Ticket { hash: handed_over::hash(&id, self.state.jid()), seconds });
         let bounds = &self.node.bounds;
         let most = (bounds.unacked_stanzas.clone(), bounds.unacked_bytes.clone());
-        let kept = self.node.metrics.stanzas_unacknowledged();
-        self.inbound = Some(self.outbox.manage(Bytes::from(management::enabled(None)), most, kept)?);
+        let kept = self.node.metrics.streams.unacknowledged();
+        self.inbound = Some(self.outbox.manage(Bytes::from(enabled), most, kept)?);
         Ok(())
     }
 
@@ -105,39 +113,44 @@ impl Session {
 
     /// The session ends: what its client has not acknowledged is treated as what is sent to an absent resource (§4).
     pub(super) fn give_up_unacknowledged(&mut self, left: Vec<Left>, farewell: &Farewell) {
-        let mut answers = Effects::new();
-        for Left { bytes, elsewhere } in left {
-            let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };
-            match stanza.kind() {
-                Kind::Iq(_) => answers.extend(self.unanswered(&stanza)),
-                _ => self.left(
-                    Parcel { stanza: self.delayed(&stanza, at), share: Share::Alone },
-                    farewell.clone(),
-                ),
-            }
+        let (messages, answers) = elsewhere(left, self.state.jid());
+        for stanza in messages {
+            self.left(Parcel { stanza, share: Share::Alone }, farewell.clone());
         }
         if self.node.lease.losses() == self.losses {
             delivery::drive_aside(&self.node, answers);
         }
     }
+}
 
-    /// The answer to a request of others that the client has not acknowledged.
-    fn unanswered(&self, stanza: &Stanza) -> Option<Effect> {
-        let own = |from: &Jid| from.as_str() == self.state.account().as_str();
-        let asker = stanza.from().filter(|from| !own(from) && from.node().is_some())?;
-        let answer = stanza.error(StanzaCondition::RecipientUnavailable)?;
-        Some(Effect::Route(answer.with_to(asker.clone())))
+/// What becomes of stanzas that the client `jid` has not acknowledged: messages that are to be routed anew, and answers to
+/// requests.
+pub(super) fn elsewhere(left: Vec<Left>, jid: &FullJid) -> (Vec<Stanza>, Effects) {
+    let (mut messages, mut answers) = (Vec::new(), Effects::new());
+    for Left { bytes, elsewhere } in left {
+        let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };
+        match stanza.kind() {
+            Kind::Iq(_) => answers.extend(unanswered(&stanza, &jid.to_bare())),
+            _ => messages.push(delayed(&stanza, jid, at)),
+        }
     }
+    (messages, answers)
+}
 
-    /// XEP-0203 §2: when it was delivered in vain.
-    fn delayed(&self, stanza: &Stanza, at: Timestamp) -> Stanza {
-        let domain = self.state.jid().domain();
-        let delay = Element::builder("delay", ns::DELAY)
-            .set(name!("from"), domain.as_str())
-            .set(name!("stamp"), at.to_xep0082())
-            .build();
-        let mut element = stanza.to_element();
-        element.append_child(delay);
-        Stanza::parse(element).unwrap_or_else(|_| stanza.clone())
-    }
+/// The answer to a request of others that the client has not acknowledged.
+fn unanswered(stanza: &Stanza, account: &BareJid) -> Option<Effect> {
+    let asker = stanza.from().filter(|from| from.as_str() != account.as_str() && from.node().is_some())?;
+    let answer = stanza.error(StanzaCondition::RecipientUnavailable)?;
+    Some(Effect::Route(answer.with_to(asker.clone())))
+}
+
+/// XEP-0203 §2: when it was delivered in vain.
+fn delayed(stanza: &Stanza, jid: &FullJid, at: Timestamp) -> Stanza {
+    let delay = Element::builder("delay", ns::DELAY)
+        .set(name!("from"), jid.domain().as_str())
+        .set(name!("stamp"), at.to_xep0082())
+        .build();
+    let mut element = stanza.to_element();
+    element.append_child(delay);
+    Stanza::parse(element).unwrap_or_else(|_| stanza.clone())
 }

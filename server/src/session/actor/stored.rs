@@ -50,7 +50,7 @@ impl Session {
     pub(super) fn load_roster(&self, ctx: &mut Context<Self>) {
         let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
         let load = async move { storage.logins.login(&account, modules::LOGIN_DOCUMENTS).await };
-        ctx.wait(load.into_actor(self).map(|loaded, session, _| match loaded {
+        ctx.wait(load.into_actor(self).map(|loaded, session, ctx| match loaded {
             // It was removed or disabled between the login and the bind.
             Ok(LoginData { account: false, .. }) => {
                 drop(session.end(&EndReason::Error(StreamCondition::NotAuthorized.into())));
@@ -62,6 +62,7 @@ impl Session {
                 let state = SessionState::new(jid, index, roster.version, roster.items);
                 session.state = state.with_avatar(avatar);
                 session.state.set_privacy(privacy);
+                session.go_on_as_carried(ctx);
             }
             Err(error) => {
                 warn!(jid = %session.state.jid(), %error, "no roster: the session cannot begin");

@@ -87,6 +87,12 @@ impl SessionState {
         self.privacy.active
     }
 
+    /// Whether the client is told of changes of the block list.
+    #[must_use]
+    pub fn asked_for_blocks(&self) -> bool {
+        self.privacy.asked_for_blocks
+    }
+
     /// What the list that applies says of `kind` to or from `peer`. The user's own resources and the own server are
     /// never denied anything (XEP-0016 §2.1, XEP-0191 §5).
     #[must_use]

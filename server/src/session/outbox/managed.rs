@@ -85,6 +85,51 @@ impl Outbox {
         Ok(inbound)
     }
 
+    /// The stream goes on where another has broken off: the client has sent `handled` stanzas, was sent `acknowledged`, and
+    /// is to be sent those that wait.
+    #[must_use]
+    pub fn resume(
+        &self,
+        (handled, acknowledged): (Count, Count),
+        waiting: Vec<Left>,
+        most: (Bound, Bound),
+        kept: Waiting,
+    ) -> Arc<Inbound> {
+        let inbound = Inbound::new(handled, Arc::clone(&self.filled));
+        let sent = Sent::after(acknowledged);
+        let managed = Managed { inbound: Arc::clone(&inbound), sent, counting: true, most, kept };
+        *self.managed.borrow_mut() = Some(managed);
+        for stanza in waiting {
+            let length = self.framing.length(&stanza.bytes);
+            self.count(self.bytes.get() + length);
+            self.change(|queue| queue.push(Entry::Stanza(None), Piece::Stanza(stanza), length, false));
+        }
+        self.filled.notify_one();
+        inbound
+    }
+
+    /// Takes out all stanzas that the client has not acknowledged or was not sent, in order, for a stream that goes on
+    /// after so many.
+    #[must_use]
+    pub fn hand_over(&self) -> (Count, Vec<Left>) {
+        let mut managed = self.managed.borrow_mut();
+        let Some(managed) = managed.as_mut() else { return (Count::default(), Vec::new()) };
+        let mut stanzas = managed.change(Sent::again);
+        let acknowledged = managed.sent.last();
+        while !self.queue.borrow().is_empty() {
+            self.change(|queue| {
+                queue.take(|piece| {
+                    if let Piece::Stanza(stanza) = piece {
+                        stanzas.push(stanza);
+                    }
+                    true
+                });
+            });
+        }
+        self.count(0);
+        (acknowledged, stanzas)
+    }
+
     /// Whether the stream is managed.
     #[must_use]
     pub fn is_managed(&self) -> bool {

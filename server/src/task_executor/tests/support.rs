@@ -15,7 +15,7 @@ use althing_cluster::lease::Lease;
 use althing_cluster::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
 use althing_cluster::link::{LinkLimits, LinkTimes, LinkTls, Links, Peer};
 use althing_cluster::node_id::{Incarnation, NodeId};
-use althing_cluster::routes::command::{Bind, NodeUp, Priority, Unbind};
+use althing_cluster::routes::command::{Bind, Move, NodeUp, Priority, Unbind};
 use althing_cluster::routes::{
     BindIndex, Bound, Ended, NodeState, Route, RouteCommand, RouteError, RouteReply, RouteTable, Routes,
 };
@@ -134,6 +134,18 @@ impl Routes for View {
         priority: Option<i8>,
     ) -> Result<(), RouteError> {
         self.changed(index, Priority { jid: jid.clone(), index, priority })
+    }
+
+    async fn move_to(
+        &self,
+        jid: &FullJid,
+        index: BindIndex,
+        (node, incarnation): (NodeId, Incarnation),
+    ) -> Result<BindIndex, RouteError> {
+        match self.log.append(Some(self), Move { jid: jid.clone(), index, node, incarnation }) {
+            RouteReply::Moved { index, .. } => Ok(index),
+            _ => Err(RouteError::Stale(index)),
+        }
     }
 
     fn locate(&self, jid: &FullJid) -> Option<Route> {

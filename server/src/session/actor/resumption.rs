@@ -1,0 +1,329 @@
+//! A session without a connection, and its way to the connection that resumes its stream (XEP-0198 §5).
+//!
+//! The session that goes on is a new actor. This one, when nothing in its mailbox is left before [`HandOver`], gives the
+//! route away, and with it all that it knows; whatever comes later is sent after.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::stream::error::{StreamCondition, StreamError};
+use althing_proto::time::Timestamp;
+
+use super::management::elsewhere;
+use super::{Farewell, Session};
+use crate::delivery::{self, account, remote};
+use crate::metrics::Waiting;
+use crate::node::NodeContext;
+use crate::pipeline::Effects;
+use crate::router::steps;
+use crate::session::copies::Share;
+use crate::session::core::SessionState;
+use crate::session::effect::{Effect, UserEvent};
+use crate::session::handed_over::{HandedOver, NotHanded, Ticket};
+use crate::session::held::Parcel;
+use crate::session::logouts;
+use crate::session::messages::{Detach, EndReason, HandOver, Prepare};
+use crate::session::outbox::Outbox;
+use crate::session::registry::SessionHandle;
+
+/// How long what the client has sent may take to become safe before it is told less: it sends the rest again.
+const SAFE: Duration = Duration::from_secs(5);
+
+/// How far the resumption of a session's stream has come.
+#[derive(Default)]
+pub(super) struct Resumption {
+    /// `None`: its stream cannot be resumed.
+    pub(super) ticket: Option<Ticket>,
+    /// Counts it while it waits without a connection.
+    waiting: Option<Detached>,
+    /// How often it has lost its connection: an old timer does not end a later wait.
+    detached: u64,
+    /// Somebody resumes it: no stanza of the old connection is counted any more.
+    pub(super) handing: bool,
+    /// It goes on elsewhere, or will be known not to.
+    moved: bool,
+    /// The session that goes on in this actor, until it has loaded the rest.
+    carried: Option<Box<HandedOver>>,
+    /// When it began, where that was in another actor.
+    since: Option<Timestamp>,
+}
+
+/// Counts a session that waits without a connection.
+struct Detached(Waiting);
+
+impl Detached {
+    fn new(count: Waiting) -> Self {
+        count.changed(0, 1);
+        Detached(count)
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.0.changed(1, 0);
+    }
+}
+
+impl Session {
+    /// Starts the session that goes on with a stream, on this arbiter.
+    #[must_use]
+    pub fn resume(
+        node: &Arc<NodeContext>,
+        jid: FullJid,
+        mut handed: HandedOver,
+        outbox: &Rc<Outbox>,
+        peer: Option<IpAddr>,
+    ) -> Arc<SessionHandle> {
+        let state = SessionState::new(jid.clone(), handed.index, 0, Vec::new());
+        let mut session = Session::new(Arc::clone(node), state, Rc::clone(outbox));
+        let bounds = &node.bounds;
+        session.inbound = Some(outbox.resume(
+            (handed.handled, handed.acknowledged),
+            handed.take_unsent(),
+            (bounds.unacked_stanzas.clone(), bounds.unacked_bytes.clone()),
+            node.metrics.streams.unacknowledged(),
+        ));
+        let (index, since) = (handed.index, handed.since);
+        session.resumption.ticket = Some(handed.ticket());
+        session.resumption.since = Some(since);
+        session.resumption.carried = Some(Box::new(handed));
+        let (losses, shown) = (session.losses, Arc::clone(&session.shown));
+        let address = session.start();
+        let pressure = Arc::clone(outbox.pressure());
+        Arc::new(SessionHandle::new((jid, index, losses), (since, peer), address, (pressure, shown)))
+    }
+
+    /// A session that goes on is as it was; what has changed meanwhile follows.
+    pub(super) fn go_on_as_carried(&mut self, ctx: &mut Context<Self>) {
+        let Some(handed) = self.resumption.carried.take() else { return };
+        let HandedOver { from, mut carried, .. } = *handed;
+        if from != self.node.node_id {
+            carried.seen = self.probably_seen();
+        }
+        let effects = self.state.carry(carried);
+        self.show();
+        self.perform_then(effects, ctx, |_, _| ());
+    }
+
+    /// Whose presence a client has seen whose session was on a node with other hashes: of whoever it may see and is there.
+    fn probably_seen(&self) -> Vec<u64> {
+        let mut seen = Vec::new();
+        let mut see = |account: &BareJid| {
+            self.node.routes.visit_account(account, &mut |jid, route| {
+                if route.priority.is_some() && jid != self.state.jid() {
+                    seen.push(self.node.seen_keys.hash_one(jid.as_str()));
+                }
+            });
+        };
+        let contacts = self.state.contacts();
+        contacts.iter().filter(|(_, of)| of.is_to()).for_each(|(jid, _)| see(jid));
+        see(self.state.account());
+        seen
+    }
+
+    /// The session waits without a connection.
+    fn wait_for_resumption(&mut self, seconds: u64, ctx: &mut Context<Self>) {
+        debug!(jid = %self.state.jid(), "session waits to be resumed");
+        self.outbox.detach(Bytes::new());
+        self.resumption.waiting.get_or_insert_with(|| Detached::new(self.node.metrics.streams.detached()));
+        self.resumption.detached += 1;
+        let turn = self.resumption.detached;
+        ctx.run_later(Duration::from_secs(seconds), move |session, _| {
+            if session.resumption.detached == turn && session.farewell.is_none() {
+                debug!(jid = %session.state.jid(), "session was not resumed in time");
+                if let Some(own) = session.node.sessions.get(session.state.index()) {
+                    // By its own door, so that nothing gets into the mailbox behind its end.
+                    actix_rt::spawn(async move { own.end(EndReason::ClientGone).await });
+                }
+            }
+        });
+    }
+
+    /// Gives route and state away. The farewell ends when that is done, one way or the other.
+    fn give_away(
+        &mut self,
+        ticket: Ticket,
+        (node_id, incarnation): (NodeId, Incarnation),
+    ) -> oneshot::Receiver<Result<HandedOver, NotHanded>> {
+        let handled = self.inbound.as_ref().map(|inbound| inbound.safe()).unwrap_or_default();
+        let (acknowledged, unsent) = self.outbox.hand_over();
+        let since = self.resumption.since.unwrap_or_else(|| {
+            let own = self.node.sessions.get(self.state.index());
+            own.map_or_else(|| self.node.now(), |own| own.since)
+        });
+        let (from, carried) = (self.node.node_id, self.state.carried());
+        let mut handed =
+            HandedOver::new((from, since), ticket, (handled, acknowledged), unsent.clone(), carried);
+        let seen_leaving = self.state.invisible().is_none();
+        let logout =
+            seen_leaving.then(|| logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word()));
+        // It goes on hearing of whom it has seen, for the session that goes on.
+        let seen = self.state.seen_mut().clone();
+        let unavailable = self.state.farewell();
+        *self.state.seen_mut() = seen;
+        let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
+        let own = node.sessions.get(index);
+        let (answer, answered) = oneshot::channel();
+        let farewell: BoxFuture<'static, ()> = Box::pin(async move {
+            let moved = node.routes.move_to(&jid, index, (node_id, incarnation)).await;
+            let answer = match moved {
+                Ok(index) => {
+                    handed.index = index;
+                    answer.send(Ok(handed)).is_ok()
+                }
+                Err(error) => {
+                    warn!(%jid, %error, "a session cannot be handed over: it ends");
+                    logouts::unbind(&node, &jid, index, logout).await;
+                    let (messages, answers) = elsewhere(unsent, &jid);
+                    for message in messages {
+                        let effects = steps::once_more(&node, message, 1).await;
+                        delivery::drive(&node, effects).await;
+                    }
+                    delivery::drive(&node, answers).await;
+                    delivery::drive(&node, unavailable).await;
+                    answer.send(Err(NotHanded::Unavailable)).is_ok()
+                }
+            };
+            if !answer {
+                debug!(%jid, "nobody waits for the session that was handed over");
+            }
+            node.sessions.remove(index);
+        });
+        let farewell = farewell.shared();
+        actix_rt::spawn(farewell.clone());
+        self.farewell = Some(farewell.clone());
+        self.resumption.moved = true;
+        self.shown.set(None);
+        self.give_up_held(&farewell);
+        actix_rt::spawn(async move {
+            farewell.await;
+            // What is still in the mailbox is before this.
+            if let Some(own) = own {
+                own.end(EndReason::ClientGone).await;
+            }
+        });
+        answered
+    }
+
+    /// Sends a stanza after the session, which goes on elsewhere; `false` where it does not.
+    pub(super) fn send_after(&self, parcel: &Parcel, farewell: &Farewell) -> bool {
+        if self.resumption.moved {
+            let (jid, index) = (self.state.jid(), self.state.index());
+            remote::send_after(&self.node, jid, index, farewell.clone(), parcel.stanza.clone());
+        }
+        self.resumption.moved
+    }
+
+    /// Sends an event after the session, if it goes on elsewhere.
+    pub(super) fn tell_after(&mut self, event: UserEvent, farewell: Farewell) {
+        if self.resumption.moved {
+            let (node, jid) = (Arc::clone(&self.node), self.state.jid().clone());
+            actix_rt::spawn(async move {
+                farewell.await;
+                account::notify_session(&node, &jid, &event).await;
+            });
+        }
+    }
+
+    /// Sends what is for the client after the session, if it goes on elsewhere; gives the rest back.
+    pub(super) fn write_after(&mut self, effects: Effects, farewell: &Farewell) -> Effects {
+        if !self.resumption.moved {
+            return effects;
+        }
+        let (mut rest, mut queue) = (Effects::new(), VecDeque::from(effects));
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Deliver(stanza) => {
+                    self.send_after(&Parcel { stanza, share: Share::Broadcast }, farewell);
+                }
+                other => rest.push(other),
+            }
+        }
+        rest
+    }
+}
+
+impl Handler<Detach> for Session {
+    type Result = bool;
+
+    fn handle(&mut self, _: Detach, ctx: &mut Self::Context) -> bool {
+        if self.over().is_some() {
+            return self.resumption.moved;
+        }
+        if self.resumption.handing {
+            return true;
+        }
+        let ticket = self.resumption.ticket;
+        if let Some(ticket) = ticket {
+            self.wait_for_resumption(ticket.seconds, ctx);
+        }
+        ticket.is_some()
+    }
+}
+
+impl Handler<Prepare> for Session {
+    type Result = ResponseActFuture<Self, Result<(), NotHanded>>;
+
+    fn handle(&mut self, Prepare(claim): Prepare, ctx: &mut Self::Context) -> Self::Result {
+        let refuse = |why| Box::pin(std::future::ready(Err(why)).into_actor(self)) as Self::Result;
+        if !self.node.lease.holds() {
+            return refuse(NotHanded::Unavailable);
+        }
+        let is_over = self.over().is_some();
+        let refuse = |why| Box::pin(std::future::ready(Err(why)).into_actor(self)) as Self::Result;
+        let known = self.resumption.ticket.filter(|ticket| ticket.hash == claim.hash);
+        let (Some(ticket), Some(inbound)) = (known, self.inbound.clone()) else {
+            return refuse(NotHanded::Unknown);
+        };
+        if is_over || self.resumption.handing {
+            return refuse(NotHanded::Unknown);
+        }
+        // §5: as an <a/>.
+        if let Err(too_high) = self.outbox.acknowledged(claim.handled) {
+            return refuse(NotHanded::TooHigh(too_high));
+        }
+        self.resumption.handing = true;
+        if self.outbox.is_open() {
+            // §5: the old stream, if it seems to live.
+            let error = StreamError::new(StreamCondition::Conflict, "the stream is resumed elsewhere");
+            self.node.metrics.stream_error(error.condition);
+            self.outbox.detach(self.outbox.last_words(Some(&error)));
+        }
+        // Should nobody come for it after all.
+        self.wait_for_resumption(ticket.seconds.max(SAFE.as_secs() * 2), ctx);
+        let safe = async move {
+            if timeout(SAFE, inbound.all_safe()).await.is_err() {
+                debug!("not all of a stream that is resumed is safe");
+            }
+            Ok(())
+        };
+        Box::pin(safe.into_actor(self))
+    }
+}
+
+impl Handler<HandOver> for Session {
+    type Result = ResponseActFuture<Self, Result<HandedOver, NotHanded>>;
+
+    fn handle(&mut self, HandOver(to): HandOver, _: &mut Self::Context) -> Self::Result {
+        let ticket = self.resumption.ticket;
+        let (None, Some(ticket)) = (self.over(), ticket) else {
+            return Box::pin(std::future::ready(Err(NotHanded::Unknown)).into_actor(self));
+        };
+        let answered = self.give_away(ticket, to);
+        let answered = async move { answered.await.unwrap_or(Err(NotHanded::Unavailable)) };
+        Box::pin(answered.into_actor(self).map(|handed, _, _| handed))
+    }
+}

@@ -1,0 +1,118 @@
+"""slixmpp's own stream management (XEP-0198): a connection is cut, the stream resumed; nothing lost, nothing twice."""
+
+import asyncio
+
+import pytest
+
+from person import STEP_S, Person, fresh
+from test_slixmpp import befriend
+
+MESSAGES = 100
+ROUNDS = 5
+
+
+def once(person, event):
+    """A future that ends with the event."""
+    future = asyncio.get_running_loop().create_future()
+    person.add_event_handler(event, lambda data: future.done() or future.set_result(data), disposable=True)
+    return future
+
+
+async def cut(person):
+    """The connection is gone, without a word."""
+    gone = once(person, "disconnected")
+    person.transport.abort()
+    await asyncio.wait_for(gone, STEP_S)
+
+
+async def resume(person, node):
+    """Comes back at `node`, by the stream of before."""
+    resumed, failed = once(person, "session_resumed"), once(person, "sm_failed")
+    person.ssl_context.load_verify_locations(cafile=node.authority)
+    person.connect(node.address, node.c2s)
+    await asyncio.wait([resumed, failed], timeout=STEP_S, return_when=asyncio.FIRST_COMPLETED)
+    assert resumed.done(), "the stream was not resumed"
+
+
+async def numbers(person, sender, first, count):
+    """The next messages are these, in order."""
+    for number in range(first, first + count):
+        got = await person.message()
+        assert (got["from"], got["body"]) == (sender, f"number {number}"), got
+
+
+async def conversation(home, away, nodes):
+    """Alice is cut off again and again, and comes back at one node after the other."""
+    alice, bob = Person(home, fresh("alice"), register=True), Person(away, fresh("bob"), register=True)
+    alice.register_plugin("xep_0198")
+    enabled = once(alice, "sm_enabled")
+    await alice.arrive()
+    await bob.arrive()
+    assert (await asyncio.wait_for(enabled, STEP_S))["resume"]
+    await befriend(alice, bob)
+    while not bob.presences.empty():
+        bob.presences.get_nowait()
+    address = alice.boundjid
+    for turn in range(ROUNDS):
+        first = turn * MESSAGES
+        for number in range(first, first + MESSAGES):
+            alice.send_message(mto=bob.boundjid, mbody=f"number {number}", mtype="chat")
+            bob.send_message(mto=alice.boundjid, mbody=f"number {number}", mtype="chat")
+        # Some of hers are on their way, some of his have come: nobody has acknowledged anything.
+        await alice.message()
+        await cut(alice)
+        bob.send_message(mto=alice.boundjid, mbody=f"number {first + MESSAGES}", mtype="chat")
+        await resume(alice, nodes[turn % len(nodes)])
+        assert alice.boundjid == address
+        await numbers(alice, bob.boundjid, first + 1, MESSAGES - 1)
+        last = await alice.message()
+        assert last["body"] == f"number {first + MESSAGES}"
+        await numbers(bob, alice.boundjid, first, MESSAGES)
+    for person in (alice, bob):
+        await person.plugin["xep_0199"].ping(timeout=STEP_S)
+        assert person.messages.empty(), "something came twice"
+    assert bob.presences.empty(), "a contact noticed"
+    # Its end is its end: a contact hears of it, once.
+    await alice.leave()
+    await bob.presence_from(address.full, ("unavailable",))
+    await bob.leave()
+
+
+def test_r3_a_stream_is_resumed(node, play):
+    play(conversation(node, node, [node]))
+
+
+def test_r3_a_stream_is_resumed_on_another_node(cluster, play):
+    first, second, third = cluster.nodes
+    play(conversation(first, second, [second, third, first]), seconds=120)
+
+
+def test_r4_who_does_not_come_back_in_time_binds_anew(node, play):
+    """What was not acknowledged goes to another resource, with the time of its delivery (XEP-0203)."""
+
+    async def attempt():
+        account = fresh("alice")
+        alice, bob = Person(node, account, register=True), Person(node, fresh("bob"), register=True)
+        alice.register_plugin("xep_0198")
+        await alice.arrive()
+        await bob.arrive()
+        tablet = Person(node, account, resource="tablet")
+        await tablet.arrive()
+        await cut(alice)
+        # Delivered to a session without a connection.
+        bob.send_message(mto=alice.boundjid, mbody="for you", mtype="chat")
+        await bob.plugin["xep_0199"].ping(timeout=STEP_S)
+        # Another client takes the address: the one that waits to be resumed ends.
+        again = Person(node, account)
+        await again.arrive(online=False)
+        got = await again.message()
+        assert (got["body"], got["from"]) == ("for you", bob.boundjid)
+        assert got.xml.find("{urn:xmpp:delay}delay") is not None
+        with pytest.raises(AssertionError, match="not resumed"):
+            await resume(alice, node)
+        assert tablet.messages.empty()
+        for person in (again, tablet, bob):
+            await person.leave()
+        alice.abort()
+
+    play(attempt())

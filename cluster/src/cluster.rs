@@ -394,7 +394,8 @@ async fn assemble(
         background(&config, &parts, identity, incarnation, hooks.on_down, &granting, |doorman| {
             late.set(Groups { routes: route_service, store: store_service, members: doorman });
         });
-    let routes = Arc::new(RaftRoutes::new(links, table, parts.route_group.proposer.clone()));
+    let (proposer, barrier) = (parts.route_group.proposer.clone(), parts.route_group.barrier.clone());
+    let routes = Arc::new(RaftRoutes::new(links, table, proposer, barrier));
     Ok((parts, routes, events, waiting, failure))
 }
 

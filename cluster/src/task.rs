@@ -306,6 +306,12 @@ cluster_tasks! {
         change: Bytes,
     } -> u64, since 1, InOrder;
 
+    /// Tells the account's sessions on the node that messages wait for them. Replies how many were told.
+    40 DrainInbox {
+        /// The account.
+        account: BareJid,
+    } -> u64, since 1, InOrder;
+
     /// Asks how many of those sessions show their presence to somebody, who is told nothing.
     31 CountShown {
         /// Who would see it.

@@ -102,3 +102,5 @@ pub const RECEIPTS: &str = "urn:xmpp:receipts";
 pub const CHAT_MARKERS: &str = "urn:xmpp:chat-markers:0";
 /// XEP-0085: chat state notifications.
 pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+/// XEP-0160: the feature of messages that wait.
+pub const OFFLINE: &str = "msgoffline";

@@ -49,10 +49,9 @@ use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{CommandSessions, ExternalServices, Limiter, REGISTRY, Reports, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
-use crate::session::logouts::Logouts;
 use crate::session::messages::EndReason;
 use crate::session::requests::Requests;
-use crate::session::{SessionRegistry, lost_lease};
+use crate::session::{SessionRegistry, logouts::Logouts, lost_lease};
 use crate::statistics::Statistics;
 use crate::storage::{PrivacyLimits, RosterLimits, Storage};
 use bounds::Bounds;
@@ -96,6 +95,8 @@ pub struct NodeContext {
     pub requests: Requests,
     /// Who left, on the way into the store.
     pub logouts: Logouts,
+    /// Messages on the way into the store, and out of it.
+    pub waiting: crate::delivery::keep::Waiting,
     /// Who may search how often.
     pub searches: Searches,
     /// Services outside of XMPP that users are told of.
@@ -266,6 +267,7 @@ impl Node {
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
             logouts: Logouts::default(),
+            waiting: crate::delivery::keep::Waiting::default(),
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config)?,
             reports: Reports::default(),

@@ -16,9 +16,9 @@ use tracing::debug;
 use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
-    BroadcastLocal, ClusterTask, DeliverCopy, DeliverStanza, DeliverToAccount, DescribeSession, EndAccount,
-    EndSession, FanOutPresence, NodeNumbers, ProbeAccount, PushPrivacyChange, PushRosterItem, ReplaceSession,
-    SessionFound, SessionInfo, ShowAvatar, ShowPresence, TaskAudience, TaskReply,
+    BroadcastLocal, ClusterTask, DeliverCopy, DeliverStanza, DeliverToAccount, DescribeSession, DrainInbox,
+    EndAccount, EndSession, FanOutPresence, NodeNumbers, ProbeAccount, PushPrivacyChange, PushRosterItem,
+    ReplaceSession, SessionFound, SessionInfo, ShowAvatar, ShowPresence, TaskAudience, TaskReply,
 };
 use althing_cluster::wire;
 use althing_proto::jid::FullJid;
@@ -214,6 +214,9 @@ impl NodeExecutor {
             }
             ClusterTask::EndAccount(EndAccount { account }) => {
                 TaskReply::EndAccount(local::notify_account(node, &account, &UserEvent::Removed))
+            }
+            ClusterTask::DrainInbox(DrainInbox { account }) => {
+                TaskReply::DrainInbox(local::notify_account(node, &account, &UserEvent::Drain))
             }
             ClusterTask::PushPrivacyChange(PushPrivacyChange { account, change }) => {
                 let malformed = |error| TaskRefusal::Malformed(format!("privacy lists: {error}"));

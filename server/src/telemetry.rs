@@ -94,6 +94,7 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("listener", "text", "c2s, c2s_tls, component or component_tls."),
     ("mechanism", "text", "SASL mechanism."),
     ("member", "text", "Id of another node of the cluster."),
+    ("messages", "number", "Messages that have arrived and are to be deleted."),
     ("module", "text", "Module that handled or refused the stanza."),
     ("node", "text", "node.name."),
     ("others", "number", "Sessions that the account has already."),
@@ -136,6 +137,7 @@ pub const STOPS: &[(&str, &str)] = &[
     ("delivery.local", "It is put into the mailbox of a session of this node."),
     ("delivery.remote", "It is sent to the node of a session, or was not delivered there."),
     ("task_executor", "Another node has sent a task: for a stanza its way goes on here."),
+    ("delivery.keep", "Nobody is there: it is kept until somebody is."),
     ("delivery.bounce", "Nobody can take it: it goes back as an error, where one may be sent."),
 ];
 

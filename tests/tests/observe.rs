@@ -113,7 +113,7 @@ async fn each_metric_moves_with_what_it_counts() {
     for (to, condition) in
         [("nobody@localhost", "service-unavailable"), ("a@example.net", "remote-server-not-found")]
     {
-        alice.send(&format!("<message to='{to}'><body>hello</body></message>")).await.unwrap();
+        alice.send(&format!("<message type='groupchat' to='{to}'/>")).await.unwrap();
         assert_eq!(stanza_error(&alice.recv().await.unwrap()).unwrap(), condition);
     }
     alice.send("<message type='headline' to='nobody@localhost'/>").await.unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use althing_proto::jid::{BareJid, FullJid};
 use async_trait::async_trait;
 
+use super::barrier::Barrier;
 use super::proposer::{ProposeError, Proposer};
 use super::state_machine::AppliedRoutes;
 use super::types::RouteGroup;
@@ -17,6 +18,9 @@ use crate::routes::{BindIndex, Bound, NodeState, Route, RouteError, RouteReply, 
 /// How long a change may take. Above two elections, so that losing a leader costs nobody a login.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// How long a linearizable read may take.
+const READ: Duration = Duration::from_secs(8);
+
 /// How often a change of a session is put forward: its client has gone or goes on, and nobody else would do it.
 const ATTEMPTS: u32 = 4;
 
@@ -25,11 +29,17 @@ pub struct RaftRoutes {
     links: Arc<Links>,
     table: AppliedRoutes,
     proposer: Proposer<RouteGroup>,
+    barrier: Barrier,
 }
 
 impl RaftRoutes {
-    pub(crate) fn new(links: Arc<Links>, table: AppliedRoutes, proposer: Proposer<RouteGroup>) -> Self {
-        RaftRoutes { links, table, proposer }
+    pub(crate) fn new(
+        links: Arc<Links>,
+        table: AppliedRoutes,
+        proposer: Proposer<RouteGroup>,
+        barrier: Barrier,
+    ) -> Self {
+        RaftRoutes { links, table, proposer, barrier }
     }
 
     /// Changes a session of this node, and is patient: given up, the table would go on saying what is not so. By
@@ -88,6 +98,13 @@ impl Routes for RaftRoutes {
             RouteReply::Fenced => Err(RouteError::Unavailable("that node is down".to_owned())),
             _ => Err(RouteError::Stale(index)),
         }
+    }
+
+    async fn barrier(&self) -> Result<(), RouteError> {
+        if self.barrier.pass(READ).await {
+            return Ok(());
+        }
+        Err(RouteError::Unavailable("what was committed is not known".to_owned()))
     }
 
     fn locate(&self, jid: &FullJid) -> Option<Route> {

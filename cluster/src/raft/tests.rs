@@ -201,7 +201,8 @@ async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node
     .await
     .unwrap();
     late.set(Groups { routes: route_service, store: store_service, members: Arc::new(Nothing) });
-    let routes = RaftRoutes::new(links.clone(), table, route_group.proposer.clone());
+    let routes =
+        RaftRoutes::new(links.clone(), table, route_group.proposer.clone(), route_group.barrier.clone());
     Node { id, member, links, routes, route_group, store_group, rows }
 }
 

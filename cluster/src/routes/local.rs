@@ -85,6 +85,10 @@ impl Routes for LocalRoutes {
         }
     }
 
+    async fn barrier(&self) -> Result<(), RouteError> {
+        Ok(())
+    }
+
     fn locate(&self, jid: &FullJid) -> Option<Route> {
         self.state.read().1.locate(jid)
     }

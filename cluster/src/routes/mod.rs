@@ -80,6 +80,13 @@ pub trait Routes: Send + Sync {
         to: (NodeId, Incarnation),
     ) -> Result<BindIndex, RouteError>;
 
+    /// Returns when this node has applied all that was committed before the call: what is read then is not older than
+    /// that.
+    ///
+    /// # Errors
+    /// [`RouteError::Unavailable`].
+    async fn barrier(&self) -> Result<(), RouteError>;
+
     /// The owner of a full JID.
     fn locate(&self, jid: &FullJid) -> Option<Route>;
 

@@ -53,6 +53,7 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
         ("0018056a40642f720701", EndSession { jid: jid(), owner, ending: SessionEnding::Disabled }.into()),
         ("0019", NodeFigures {}.into()),
         ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),
+        ("0028036a4064", DrainInbox { account: jid().to_bare() }.into()),
         ("001f036240630107", CountShown { to: Jid::new("b@c").unwrap(), sessions: vec![owner] }.into()),
         (
             "0023056a40642f7207043c612f3efb2c0102",
@@ -100,6 +101,7 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
             TaskReply::NodeFigures(vec![NodeFigure { name: "a".into(), units: "b".into(), value: 300 }]),
         ),
         ("001e03", TaskReply::PushPrivacyChange(3)),
+        ("002803", TaskReply::DrainInbox(3)),
         ("001f03", TaskReply::CountShown(3)),
         ("002300", TaskReply::DeliverCopy(SessionFound::Done)),
     ]

@@ -49,7 +49,7 @@ section! {
     Offline = "offline" {
         /// Whether messages wait for users who are not there. If not, their senders get an error.
         enabled: bool = true;
-        /// Messages that may wait for one user; for further ones the sender gets `resource-constraint`.
+        /// Messages that may wait for one user; for further ones the sender gets `service-unavailable` (XEP-0160).
         messages: u32 = 1_000, in 1..=100000;
         /// Bytes of messages that may wait for one user.
         bytes: u64 = 16_777_216, in 65536..=1073741824;

@@ -9,8 +9,8 @@ use tracing::error;
 
 use althing_cluster::node_id::NodeId;
 use althing_cluster::task::{
-    ClusterTask, DeliverToAccount, EndAccount, ProbeAccount, PushPrivacyChange, PushRosterItem, ShowAvatar,
-    TaskAudience,
+    ClusterTask, DeliverToAccount, DrainInbox, EndAccount, ProbeAccount, PushPrivacyChange, PushRosterItem,
+    ShowAvatar, TaskAudience,
 };
 use althing_cluster::wire::{self, WireError};
 use althing_proto::jid::{BareJid, FullJid};
@@ -80,6 +80,7 @@ fn to_task(account: &BareJid, event: &UserEvent) -> Result<ClusterTask, WireErro
             ShowAvatar { account, revision: *revision, hash: hash.clone() }.into()
         }
         UserEvent::Removed => EndAccount { account }.into(),
+        UserEvent::Drain => DrainInbox { account }.into(),
         UserEvent::Stanza { stanza, audience } => {
             let audience = match audience {
                 Audience::Available => TaskAudience::Available,

@@ -10,6 +10,7 @@ use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
 use crate::session::effect::Effect;
+use crate::storage::StorageError;
 
 /// Nobody there (RFC 6121 §8.5).
 pub fn unavailable(node: &NodeContext, stanza: &Stanza) -> Effects {
@@ -21,6 +22,33 @@ pub fn unavailable(node: &NodeContext, stanza: &Stanza) -> Effects {
 pub fn congested(node: &NodeContext, stanza: &Stanza) -> Effects {
     let text = "the recipient receives faster than it can handle";
     answer(node, stanza, StanzaError::new(StanzaCondition::ResourceConstraint, text))
+}
+
+/// It is larger than what is kept for who is not there.
+pub fn too_large(node: &NodeContext, stanza: &Stanza, most: usize) -> Effects {
+    let text = format!("nobody is there, and messages of more than {most} bytes are not kept");
+    answer(node, stanza, StanzaError::new(StanzaCondition::PolicyViolation, text))
+}
+
+/// It could not be kept for who is not there.
+pub fn not_kept(node: &NodeContext, stanza: &Stanza, error: &StorageError) -> Effects {
+    let error = match error {
+        // XEP-0160 §2 step 3.
+        StorageError::Full { .. } => {
+            let text = "nobody is there, and no more messages are kept";
+            StanzaError::new(StanzaCondition::ServiceUnavailable, text)
+        }
+        error => {
+            tracing::warn!(%error, "a message could not be kept");
+            match error {
+                StorageError::Busy | StorageError::Unavailable { .. } => StanzaCondition::ResourceConstraint,
+                StorageError::TooLarge { .. } => StanzaCondition::PolicyViolation,
+                _ => StanzaCondition::InternalServerError,
+            }
+            .into()
+        }
+    };
+    answer(node, stanza, error)
 }
 
 /// A component that is configured, but not attached now. Unavailable presence needs no answer: the component has

@@ -3,11 +3,13 @@
 pub mod account;
 pub mod bounce;
 pub mod fan_out;
+pub mod keep;
 pub mod keeping;
 pub mod local;
 pub mod probes;
 pub mod receivers;
 pub mod remote;
+pub mod settles;
 
 use std::sync::Arc;
 

@@ -154,6 +154,8 @@ labels! {
         Delivered = "delivered",
         /// Handled by the server, for itself or on behalf of an account.
         Handled = "handled",
+        /// Kept until its receiver is there.
+        Kept = "kept",
         /// Sent back as an error, for nobody could take it.
         Bounced = "bounced",
     }
@@ -171,6 +173,8 @@ labels! {
         Undeliverable = "undeliverable",
         /// A presence, for a session whose mailbox is full; that session is closed.
         MailboxFull = "mailbox_full",
+        /// Not a stanza: the word that a kept message has arrived. It will be delivered once more.
+        SettlesFull = "settles_full",
         /// A presence, for a component whose inbox is full.
         InboxFull = "inbox_full",
         /// A presence or roster event, for a node that takes nothing.

@@ -20,6 +20,7 @@ modules! {
     roster,
     session,
     stanza_id,
+    offline,
     register,
     private,
     vcard,

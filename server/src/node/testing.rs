@@ -49,6 +49,7 @@ impl NodeContext {
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
             logouts: Logouts::default(),
+            waiting: crate::delivery::keep::Waiting::default(),
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config).unwrap(),
             reports: Reports::default(),

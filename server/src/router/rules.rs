@@ -2,8 +2,8 @@
 //!
 //! | stanza             | bare JID, someone available (§8.5.2.1) | bare JID, nobody (§8.5.1, §8.5.2.2) | full JID there (§8.5.3.1) | full JID absent (§8.5.3.2) |
 //! |--------------------|------------------------|---------------------|---------|------------------------|
-//! | message normal     | most available         | bounce              | deliver | bounce                 |
-//! | message chat       | most available         | bounce              | deliver | as to the bare JID     |
+//! | message normal     | most available         | keep                | deliver | bounce                 |
+//! | message chat       | most available         | keep                | deliver | as to the bare JID     |
 //! | message headline   | all non-negative       | ignore              | deliver | ignore                 |
 //! | message groupchat  | bounce                 | bounce              | deliver | bounce                 |
 //! | message error      | ignore                 | ignore              | deliver | ignore                 |
@@ -15,8 +15,8 @@
 //! | iq result, error   | account                | account             | deliver | ignore                 |
 //!
 //! "Bounce" is `service-unavailable` to the sender. An account that does not exist looks like one where
-//! nobody is available, so that nobody can tell them apart. Storing messages for the absent replaces the bounce of the
-//! third column once there is an offline store. Where the RFC allows several ways:
+//! nobody is available, so that nobody can tell them apart. "Keep" is what `server/src/delivery/keeping.rs` says of the
+//! message: it waits for the account (XEP-0160), or is bounced. Where the RFC allows several ways:
 //!
 //! - "Most available" (§8.5.2.1.1) are all resources of the highest priority. A user sets a priority to say where
 //!   messages are to go, and most set none: then all get them. Those of lower priority that want every message enable
@@ -58,6 +58,8 @@ pub enum Rule {
     ToAvailable,
     /// To the server, on behalf of the account.
     ToAccount,
+    /// It waits until somebody is there, if it is one to be kept; else back to the sender.
+    Keep,
     /// Back to the sender with `service-unavailable`.
     Bounce,
     /// Nothing: silence is what the RFC asks for. Counted.
@@ -76,12 +78,14 @@ pub fn rule(kind: Kind, there: Presence) -> Rule {
         (Kind::Message(message), Account { reachable }) => match message {
             MessageType::Normal | MessageType::Chat if reachable => Rule::ToMostAvailable,
             MessageType::Headline if reachable => Rule::ToNonNegative,
-            MessageType::Normal | MessageType::Chat | MessageType::Groupchat => Rule::Bounce,
+            MessageType::Normal | MessageType::Chat => Rule::Keep,
+            MessageType::Groupchat => Rule::Bounce,
             MessageType::Headline | MessageType::Error => Rule::Ignore,
         },
         (Kind::Message(message), ResourceAbsent { reachable }) => match message {
             MessageType::Chat if reachable => Rule::ToMostAvailable,
-            MessageType::Chat | MessageType::Normal | MessageType::Groupchat => Rule::Bounce,
+            MessageType::Chat => Rule::Keep,
+            MessageType::Normal | MessageType::Groupchat => Rule::Bounce,
             MessageType::Headline | MessageType::Error => Rule::Ignore,
         },
         (Kind::Presence(presence), Account { .. }) => match presence {
@@ -110,7 +114,7 @@ pub fn least_priority(rule: Rule, priorities: impl Iterator<Item = i8>) -> Optio
         Rule::ToAvailable => Some(i8::MIN),
         Rule::ToNonNegative => Some(0),
         Rule::ToMostAvailable => top_priority(priorities),
-        Rule::ToResource | Rule::ToAccount | Rule::Bounce | Rule::Ignore => None,
+        Rule::ToResource | Rule::ToAccount | Rule::Keep | Rule::Bounce | Rule::Ignore => None,
     }
 }
 

@@ -13,14 +13,15 @@ use althing_proto::stanza::{IqType, Kind, Stanza};
 use super::address::{Target, classify};
 use super::component::{self, Given, Place};
 use super::rules::{self, Presence, Rule};
-use crate::delivery::bounce;
 use crate::delivery::receivers::{self, Delivered, Receiver, Slow};
 use crate::delivery::remote::pending::Behind;
+use crate::delivery::{bounce, keep};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::session::SessionHandle;
 use crate::session::core::SessionState;
+use crate::session::inbound::Hold;
 use crate::session::messages::EndReason;
 
 /// Where the chain has led.
@@ -200,6 +201,7 @@ impl Walk<'_> {
         debug!(stop = "router.rules", ?rule);
         match rule {
             Rule::ToAccount => return self.for_receiver(stanza, Pass::Account(account)),
+            Rule::Keep => return self.keep(stanza, account),
             Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
             Rule::Ignore => {
                 node.metrics.dropped(Dropped::Rule);
@@ -220,8 +222,21 @@ impl Walk<'_> {
                 node.metrics.dropped(Dropped::Rule);
                 Routed::Done(Vec::new())
             }
-            Delivered::None => Routed::Done(bounce::unavailable(node, &stanza)),
+            Delivered::None => Routed::Later(keep::taken_by_nobody(node, stanza, account, self.hold())),
             Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
+        }
+    }
+
+    /// Nobody of the account is there: what is to wait waits, and is not safe before.
+    fn keep(&self, stanza: Stanza, account: BareJid) -> Routed {
+        Routed::Later(keep::for_absent(self.node, stanza, account, self.hold()))
+    }
+
+    /// What sees to it that the stanza is not safe meanwhile.
+    fn hold(&self) -> Option<Hold> {
+        match self.origin {
+            Origin::Client(session) | Origin::Session(session) => session.in_hand().cloned(),
+            Origin::Elsewhere => None,
         }
     }
 

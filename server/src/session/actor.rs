@@ -2,6 +2,7 @@
 
 mod asides;
 mod client;
+mod drain;
 mod handlers;
 mod management;
 mod privacy;
@@ -66,6 +67,7 @@ pub struct Session {
     unsent: Vec<Left>,
     /// How its stream is resumed, and how far that has come.
     resumption: Resumption,
+    draining: drain::Draining,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
 }
@@ -101,6 +103,7 @@ impl Session {
             alone: false,
             unsent: Vec::new(),
             resumption: Resumption::default(),
+            draining: drain::Draining::default(),
             farewell: None,
         }
     }
@@ -283,6 +286,10 @@ impl Session {
                 Some(since) => Next::Wait(self.missing_pushes(since)),
                 None => Next::NOTHING,
             },
+            SessionChange::Drain => {
+                self.look_what_waits();
+                Next::NOTHING
+            }
             SessionChange::MissingPush { since } => Next::Wait(self.missing_pushes(*since)),
             SessionChange::Invisible(invisible) => return self.change_visibility(*invisible),
             SessionChange::Privacy(_)
@@ -434,6 +441,7 @@ impl Session {
         debug!(jid = %self.state.jid(), condition, "session ends");
         let mut left = std::mem::take(&mut self.unsent);
         left.extend(self.outbox.take_left());
+        let waited = self.leave_waited();
         self.outbox.close(self.outbox.last_words(error));
         let mut effects = self.state.farewell();
         // One that hides has left when it began to hide.
@@ -445,6 +453,7 @@ impl Session {
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
+            waited.settled(&node).await;
             logouts::unbind(&node, &jid, index, logout).await;
             if pressure.is_displaced() {
                 // What contacts hear of the address now is the successor's.
@@ -452,6 +461,7 @@ impl Session {
             }
             delivery::drive(&node, effects).await;
             node.sessions.remove(index);
+            waited.tell_others(&node, &jid);
         });
         let farewell = farewell.shared();
         // It goes on even if nobody waits for it.

@@ -240,6 +240,7 @@ impl SessionState {
             | SessionChange::BlocksLoaded(_)
             | SessionChange::Interested { .. }
             | SessionChange::MissingPush { .. }
+            | SessionChange::Drain
             | SessionChange::Close(_) => {}
         }
     }
@@ -278,6 +279,8 @@ impl SessionState {
                 if wanted && !denied { vec![Effect::Deliver(stanza)] } else { Vec::new() }
             }
             UserEvent::Privacy(change) => vec![Effect::Session(SessionChange::Privacy(change))],
+            // The actor takes them.
+            UserEvent::Drain => Vec::new(),
         }
     }
 

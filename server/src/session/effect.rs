@@ -182,6 +182,8 @@ pub enum SessionChange {
         /// The version that the client has.
         since: u64,
     },
+    /// Look what waits for the account: the session has become one that takes it (XEP-0160 §2 step 5).
+    Drain,
     /// A directed presence was sent (RFC 6121 §4.6): its target learns of the session's end.
     Directed(Jid),
     /// A directed unavailable presence was sent.
@@ -232,6 +234,8 @@ pub enum UserEvent {
     },
     /// The account's privacy lists changed.
     Privacy(Arc<PrivacyChanged>),
+    /// Messages wait for whoever takes them.
+    Drain,
 }
 
 /// Which sessions of an account a stanza is for.

@@ -5,6 +5,7 @@ use althing_cluster::routes::BindIndex;
 use althing_cluster::wire::{self, WireError};
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::stanza::Stanza;
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::management::{Count, TooHigh};
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
@@ -98,6 +99,7 @@ pub struct Carried {
 struct Unsent {
     bytes: Bytes,
     elsewhere: Option<Timestamp>,
+    waited: Option<StanzaId>,
 }
 
 /// A whole session. It is the owner's that the route table names already. Fields never change: what must becomes another
@@ -131,7 +133,8 @@ impl HandedOver {
         unsent: Vec<Left>,
         carried: Carried,
     ) -> Self {
-        let unsent = unsent.into_iter().map(|Left { bytes, elsewhere }| Unsent { bytes, elsewhere });
+        let unsent =
+            unsent.into_iter().map(|Left { bytes, elsewhere, waited }| Unsent { bytes, elsewhere, waited });
         HandedOver {
             index: BindIndex(0),
             from,
@@ -154,7 +157,7 @@ impl HandedOver {
     /// What is to be sent to the client, in order.
     pub fn take_unsent(&mut self) -> Vec<Left> {
         let unsent = std::mem::take(&mut self.unsent).into_iter();
-        unsent.map(|Unsent { bytes, elsewhere }| Left { bytes, elsewhere }).collect()
+        unsent.map(|Unsent { bytes, elsewhere, waited }| Left { bytes, elsewhere, waited }).collect()
     }
 
     /// As bytes, for another node.
@@ -213,7 +216,8 @@ mod tests {
             invisible: Some(true),
             seen: vec![9],
         };
-        let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere: Some(Timestamp::from_millis(6)) };
+        let elsewhere = Some(Timestamp::from_millis(6));
+        let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, waited: None };
         let ticket = Ticket { hash: [1; 32], seconds: 300 };
         let mut handed = HandedOver::new(
             (NodeId::new(5), Timestamp::from_millis(4)),
@@ -226,7 +230,7 @@ mod tests {
         let bytes = handed.encode().unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = format!(
-            "070504{}fb2c01020301043c6d2f3e010601043c702f3e00010361406201fb2c010101020001010109",
+            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c010101020001010109",
             "01".repeat(32)
         );
         assert_eq!(hex, golden);

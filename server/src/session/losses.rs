@@ -20,7 +20,7 @@ use althing_proto::xml::{Element, name};
 use super::logouts;
 use super::registry::Refused;
 use super::seen::Seen;
-use crate::delivery::local;
+use crate::delivery::{keep, local};
 use crate::node::NodeContext;
 
 /// Sessions lost together, found by the hash of their address.
@@ -72,6 +72,10 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
         info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");
         let sessions: Vec<FullJid> = sessions.into_iter().map(|(jid, _)| jid).collect();
         tell(&node, Lost::new(sessions.clone(), &node.seen_keys));
+        for jid in &sessions {
+            // What they had taken is free, and no session has to say so.
+            keep::tell_those_here(&node, &jid.to_bare());
+        }
         logouts::note_lost(&node, sessions);
     }
 }

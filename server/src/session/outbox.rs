@@ -9,6 +9,7 @@
 
 mod managed;
 mod queue;
+mod waited;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -25,9 +26,11 @@ use crate::metrics::Waiting;
 use crate::node::Bound;
 use managed::Managed;
 use queue::Queue;
+use waited::Waited;
 
 pub use managed::{Acknowledged, Left};
 pub use queue::Entry;
+pub use waited::Settler;
 
 /// From so many waiting bytes on presence waits aside.
 const PRESSED: usize = 32 * 1024;
@@ -74,6 +77,8 @@ pub struct Outbox {
     last: RefCell<Option<Bytes>>,
     /// On a stream with XEP-0198.
     managed: RefCell<Option<Managed>>,
+    /// Messages that have waited in the store, and stay there until they have arrived.
+    waited: Waited,
     /// Wakes the writer.
     filled: Arc<Notify>,
     /// Wakes the reader when the stream is to end.
@@ -98,6 +103,7 @@ impl Outbox {
             state: Cell::new(State::Open),
             last: RefCell::default(),
             managed: RefCell::default(),
+            waited: Waited::default(),
             filled: Arc::default(),
             ended: Notify::new(),
         }
@@ -124,7 +130,7 @@ impl Outbox {
         elsewhere: Option<Timestamp>,
     ) -> Result<bool, Full> {
         let length = self.framing.length(&bytes);
-        self.append(entry, Piece::Stanza(Left { bytes, elsewhere }), length)
+        self.append(entry, Piece::Stanza(Left { bytes, elsewhere, waited: None }), length)
     }
 
     /// Appends an element that is no stanza.
@@ -242,6 +248,7 @@ impl Outbox {
     /// Moves what is next into `out`, if there is something.
     pub fn take_now(&self, out: &mut Vec<u8>) -> bool {
         let before = out.len();
+        self.waited.take_begins(before);
         if self.state.get() == State::Detached {
             out.extend_from_slice(&self.last.take().unwrap_or_default());
         } else if self.managed.borrow().is_some() {
@@ -250,9 +257,11 @@ impl Outbox {
             self.change(|queue| {
                 queue.take(|piece| {
                     match piece {
-                        Piece::Stanza(Left { bytes, .. }) | Piece::Element(bytes) | Piece::Enabled(bytes) => {
+                        Piece::Stanza(Left { bytes, waited, .. }) => {
                             self.framing.write(&bytes, out);
+                            self.waited.taken(waited, out.len());
                         }
+                        Piece::Element(bytes) | Piece::Enabled(bytes) => self.framing.write(&bytes, out),
                         Piece::Ready(bytes) => out.extend_from_slice(&bytes),
                     }
                     true
@@ -264,6 +273,7 @@ impl Outbox {
 
     /// The writer wrote `count` bytes that it had taken: they no longer count against the limit.
     pub fn written(&self, count: usize) {
+        self.waited.written(count);
         let left = self.bytes.get().saturating_sub(count);
         self.count(left);
         if left <= self.limit.get() / 4 {

@@ -1,5 +1,6 @@
 //! Races between sessions: two binds of one address, deliveries to a session that ends.
 
+mod offline;
 mod pace;
 mod presence;
 
@@ -119,6 +120,10 @@ impl Routes for SlowRoutes {
         self.0.move_to(jid, index, to).await
     }
 
+    async fn barrier(&self) -> Result<(), RouteError> {
+        self.0.barrier().await
+    }
+
     fn locate(&self, jid: &FullJid) -> Option<Route> {
         self.0.locate(jid)
     }
@@ -233,7 +238,7 @@ async fn what_several_sessions_got_comes_back_when_all_of_them_end() {
     let send = |number: usize| {
         let xml = format!(
             "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' id='n{number}'>\
-             <body>hello</body></message>"
+             <body>hello</body><no-store xmlns='urn:xmpp:hints'/></message>"
         );
         receivers::deliver(&node, &Stanza::parse(xml.parse().unwrap()).unwrap(), &receivers, 0)
     };

@@ -16,7 +16,7 @@ use super::groups::Group;
 use super::pending::Outcome;
 use super::{Copy, Failure, Parcel, outcome, task};
 use crate::components::balance::lane_named;
-use crate::delivery::{bounce, drive, local};
+use crate::delivery::{bounce, drive, keep, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::router::{component, steps};
@@ -79,7 +79,7 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
     if failure.is_none() && tries + 1 >= MAX_TRIES {
         // The rule for an absent resource has led here. Another walk would lead back to this very queue.
         if !deliver_once(node, to, &stanza, None).await {
-            drive(node, bounce::unavailable(node, &stanza)).await;
+            give_up(node, to, stanza).await;
         }
         return;
     }
@@ -96,7 +96,7 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
                 return drive(node, bounce::congested(node, &stanza)).await;
             }
             if why == Failure::Never || tries >= MAX_TRIES {
-                return drive(node, bounce::unavailable(node, &stanza)).await;
+                return give_up(node, to, stanza).await;
             }
         }
         let direct = if absent { None } else { steps::only_remote(node, &stanza) };
@@ -119,6 +119,15 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
             Outcome::Failed(why) => failure = Some(why),
         }
     }
+}
+
+/// It is not tried any more: it waits for whoever comes, or goes back.
+async fn give_up(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza) {
+    let effects = match lane_named(to) {
+        Some(_) => bounce::unavailable(node, &stanza),
+        None => keep::taken_by_nobody(node, stanza, to.to_bare(), None).await,
+    };
+    drive(node, effects).await;
 }
 
 /// One of several copies, which had to wait: for its own session, wherever that is now.

@@ -13,11 +13,12 @@ use althing_proto::privacy::Kinds;
 use althing_proto::stanza::{ErrorType, IqType, Kind, PresenceType, StanzaCondition, StanzaError};
 use althing_proto::xml::Element;
 
+use crate::delivery::keep;
 use crate::metrics::Dropped;
 use crate::modules::roster::storage_failed;
 use crate::node::NodeContext;
 use crate::pipeline::{Effects, Packet, Pass, Verdict, View};
-use crate::router::rules::{self, Presence, Rule};
+use crate::router::rules::Rule;
 use crate::session::core::SessionState;
 use crate::session::effect::Effect;
 use crate::session::rules::Decision;
@@ -84,8 +85,15 @@ fn answers(packet: &Packet, session: &SessionState, node: &NodeContext) -> bool 
 /// What the sender is told: what it would be told if nobody were there. That is the same table, so that the two never
 /// differ: by a headline, say, which vanishes.
 fn blocked(packet: &Packet, node: &NodeContext) -> Effects {
-    let nobody = rules::rule(packet.stanza.kind(), Presence::ResourceAbsent { reachable: false });
-    let told = (nobody == Rule::Bounce).then(|| packet.stanza.error(StanzaCondition::ServiceUnavailable));
+    let refused = match keep::nobody(&packet.stanza) {
+        Rule::Bounce => true,
+        // What would wait for her vanishes: to him it is the same.
+        Rule::Keep => !keep::is_kept(node, &packet.stanza),
+        // A request to the account is refused, whoever answers for it.
+        Rule::ToAccount => matches!(packet.stanza.kind(), Kind::Iq(IqType::Get | IqType::Set)),
+        _ => false,
+    };
+    let told = refused.then(|| packet.stanza.error(StanzaCondition::ServiceUnavailable));
     let answer = told.flatten();
     if answer.is_none() {
         node.metrics.dropped(Dropped::Blocked);

@@ -35,5 +35,9 @@ pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
         let to = session.account().clone();
         effects.extend(waiting.map(|request| Effect::Deliver(request.with_to(to.clone()))));
     }
+    let takes = |presence: &Stanza| presence.priority() >= Some(0);
+    if takes(stanza) && !session.presence().is_some_and(takes) {
+        effects.push(Effect::Session(SessionChange::Drain));
+    }
     effects
 }

@@ -14,6 +14,7 @@ fn outcome(kind: Kind, sessions: &[(&str, Option<i8>)], addressed: Option<&str>)
     let rule = rule(kind, there);
     match rule {
         Rule::ToAccount => "account".to_owned(),
+        Rule::Keep => "keep".to_owned(),
         Rule::Bounce => "bounce".to_owned(),
         Rule::Ignore => "nothing".to_owned(),
         Rule::ToResource => addressed.unwrap().to_owned(),
@@ -56,8 +57,8 @@ const COLUMNS: [(Sessions, Option<&str>); 10] = [
 ];
 
 const TABLE: &str = "
-    message-normal        bounce  bounce  bounce  AC      BD      B       N       S       bounce  bounce
-    message-chat          bounce  bounce  bounce  AC      BD      B       N       S       bounce  AC
+    message-normal        keep    keep    keep    AC      BD      B       N       S       bounce  bounce
+    message-chat          keep    keep    keep    AC      BD      B       N       S       keep    AC
     message-headline      nothing nothing nothing ABC     BD      B       N       S       nothing nothing
     message-groupchat     bounce  bounce  bounce  bounce  bounce  B       N       S       bounce  bounce
     message-error         nothing nothing nothing nothing nothing B       N       S       nothing nothing
@@ -75,7 +76,7 @@ const TABLE: &str = "
     iq-error              account account account account account B       N       S       nothing nothing
 ";
 
-/// T6, R16, C15: every cell; messages of all types, presence of all types, IQ of all types.
+/// T6, R16, C15, S6: every cell; messages of all types, presence of all types, IQ of all types.
 #[test]
 fn t6_r16_c15_rfc_6121_section_8_5_cell_by_cell() {
     let mut kinds: Vec<(String, Kind)> = Vec::new();

@@ -19,8 +19,11 @@ impl Session {
     pub(super) fn write(&mut self, stanza: &Stanza) {
         let bytes = stanza.to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
-        let elsewhere = self.goes_elsewhere(stanza);
-        match self.outbox.push_stanza(entry(stanza), bytes, elsewhere) {
+        let pushed = match self.waited_as(stanza) {
+            Some(id) => self.outbox.push_waited(entry(stanza), bytes, id, || self.settler()),
+            None => self.outbox.push_stanza(entry(stanza), bytes, self.goes_elsewhere(stanza)),
+        };
+        match pushed {
             Ok(superseded) => {
                 if superseded {
                     self.node.metrics.presence_superseded();

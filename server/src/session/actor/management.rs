@@ -127,7 +127,7 @@ impl Session {
 /// requests.
 pub(super) fn elsewhere(left: Vec<Left>, jid: &FullJid) -> (Vec<Stanza>, Effects) {
     let (mut messages, mut answers) = (Vec::new(), Effects::new());
-    for Left { bytes, elsewhere } in left {
+    for Left { bytes, elsewhere, .. } in left {
         let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };
         match stanza.kind() {
             Kind::Iq(_) => answers.extend(unanswered(&stanza, &jid.to_bare())),

@@ -96,6 +96,7 @@ impl Session {
             (bounds.unacked_stanzas.clone(), bounds.unacked_bytes.clone()),
             node.metrics.streams.unacknowledged(),
         ));
+        outbox.settle_by(session.settler());
         let (index, since) = (handed.index, handed.since);
         session.resumption.ticket = Some(handed.ticket());
         session.resumption.since = Some(since);
@@ -116,6 +117,8 @@ impl Session {
         let effects = self.state.carry(carried);
         self.show();
         self.perform_then(effects, ctx, |_, _| ());
+        // What waited for the stream that broke off waits for this one.
+        self.look_what_waits();
     }
 
     /// Whose presence a client has seen whose session was on a node with other hashes: of whoever it may see and is there.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::management::{self, Count, TooHigh};
 use althing_proto::time::Timestamp;
 
@@ -27,6 +28,8 @@ pub struct Left {
     pub bytes: Bytes,
     /// When it was delivered, where it is to go elsewhere if the client does not get it.
     pub elsewhere: Option<Timestamp>,
+    /// Its id in the store, where it has waited and still is: then it goes nowhere else from here.
+    pub waited: Option<StanzaId>,
 }
 
 /// What the client has acknowledged.
@@ -99,6 +102,7 @@ impl Outbox {
         let sent = Sent::after(acknowledged);
         let managed = Managed { inbound: Arc::clone(&inbound), sent, counting: true, most, kept };
         *self.managed.borrow_mut() = Some(managed);
+        self.go_on_with(&waiting);
         for stanza in waiting {
             let length = self.framing.length(&stanza.bytes);
             self.count(self.bytes.get() + length);
@@ -145,7 +149,12 @@ impl Outbox {
         let Some(managed) = managed.as_mut() else { return Ok(Acknowledged { stanzas: 0 }) };
         let was_full = managed.is_full();
         let mut stanzas = 0;
-        managed.change(|sent| sent.acknowledged(handled, |_| stanzas += 1))?;
+        managed.change(|sent| {
+            sent.acknowledged(handled, |stanza: Left| {
+                stanzas += 1;
+                self.waited.arrived(stanza.waited);
+            })
+        })?;
         if was_full || managed.sent.kept().0 > 0 {
             // There is room again, or something to be asked for.
             self.filled.notify_one();

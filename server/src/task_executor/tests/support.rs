@@ -148,6 +148,12 @@ impl Routes for View {
         }
     }
 
+    async fn barrier(&self) -> Result<(), RouteError> {
+        let committed = self.log.entries.lock().len() as u64;
+        self.wait_for(committed).await;
+        Ok(())
+    }
+
     fn locate(&self, jid: &FullJid) -> Option<Route> {
         self.table.lock().locate(jid)
     }

@@ -1,0 +1,105 @@
+//! Messages for who is not there, while somebody comes and goes.
+
+use std::time::Duration;
+
+use althing_proto::xml::Element;
+use tokio::time::timeout;
+
+use super::*;
+use crate::storage::{EmbeddedOptions, Storage};
+
+/// How many messages are sent while a session comes.
+const MESSAGES: usize = 4;
+
+fn work(xml: &str) -> Work {
+    let element: Element = xml.parse().unwrap();
+    Work { elements: [element].into(), ..Work::default() }
+}
+
+async fn turns(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What is written to a client until it has so many messages.
+async fn until_messages(outbox: &Outbox, count: usize) -> String {
+    let (mut all, mut out) = (String::new(), Vec::new());
+    let enough = async {
+        while all.matches("<message ").count() < count {
+            if !outbox.take(&mut out).await {
+                return;
+            }
+            outbox.written(out.len());
+            all += &String::from_utf8(std::mem::take(&mut out)).unwrap();
+        }
+    };
+    let _ = timeout(Duration::from_secs(20), enough).await;
+    all
+}
+
+/// S14, R19, R21: what is sent while a session comes gets there, once, whichever of the two is first; and what one
+/// session has got no later one gets.
+#[actix_rt::test]
+async fn s14_r19_r21_what_is_sent_while_somebody_comes_gets_there_once() {
+    const ROUNDS: usize = 150;
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = NodeContext::for_tests();
+    node.storage = Storage::open_embedded(dir.path(), EmbeddedOptions::default()).unwrap();
+    let node = Arc::new(node);
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    for round in 0..ROUNDS {
+        let own = outbox();
+        let session = bind(&node, "r", &own).await;
+        let sent = async {
+            for number in 0..MESSAGES {
+                turns((round * 7 + number * 3) % 13).await;
+                let id = format!("{round}-{number}");
+                let xml = format!(
+                    "<message xmlns='jabber:client' to='b@localhost' type='chat' id='{id}'><body>x</body></message>"
+                );
+                done(&sender, work(&xml)).await;
+            }
+        };
+        let comes = async {
+            turns(round % 17).await;
+            done(&session, work("<presence xmlns='jabber:client'/>")).await;
+        };
+        let (text, ..) = tokio::join!(until_messages(&own, MESSAGES), sent, comes);
+        session.end(EndReason::ClientGone).await;
+        for number in 0..MESSAGES {
+            let id = format!(" id='{round}-{number}'");
+            assert_eq!(text.matches(&id).count(), 1, "{id}: {text}");
+        }
+        assert_eq!(text.matches("<message ").count(), MESSAGES, "{text}");
+        let user = BareJid::new("b@localhost").unwrap();
+        assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 0, "round {round}");
+    }
+}
+
+/// R18, R19: an inbox that is full takes nothing, its sender hears so; what was kept stays for who comes.
+#[actix_rt::test]
+async fn r18_r19_who_writes_to_a_full_inbox_hears_so() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.offline.messages = 2);
+    node.has_account(&BareJid::new("b@localhost").unwrap()).await;
+    let own = outbox();
+    let sender = bind_as(&node, "a@localhost/x", &own).await;
+    for (id, to) in [("1", "b"), ("2", "b"), ("3", "b"), ("4", "nobody")] {
+        let xml = format!(
+            "<message xmlns='jabber:client' to='{to}@localhost' type='chat' id='{id}'><body>x</body></message>"
+        );
+        done(&sender, work(&xml)).await;
+        turns(20).await;
+    }
+    let told = written(&sender, &own).await;
+    assert_eq!(told.matches("<message ").count(), 1, "{told}");
+    assert!(told.contains("id='3'") && told.contains("<service-unavailable "), "{told}");
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, work("<presence xmlns='jabber:client'/>")).await;
+    let text = until_messages(&own, 2).await;
+    let places = ["id='1'", "id='2'"].map(|id| text.find(id));
+    assert!(places.is_sorted() && places[0].is_some(), "{text}");
+    assert!(text.contains("<delay ") && text.contains("<stanza-id "), "{text}");
+}

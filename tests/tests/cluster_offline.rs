@@ -1,0 +1,66 @@
+//! Messages for who is not there, on three nodes: what is sent while somebody comes gets there, once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use althing_tests::client::Client;
+use althing_tests::cluster::TestCluster;
+use althing_tests::deadline::number;
+use althing_tests::login::{Account, connect, newcomer, register_at};
+use anyhow::{Result, ensure};
+
+/// How many messages are sent while bob comes.
+const MESSAGES: usize = 3;
+
+/// One round: alice writes to bob, who comes on another node, sooner or later than her messages.
+async fn race(round: usize, cluster: &TestCluster, alice: &mut Client, account: &Account) -> Result<()> {
+    let to = account.bare(alice.domain());
+    let mut bob = connect(&cluster.endpoint(round % 2), account, "desk").await?;
+    let pause = |steps: usize| tokio::time::sleep(Duration::from_micros(400 * steps as u64));
+    let sent = async {
+        for message in 0..MESSAGES {
+            pause((round * 5 + message * 3) % 7).await;
+            let id = format!("{round}-{message}");
+            alice.send(&format!("<message to='{to}' type='chat' id='{id}'><body>x</body></message>")).await?;
+        }
+        // All of it is in the server's hands.
+        alice.ping().await
+    };
+    let comes = async {
+        pause(round % 11).await;
+        bob.send("<presence/>").await
+    };
+    let (sent, comes) = tokio::join!(sent, comes);
+    sent?;
+    comes?;
+    let mut got = BTreeSet::new();
+    while got.len() < MESSAGES {
+        let stanza = bob.recv_until(|stanza| stanza.name() == "message").await?;
+        let id = stanza.attr("id").unwrap_or_default().to_owned();
+        ensure!(id.starts_with(&format!("{round}-")), "{id} came in round {round}: once more");
+        ensure!(got.insert(id.clone()), "{id} came twice");
+    }
+    bob.send("<iq type='get' id='last'><ping xmlns='urn:xmpp:ping'/></iq>").await?;
+    loop {
+        let stanza = bob.recv().await?;
+        ensure!(stanza.name() != "message", "{:?} came twice", stanza.attr("id"));
+        if stanza.attr("id") == Some("last") {
+            return bob.close().await;
+        }
+    }
+}
+
+/// S14, R19, R21: no message is lost between "away" and "here", none comes twice, whichever of the two is first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_r19_r21_what_is_sent_while_somebody_comes_gets_there_once() {
+    let cluster = TestCluster::start(3, "[auth]\nscram_iterations = 4096\n").await.unwrap();
+    let account = Account::fresh("bob");
+    register_at(&cluster.endpoint(0), &account).await.unwrap();
+    let mut alice = newcomer(&cluster.endpoint(2), "alice").await.unwrap();
+    for round in 0..number("ALTHING_TEST_RACES", 200) {
+        let raced = Box::pin(race(round, &cluster, &mut alice, &account)).await;
+        raced.unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+    }
+}

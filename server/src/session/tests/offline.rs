@@ -42,7 +42,7 @@ async fn until_messages(outbox: &Outbox, count: usize) -> String {
 /// session has got no later one gets.
 #[actix_rt::test]
 async fn s14_r19_r21_what_is_sent_while_somebody_comes_gets_there_once() {
-    const ROUNDS: usize = 150;
+    const ROUNDS: usize = 300;
     let dir = tempfile::tempdir().unwrap();
     let mut node = NodeContext::for_tests();
     node.storage = Storage::open_embedded(dir.path(), EmbeddedOptions::default()).unwrap();
@@ -102,4 +102,37 @@ async fn r18_r19_who_writes_to_a_full_inbox_hears_so() {
     let places = ["id='1'", "id='2'"].map(|id| text.find(id));
     assert!(places.is_sorted() && places[0].is_some(), "{text}");
     assert!(text.contains("<delay ") && text.contains("<stanza-id "), "{text}");
+}
+
+/// R23: where messages wait for each device, one that has fetched takes nothing from another, and gets nothing twice.
+#[actix_rt::test]
+async fn r23_each_device_gets_what_waits() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.offline.per_device = true);
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let come = async |resource: &str, expected: usize| {
+        let own = outbox();
+        let session = bind(&node, resource, &own).await;
+        done(&session, work("<presence xmlns='jabber:client'/>")).await;
+        // Behind what the session has been told to look for.
+        turns(20).await;
+        session.advance(Work::default()).await.unwrap();
+        turns(20).await;
+        let mut out = Vec::new();
+        own.take_now(&mut out);
+        own.written(out.len());
+        session.end(EndReason::ClientGone).await;
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches("<message ").count(), expected, "{resource}: {text}");
+    };
+    come("phone", 0).await;
+    come("desk", 0).await;
+    let xml = "<message xmlns='jabber:client' to='b@localhost' type='chat' id='1'><body>x</body></message>";
+    done(&sender, work(xml)).await;
+    turns(20).await;
+    for (resource, expected) in [("phone", 1), ("phone", 0), ("desk", 1), ("desk", 0)] {
+        come(resource, expected).await;
+    }
+    let user = BareJid::new("b@localhost").unwrap();
+    assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 0);
 }

@@ -22,7 +22,9 @@ const HTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>
 <link rel="stylesheet" href="/dist/converse.min.css"></head>
 <body class="converse-fullscreen"><div id="conversejs-bg"></div>
 <script type="module" src="/dist/converse.min.js"></script>
-<script type="module">converse.initialize({
+<script type="module">
+converse.plugins.add("leave", { initialize() { window.leave = () => this._converse.api.user.logout(); } });
+converse.initialize({ whitelisted_plugins: ["leave"],
   view_mode: "fullscreen", discover_connection_methods: true, assets_path: "/dist/", i18n: "en",
   allow_registration: false, auto_reconnect: false, play_sounds: false, show_desktop_notifications: false,
   loglevel: "debug", muc_domain: "none.invalid", clear_cache_on_logout: true,
@@ -98,8 +100,10 @@ try {
   await page.locator(".chat-msg__text", { hasText: "Hello from Converse" }).waitFor();
   await page.screenshot({ path: screenshot });
 
-  await page.close();
+  // A page that is only closed may come back: its stream could be resumed (XEP-0198).
+  await page.evaluate(() => window.leave());
   await friend.presence(heard.from, "unavailable");
+  await page.close();
   await friend.leave();
 } catch (error) {
   fail(error);

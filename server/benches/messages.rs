@@ -106,7 +106,9 @@ async fn main() {
     chat(&storage, 64, 4 * MESSAGES, MESSAGES, true).await;
     chat(&storage, 1, 5 * MESSAGES, 1_000, true).await;
 
-    for (what, with) in [("all", None), ("with a peer", Some(Jid::from(user(1))))] {
+    // The first archived message is one of the first user.
+    let peer = message(MESSAGES, true).owners[0].peer.clone();
+    for (what, with) in [("all", None), ("with a peer", Some(peer))] {
         let (start, pages) = (Instant::now(), 2_000);
         for _ in 0..pages {
             let (with, limit) = (with.clone(), 50);

@@ -82,13 +82,31 @@ export class XmppJs extends Person {
     });
   }
 
-  async arrive() {
+  /** Logs in, asks for the roster if `asks`, and is available. */
+  async arrive({ asks = true } = {}) {
+    const managed = this.#managed();
     this.jid = (await within(`login of ${this.bare}`, this.xmpp.start())).toString();
+    await within(`stream management of ${this.bare}`, managed);
     const secured = this.xmpp.socket?.encrypted || this.xmpp.socket?.socket?.encrypted || this.xmpp.socket?.secure;
     if (!secured) throw new Error(`${this.bare} is not under TLS`);
-    await this.xmpp.iqCaller.request(xml("iq", { type: "get" }, xml("query", "jabber:iq:roster")));
+    if (asks) await this.xmpp.iqCaller.request(xml("iq", { type: "get" }, xml("query", "jabber:iq:roster")));
     await this.xmpp.send(xml("presence"));
     await this.presence(this.jid, undefined);
+  }
+
+  /**
+   * Until stream management is on. xmpp.js begins to count when the promise of its `<enabled/>` is done, so it
+   * forgets a stanza that came in the same read.
+   */
+  #managed() {
+    return new Promise((resolve) => {
+      const enabled = (element) => {
+        if (!element.is("enabled", "urn:xmpp:sm:3")) return;
+        this.xmpp.off("nonza", enabled);
+        setImmediate(resolve);
+      };
+      this.xmpp.on("nonza", enabled);
+    });
   }
 
   send(name, attributes, children = {}) {

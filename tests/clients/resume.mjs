@@ -33,7 +33,8 @@ async function numbers(person, from, first, count) {
 try {
   const alice = new XmppJs(`xmpp://${address}`, words[0], words[1], shrug);
   const bob = new XmppJs(`xmpp://${address}`, words[2], words[3], fail);
-  await alice.arrive();
+  // Not the roster: xmpp.js never counts an answer to an IQ of its own, and would be sent the last stanza twice.
+  await alice.arrive({ asks: false });
   await bob.arrive();
   await subscribe(alice, bob);
   await subscribe(bob, alice);

@@ -85,15 +85,10 @@ impl StreamMachine {
         }
     }
 
-    /// An element of a bound client. A second bind is refused here; the rest is the session's.
+    /// An element of a bound client: it is the session's, whatever it is, for stanzas are counted there (XEP-0198).
     pub(super) fn bound_element(&mut self, mut element: Element, out: &mut Output<'_>) {
-        if element.attr("type") == Some("set") && bind_request(&element).is_some() {
-            let error = StanzaError::new(StanzaCondition::NotAllowed, "a resource is bound already");
-            out.send(&error_iq(element.attr("id"), error));
-        } else {
-            self.name_language(&mut element);
-            out.push(Action::Element(element));
-        }
+        self.name_language(&mut element);
+        out.push(Action::Element(element));
     }
 
     /// §8.1.5: a stanza without a language is in that of its stream (§4.7.4), which nobody else knows. What says
@@ -107,6 +102,13 @@ impl StreamMachine {
             element.set_lang(lang);
         }
     }
+}
+
+/// Why a client that has a resource gets no other on its stream (§7.1), where that is what it asks for.
+#[must_use]
+pub fn second_bind(element: &Element) -> Option<StanzaError> {
+    let is_bind = element.attr("type") == Some("set") && bind_request(element).is_some();
+    is_bind.then(|| StanzaError::new(StanzaCondition::NotAllowed, "a resource is bound already"))
 }
 
 /// The `<bind/>` of an iq.

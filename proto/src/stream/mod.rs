@@ -39,6 +39,7 @@ mod state;
 mod websocket;
 
 pub use action::Action;
+pub use bind::second_bind;
 pub use config::StreamConfig;
 pub use framing::Framing;
 pub use input::{

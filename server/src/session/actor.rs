@@ -6,6 +6,7 @@ mod drain;
 mod handlers;
 mod management;
 mod privacy;
+mod received;
 mod resumption;
 mod stored;
 
@@ -16,14 +17,13 @@ use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
-use minidom::Element;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
-use althing_proto::stanza::{ParseError, Stanza};
-use althing_proto::stream::error::{StreamCondition, StreamError};
+use althing_proto::stanza::Stanza;
+use althing_proto::time::Timestamp;
 
 use super::copies::Share;
 use super::core::SessionState;
@@ -36,7 +36,7 @@ use super::outbox::{Left, Outbox};
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery::{self, Next};
-use crate::metrics::{Delivery, Direction, Dropped};
+use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::router::steps::Origin;
@@ -120,10 +120,18 @@ impl Session {
     ) -> Arc<SessionHandle> {
         let state = SessionState::new(jid.clone(), index, 0, Vec::new());
         let session = Session::new(Arc::clone(node), state, Rc::clone(outbox));
-        let (losses, shown) = (session.losses, Arc::clone(&session.shown));
-        let address = session.start();
-        let pressure = Arc::clone(outbox.pressure());
-        Arc::new(SessionHandle::new((jid, index, losses), (node.now(), peer), address, (pressure, shown)))
+        session.start_as((jid, index), (node.now(), peer))
+    }
+
+    /// Starts the actor.
+    fn start_as(
+        self,
+        (jid, index): (FullJid, BindIndex),
+        begun: (Timestamp, Option<IpAddr>),
+    ) -> Arc<SessionHandle> {
+        let (losses, shown) = (self.losses, Arc::clone(&self.shown));
+        let pressure = Arc::clone(self.outbox.pressure());
+        Arc::new(SessionHandle::new((jid, index, losses), begun, self.start(), (pressure, shown)))
     }
 
     /// Goes on with work until it is done or has to wait.
@@ -149,7 +157,8 @@ impl Session {
                     effect => self.perform(effect, Lane::Client),
                 }
             } else if self.resumption.handing {
-                // The client sends again what was not counted.
+                // The client sends again what was not counted; what is in hand is done, and counts.
+                self.state.set_in_hand(None);
                 return Progress::Ended;
             } else if let Some(room) = self.next_stanza(&work) {
                 return Progress::Waiting(room, work);
@@ -171,44 +180,6 @@ impl Session {
             if followed > FOLLOWED {
                 return Progress::Waiting(Box::pin(std::future::ready(Vec::new())), work);
             }
-        }
-    }
-
-    /// The sender's pass of an element that the client sent.
-    fn on_client(&mut self, element: Element) -> Effects {
-        let Some(element) = self.counted(element) else { return Effects::new() };
-        let stanza = match Stanza::received(element, self.state.jid()) {
-            Ok(stanza) => stanza,
-            Err(error) => return self.refuse(error).into_iter().collect(),
-        };
-        let stanza = stanza.without_forgeries(|domain| self.node.serves(domain));
-        self.node.metrics.stanza(stanza.kind(), Direction::In);
-        let span = stanza_span(&stanza, Some(self.state.jid()));
-        let _in_span = span.enter();
-        debug!(stop = "session.actor", pass = "outbound", to = stanza.to().map(tracing::field::display));
-        let packet = Packet::new(stanza, Pass::Outbound);
-        pipeline::run(&self.node.modules, &packet, &self.view())
-    }
-
-    /// The answer to something that is no good stanza.
-    fn refuse(&self, error: ParseError) -> Option<Effect> {
-        let close = |error| Some(Effect::Session(SessionChange::Close(error)));
-        match error {
-            ParseError::Answer(answer, condition) => {
-                self.node.metrics.stanza_error(condition);
-                Some(Effect::Deliver(*answer))
-            }
-            ParseError::Stream(error) => close(error),
-            ParseError::Ignore(why) => {
-                debug!(stop = "session.actor", pass = "outbound", reason = why, "stanza dropped");
-                self.node.metrics.dropped(Dropped::Malformed);
-                None
-            }
-            // RFC 6120 §4.9.3.24.
-            ParseError::NotAStanza(element) => close(StreamError::new(
-                StreamCondition::UnsupportedStanzaType,
-                format!("<{}/> is no stanza and was not negotiated", element.name()),
-            )),
         }
     }
 

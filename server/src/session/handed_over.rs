@@ -35,8 +35,10 @@ pub struct Claim {
 /// Why a session is not handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotHanded {
-    /// There is none that the claim is for, or it is on its way to somebody else.
+    /// There is none that the claim is for.
     Unknown,
+    /// It is on its way to somebody else who claims it.
+    Moving,
     /// Not now.
     Unavailable,
     /// The client acknowledges what it was never sent.

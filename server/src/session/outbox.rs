@@ -57,6 +57,9 @@ enum Piece {
     Element(Bytes),
     /// The element from which on stanzas are counted (XEP-0198 §4).
     Enabled(Bytes),
+    /// The answer to a client that asks what is handled: what it says is known when it is taken, so that no answer
+    /// says less than an earlier one.
+    Answer,
     /// Bytes as they go out.
     Ready(Bytes),
 }
@@ -70,6 +73,8 @@ pub struct Outbox {
     late: Waiting,
     bytes: Cell<usize>,
     limit: Bound,
+    /// So much more may wait: what a stream that was resumed had not sent or had to send again. Over with the crowd.
+    allowance: Cell<usize>,
     /// Shows others that the client does not keep up.
     pressure: Arc<Pressure>,
     state: Cell<State>,
@@ -99,6 +104,7 @@ impl Outbox {
             late,
             bytes: Cell::new(0),
             limit: limit.into(),
+            allowance: Cell::new(0),
             pressure,
             state: Cell::new(State::Open),
             last: RefCell::default(),
@@ -157,10 +163,11 @@ impl Outbox {
         }
         let detached = self.state.get() == State::Detached;
         let total = self.bytes.get() + length;
-        if total > self.limit.get() {
+        let limit = self.limit.get() + self.allowance.get();
+        if total > limit {
             // Where an older presence of the sender goes for it, it may need no more room than that had.
             let freed = self.queue.borrow().replaced_by(entry);
-            if total - freed > self.limit.get() {
+            if total - freed > limit {
                 return Err(Full);
             }
         }
@@ -263,6 +270,8 @@ impl Outbox {
                         }
                         Piece::Element(bytes) | Piece::Enabled(bytes) => self.framing.write(&bytes, out),
                         Piece::Ready(bytes) => out.extend_from_slice(&bytes),
+                        // Of a managed stream only.
+                        Piece::Answer => {}
                     }
                     true
                 });
@@ -277,6 +286,7 @@ impl Outbox {
         let left = self.bytes.get().saturating_sub(count);
         self.count(left);
         if left <= self.limit.get() / 4 {
+            self.allowance.set(0);
             self.pressure.set_congested(false);
         }
     }

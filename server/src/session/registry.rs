@@ -193,12 +193,28 @@ impl SessionHandle {
     }
 }
 
+/// Looks for something each time that `change` tells of one, and waits until it is there.
+async fn until<T>(change: &tokio::sync::Notify, look: impl Fn() -> Option<T>) -> T {
+    loop {
+        let changed = change.notified();
+        tokio::pin!(changed);
+        // Enabled before the look: it does not miss what comes in between.
+        changed.as_mut().enable();
+        if let Some(found) = look() {
+            return found;
+        }
+        changed.await;
+    }
+}
+
 /// All sessions of this node.
 #[derive(Debug, Default)]
 pub struct SessionRegistry {
     sessions: RwLock<HashMap<BindIndex, Arc<SessionHandle>>>,
     /// Tells of each session that was added.
     added: tokio::sync::Notify,
+    /// Tells of each that was removed.
+    removed: tokio::sync::Notify,
 }
 
 impl SessionRegistry {
@@ -210,21 +226,18 @@ impl SessionRegistry {
 
     /// The session that `index` began, as soon as it is here. The caller sets the deadline.
     pub async fn added(&self, index: BindIndex) -> Arc<SessionHandle> {
-        loop {
-            let added = self.added.notified();
-            tokio::pin!(added);
-            // Enabled before the look: it does not miss what comes in between.
-            added.as_mut().enable();
-            if let Some(session) = self.get(index) {
-                return session;
-            }
-            added.await;
-        }
+        until(&self.added, || self.get(index)).await
+    }
+
+    /// Returns as soon as the session that `index` began is not here. The caller sets the deadline.
+    pub async fn gone(&self, index: BindIndex) {
+        until(&self.removed, || self.get(index).is_none().then_some(())).await;
     }
 
     /// Removes the session that `index` began.
     pub fn remove(&self, index: BindIndex) {
         self.sessions.write().remove(&index);
+        self.removed.notify_waiters();
     }
 
     /// The session that `index` began.

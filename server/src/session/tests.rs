@@ -3,6 +3,7 @@
 mod offline;
 mod pace;
 mod presence;
+mod resumption;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -324,7 +324,7 @@ impl Connection {
                 }
             }
             if !machine.is_ended() && !last_words.is_empty() {
-                // The machine's own answer, to a second bind or to a ping of the WebSocket.
+                // The machine's own answer to a ping of the WebSocket.
                 if outbox.push_ready(last_words.split().freeze()).is_err() {
                     outbox.hang_up();
                 }

@@ -14,7 +14,7 @@ pub mod component;
 pub mod connection;
 mod lane;
 pub mod login;
-mod resume;
+pub(crate) mod resume;
 mod silence;
 pub mod socket;
 pub mod writer;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use althing_cluster::node_id::{Incarnation, NodeId};
-use althing_cluster::routes::Route;
+use althing_cluster::routes::{BindIndex, Route};
 use althing_cluster::task::{StreamTaken, TakeStream, TaskReply};
 use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stream::ResumeError;
@@ -32,6 +32,12 @@ const TAKE: Duration = Duration::from_secs(28);
 /// How long this node's table may take to have what the other's has.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
+/// How long a session may take to get to somebody else who claims it.
+const MOVES: Duration = Duration::from_secs(20);
+
+/// How often a session is looked for that others resume at the same time.
+const ATTEMPTS: u32 = 4;
+
 const UNKNOWN: ResumeError = ResumeError::Unknown { handled: None };
 
 /// Resumes the stream that `previd` names, for a client that has handled so much of it. The session, and how much of the
@@ -39,7 +45,7 @@ const UNKNOWN: ResumeError = ResumeError::Unknown { handled: None };
 ///
 /// # Errors
 /// [`ResumeError`] for the client, which may bind.
-pub(super) async fn resume(
+pub(crate) async fn resume(
     node: &Arc<NodeContext>,
     user: &BareJid,
     (previd, handled): (&str, Count),
@@ -52,14 +58,13 @@ pub(super) async fn resume(
     if !node.lease.holds() {
         return Err(ResumeError::Unavailable);
     }
-    let found = session_of(previd, user).and_then(|jid| Some((node.routes.locate(&jid)?, jid)));
-    let Some((route, jid)) = found else {
+    let Some(jid) = session_of(previd, user) else {
         node.metrics.streams.resumed(Resumed::Failed);
         return Err(UNKNOWN);
     };
     let _place = node.admission.enter().await.map_err(|_| ResumeError::Unavailable)?;
     let claim = Claim { hash: hash(previd, &jid), handled };
-    let fetched = fetch(node, &jid, &route, claim).await;
+    let fetched = find(node, &jid, claim).await;
     node.metrics.streams.resumed(match &fetched {
         Ok(handed) if handed.from == node.node_id => Resumed::Here,
         Ok(_) => Resumed::Elsewhere,
@@ -80,6 +85,27 @@ pub(super) async fn resume(
     Ok((session, handled))
 }
 
+/// Fetches the session from where it is: from the next owner where somebody else has resumed it meanwhile, for the
+/// latest of several resumers is the one who is there (§5).
+async fn find(node: &Arc<NodeContext>, jid: &FullJid, claim: Claim) -> Result<HandedOver, ResumeError> {
+    let mut asked = None;
+    for _ in 0..ATTEMPTS {
+        let other = || node.routes.locate(jid).filter(|route| Some(route.index) != asked);
+        let mut route = other();
+        if route.is_none() && node.routes.barrier().await.is_ok() {
+            // It may have been bound elsewhere a moment ago.
+            route = other();
+        }
+        let Some(route) = route else { return Err(UNKNOWN) };
+        asked = Some(route.index);
+        match fetch(node, jid, &route, claim).await {
+            Err(ResumeError::Unknown { .. }) => {}
+            fetched => return fetched,
+        }
+    }
+    Err(UNKNOWN)
+}
+
 async fn fetch(
     node: &Arc<NodeContext>,
     jid: &FullJid,
@@ -87,9 +113,12 @@ async fn fetch(
     claim: Claim,
 ) -> Result<HandedOver, ResumeError> {
     if route.node == node.node_id {
-        let session = node.sessions.get(route.index).ok_or(UNKNOWN)?;
         let to = (node.node_id, node.links.incarnation());
-        return session.hand_over(claim, to).await.map_err(not_handed);
+        let handed = claimed(node, jid, route.index, claim, to).await;
+        if handed == Err(NotHanded::Unavailable) {
+            tokio::spawn(give_up(Arc::clone(node), jid.clone(), *route));
+        }
+        return handed.map_err(not_handed);
     }
     let task = TakeStream {
         jid: jid.clone(),
@@ -102,7 +131,10 @@ async fn fetch(
         Ok(TaskReply::TakeStream(StreamTaken::TooHigh { handled, sent })) => {
             return Err(ResumeError::TooHigh(TooHigh { handled: Count(handled), sent: Count(sent) }));
         }
-        Ok(TaskReply::TakeStream(StreamTaken::Unavailable)) => return Err(ResumeError::Unavailable),
+        Ok(TaskReply::TakeStream(StreamTaken::Unavailable)) => {
+            tokio::spawn(give_up(Arc::clone(node), jid.clone(), *route));
+            return Err(ResumeError::Unavailable);
+        }
         Ok(_) => return Err(UNKNOWN),
         Err(error) => {
             info!(%jid, member = %route.node, %error, "a stream cannot be fetched");
@@ -122,7 +154,7 @@ async fn fetch(
 
 fn not_handed(why: NotHanded) -> ResumeError {
     match why {
-        NotHanded::Unknown => UNKNOWN,
+        NotHanded::Unknown | NotHanded::Moving => UNKNOWN,
         NotHanded::Unavailable => ResumeError::Unavailable,
         NotHanded::TooHigh(too_high) => ResumeError::TooHigh(too_high),
     }
@@ -150,18 +182,31 @@ async fn give_up(node: Arc<NodeContext>, jid: FullJid, old: Route) {
     }
 }
 
+/// Hands a session of this node over to whoever claims it; where somebody else does at the same time, that is done first.
+async fn claimed(
+    node: &NodeContext,
+    jid: &FullJid,
+    owner: BindIndex,
+    claim: Claim,
+    to: (NodeId, Incarnation),
+) -> Result<HandedOver, NotHanded> {
+    let session = local::session_soon(node, jid, owner).await.filter(|session| session.jid == *jid);
+    let handed = session.ok_or(NotHanded::Unknown)?.hand_over(claim, to).await;
+    if handed == Err(NotHanded::Moving) {
+        let _ = timeout(MOVES, node.sessions.gone(owner)).await;
+    }
+    handed
+}
+
 /// Hands a session of this node over to a node that asks for it.
 pub(crate) async fn hand_over(
     node: &NodeContext,
     to: (NodeId, Incarnation),
     task: &TakeStream,
 ) -> StreamTaken {
-    let session = node.sessions.get(task.owner).filter(|session| session.jid == task.jid);
-    let (Some(session), Ok(hash)) = (session, <[u8; 32]>::try_from(&task.token[..])) else {
-        return StreamTaken::Unknown;
-    };
+    let Ok(hash) = <[u8; 32]>::try_from(&task.token[..]) else { return StreamTaken::Unknown };
     let claim = Claim { hash, handled: Count(task.handled) };
-    match session.hand_over(claim, to).await {
+    match claimed(node, &task.jid, task.owner, claim, to).await {
         Ok(handed) => match handed.encode() {
             Ok(bytes) => StreamTaken::Taken(bytes),
             Err(error) => {
@@ -169,7 +214,7 @@ pub(crate) async fn hand_over(
                 StreamTaken::Unknown
             }
         },
-        Err(NotHanded::Unknown) => StreamTaken::Unknown,
+        Err(NotHanded::Unknown | NotHanded::Moving) => StreamTaken::Unknown,
         Err(NotHanded::Unavailable) => StreamTaken::Unavailable,
         Err(NotHanded::TooHigh(TooHigh { handled, sent })) => {
             StreamTaken::TooHigh { handled: handled.0, sent: sent.0 }

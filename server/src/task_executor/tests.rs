@@ -4,6 +4,7 @@ mod component;
 mod contacts;
 mod lease;
 mod reads;
+mod streams;
 mod support;
 
 use std::sync::Arc;

@@ -38,13 +38,14 @@ impl Session {
         }))
     }
 
-    /// Counts an element of the client, unless it is about the counting itself.
+    /// Counts a stanza of the client. Other elements are not counted (§4), and those about the counting end here.
     pub(super) fn counted(&mut self, element: Element) -> Option<Element> {
         if element.is_ns(ns::STREAM_MANAGEMENT) {
             self.manage(&element);
             return None;
         }
-        if let Some(inbound) = &self.inbound {
+        let is_stanza = element.is_ns(ns::CLIENT) && matches!(element.name(), "message" | "presence" | "iq");
+        if let Some(inbound) = self.inbound.as_ref().filter(|_| is_stanza) {
             let hold = inbound.begin();
             self.state.set_in_hand(Some(hold));
         }
@@ -58,7 +59,7 @@ impl Session {
             (Some(Ok(Request::Enable { .. } | Request::Resume { .. })), _) => {
                 self.say(management::failed_bytes(StanzaCondition::UnexpectedRequest))
             }
-            (Some(Ok(Request::Ask)), Some(inbound)) => self.say(management::answer(inbound.asked())),
+            (Some(Ok(Request::Ask)), Some(_)) => self.outbox.push_answer(),
             (Some(Ok(Request::Answer { handled })), Some(_)) => {
                 self.acknowledged(handled);
                 Ok(())

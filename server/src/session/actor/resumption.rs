@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::oneshot;
@@ -24,7 +24,7 @@ use althing_proto::time::Timestamp;
 
 use super::management::elsewhere;
 use super::{Farewell, Session};
-use crate::delivery::{self, account, remote};
+use crate::delivery::{self, account, keep, remote};
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
@@ -101,10 +101,7 @@ impl Session {
         session.resumption.ticket = Some(handed.ticket());
         session.resumption.since = Some(since);
         session.resumption.carried = Some(Box::new(handed));
-        let (losses, shown) = (session.losses, Arc::clone(&session.shown));
-        let address = session.start();
-        let pressure = Arc::clone(outbox.pressure());
-        Arc::new(SessionHandle::new((jid, index, losses), (since, peer), address, (pressure, shown)))
+        session.start_as((jid, index), (since, peer))
     }
 
     /// A session that goes on is as it was; what has changed meanwhile follows.
@@ -197,6 +194,8 @@ impl Session {
                     }
                     delivery::drive(&node, answers).await;
                     delivery::drive(&node, unavailable).await;
+                    // What has waited in the store waits on, for others.
+                    keep::tell_those_there(&node, &jid.to_bare());
                     answer.send(Err(NotHanded::Unavailable)).is_ok()
                 }
             };
@@ -291,8 +290,10 @@ impl Handler<Prepare> for Session {
         let (Some(ticket), Some(inbound)) = (known, self.inbound.clone()) else {
             return refuse(NotHanded::Unknown);
         };
-        if is_over || self.resumption.handing {
-            return refuse(NotHanded::Unknown);
+        match (self.resumption.handing, is_over && !self.resumption.moved) {
+            (_, true) => return refuse(NotHanded::Unknown),
+            (true, false) => return refuse(NotHanded::Moving),
+            (false, false) => {}
         }
         // §5: as an <a/>.
         if let Err(too_high) = self.outbox.acknowledged(claim.handled) {

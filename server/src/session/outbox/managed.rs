@@ -100,6 +100,7 @@ impl Outbox {
     ) -> Arc<Inbound> {
         let inbound = Inbound::new(handled, Arc::clone(&self.filled));
         let sent = Sent::after(acknowledged);
+        let most_bytes = most.1.get();
         let managed = Managed { inbound: Arc::clone(&inbound), sent, counting: true, most, kept };
         *self.managed.borrow_mut() = Some(managed);
         self.go_on_with(&waiting);
@@ -107,6 +108,12 @@ impl Outbox {
             let length = self.framing.length(&stanza.bytes);
             self.count(self.bytes.get() + length);
             self.change(|queue| queue.push(Entry::Stanza(None), Piece::Stanza(stanza), length, false));
+        }
+        // The crowd is that of the stream before, and not this client's slowness: no stanza is to end it.
+        let waiting = self.bytes.get();
+        self.allowance.set(waiting.min(most_bytes));
+        if waiting > self.limit.get() / 2 {
+            self.pressure.set_congested(true);
         }
         self.filled.notify_one();
         inbound
@@ -132,6 +139,19 @@ impl Outbox {
         }
         self.count(0);
         (acknowledged, stanzas)
+    }
+
+    /// The client asks what is handled: it is told where its question stands among what it is sent.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn push_answer(&self) -> Result<(), Full> {
+        self.append(Entry::Stanza(None), Piece::Answer, self.answer_length()).map(|_| ())
+    }
+
+    /// The longest that an answer can be.
+    fn answer_length(&self) -> usize {
+        self.framing.length(&management::answer(Count(u32::MAX)))
     }
 
     /// Whether the stream is managed.
@@ -239,6 +259,12 @@ impl Outbox {
                             managed.counting = true;
                         }
                         Piece::Ready(bytes) => out.extend_from_slice(&bytes),
+                        Piece::Answer => {
+                            let answer = management::answer(managed.inbound.asked());
+                            let spare = self.answer_length().saturating_sub(self.framing.length(&answer));
+                            self.count(self.bytes.get().saturating_sub(spare));
+                            self.framing.write(&answer, out);
+                        }
                     }
                     !(is_open && managed.is_full())
                 });
@@ -355,12 +381,49 @@ mod tests {
     async fn r2_the_writer_tells_what_has_become_safe() {
         let (outbox, inbound) = managed(9);
         let hold = inbound.begin();
-        taken(&outbox);
-        assert_eq!(inbound.asked(), Count(0));
-        assert_eq!(taken(&outbox), "");
+        outbox.push_answer().unwrap();
+        assert_eq!(taken(&outbox), "<enabled/><a xmlns='urn:xmpp:sm:3' h='0'/>");
+        assert_eq!((taken(&outbox), outbox.bytes.get()), (String::new(), 0));
         drop(hold);
         let mut out = Vec::new();
         assert!(outbox.take(&mut out).await);
         assert_eq!(out, b"<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    }
+
+    /// An answer that waits, because the client acknowledges nothing, says no less than what was said meanwhile.
+    #[tokio::test]
+    async fn r2_no_answer_says_less_than_one_before_it() {
+        let (outbox, inbound) = managed(1);
+        let [first, second] = [(); 2].map(|()| inbound.begin());
+        outbox.push_answer().unwrap();
+        push(&outbox, "1", None);
+        assert_eq!(taken(&outbox), "<enabled/><a xmlns='urn:xmpp:sm:3' h='0'/>1");
+        outbox.push_answer().unwrap();
+        drop((first, second));
+        assert_eq!(taken(&outbox), "<a xmlns='urn:xmpp:sm:3' h='2'/>");
+        outbox.acknowledged(Count(1)).unwrap();
+        assert_eq!(taken(&outbox), "<a xmlns='urn:xmpp:sm:3' h='2'/>");
+    }
+
+    /// What waited for the stream before, and what that had sent in vain, is more than may wait for a client.
+    #[tokio::test]
+    async fn a_stream_that_is_resumed_with_much_goes_on() {
+        let outbox = Outbox::new(10, Arc::new(Pressure::new(1)), Framing::Tcp, Waiting::for_tests());
+        let left = |text: &'static str| Left {
+            bytes: Bytes::from_static(text.as_bytes()),
+            elsewhere: None,
+            waited: None,
+        };
+        let waiting = vec![left("12345678"), left("12345678")];
+        drop(outbox.resume((Count(0), Count(0)), waiting, (9.into(), 20.into()), Waiting::for_tests()));
+        assert!(outbox.pressure().is_congested(), "whoever writes to it is slowed down");
+        push(&outbox, "1234", None);
+        assert!(
+            outbox.push_stanza(Entry::Stanza(None), vec![b'x'; 10].into(), None).is_err(),
+            "it has an end"
+        );
+        assert_eq!(taken(&outbox).len(), 20);
+        assert!(!outbox.pressure().is_congested());
+        assert!(outbox.push_stanza(Entry::Stanza(None), vec![b'x'; 11].into(), None).is_err(), "as ever");
     }
 }

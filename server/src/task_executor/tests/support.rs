@@ -21,7 +21,8 @@ use althing_cluster::routes::{
 };
 use althing_cluster::task::{ClusterTask, TaskKind, TaskReply};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
-use althing_proto::stream::Framing;
+use althing_proto::stream::management::Count;
+use althing_proto::stream::{Framing, ResumeError};
 
 use super::reads::Reads;
 use crate::delivery::remote::Remote;
@@ -32,7 +33,7 @@ use crate::session::messages::{Progress, Work};
 use crate::session::outbox::Outbox;
 use crate::session::pressure::Pressure;
 use crate::session::{SessionHandle, losses};
-use crate::stream::login;
+use crate::stream::{login, resume};
 use crate::task_executor::NodeExecutor;
 
 /// Longest wait for what must happen.
@@ -242,19 +243,33 @@ impl Node {
 
     /// The same, and so many bytes may wait for it.
     pub(super) async fn bind_with(&self, user: &str, resource: &str, outbox_bytes: usize) -> Client {
-        let config = self.context.config();
-        let limits = &config.limits;
-        let outbox = Rc::new(Outbox::new(
-            outbox_bytes,
-            Arc::new(Pressure::new(limits.mailbox_bytes)),
-            Framing::Tcp,
-            Waiting::for_tests(),
-        ));
+        let outbox = self.outbox(outbox_bytes);
         let account = BareJid::new(&format!("{user}@localhost")).unwrap();
         let resource = ResourcePart::new(resource).unwrap().into_owned();
         self.context.has_account(&account).await;
         let session = login::bind(&self.context, &account, &resource, &outbox, None).await.unwrap();
         Client { session, outbox, read: String::new() }
+    }
+
+    fn outbox(&self, outbox_bytes: usize) -> Rc<Outbox> {
+        let config = self.context.config();
+        let pressure = Arc::new(Pressure::new(config.limits.mailbox_bytes));
+        Rc::new(Outbox::new(outbox_bytes, pressure, Framing::Tcp, Waiting::for_tests()))
+    }
+
+    /// Resumes a stream of `user@localhost`, of which the client has handled so much; what the server has handled.
+    pub(super) async fn resume(
+        &self,
+        user: &str,
+        previd: &str,
+        handled: u32,
+    ) -> Result<(Client, u32), ResumeError> {
+        let outbox = self.outbox(self.context.config().limits.outbox_bytes);
+        let account = BareJid::new(&format!("{user}@localhost")).unwrap();
+        let claim = (previd, Count(handled));
+        self.context.has_account(&account).await;
+        let (session, handled) = resume::resume(&self.context, &account, claim, &outbox, None).await?;
+        Ok((Client { session, outbox, read: String::new() }, handled.0))
     }
 }
 
@@ -341,6 +356,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
 }
 
 /// A client that is bound.
+#[derive(Debug)]
 pub(super) struct Client {
     pub(super) session: Arc<SessionHandle>,
     pub(super) outbox: Rc<Outbox>,
@@ -353,6 +369,19 @@ impl Client {
     pub(super) async fn send(&self, xml: &str) {
         let elements = [xml.replacen(' ', " xmlns='jabber:client' ", 1).parse().unwrap()].into();
         self.work(Work { elements, ..Work::default() }).await;
+    }
+
+    /// Sends an element of stream management, of that name and with those attributes.
+    pub(super) async fn manage(&self, element: &str) {
+        let elements = [format!("<{element} xmlns='urn:xmpp:sm:3'/>").parse().unwrap()].into();
+        self.work(Work { elements, ..Work::default() }).await;
+    }
+
+    /// Turns stream management on, to be resumed within so many seconds; the stream's id.
+    pub(super) async fn enable(&mut self, seconds: u32) -> String {
+        self.manage(&format!("enable resume='true' max='{seconds}'")).await;
+        self.until("<enabled ", 1).await;
+        self.read.split_once(" id='").unwrap().1.split_once('\'').unwrap().0.to_owned()
     }
 
     /// Lets the session perform an effect.

@@ -1,0 +1,123 @@
+//! Streams that are resumed (XEP-0198 §5), on one node and on several.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
+use althing_proto::stream::ResumeError;
+use althing_proto::stream::management::Count;
+
+use super::support::{Client, Node, cluster, cluster_with, message};
+use crate::session::lost_lease;
+use crate::session::messages::EndReason;
+
+/// Rounds of a race.
+const ROUNDS: usize = 25;
+
+/// A client on the first node, whose stream can be resumed, and who has been sent message 1; and Bob on the last.
+async fn pair(nodes: &[Node], user: &str) -> (Client, Client, String) {
+    let (mut alice, bob) = (nodes[0].bind(user, "r").await, nodes[nodes.len() - 1].bind("b", "r").await);
+    let id = alice.enable(200).await;
+    bob.send(&message(&format!("{user}@localhost/r"), "chat", 1)).await;
+    alice.until("id='n1'", 1).await;
+    (alice, bob, id)
+}
+
+/// Two connections of one client resume at the same moment: it does not know that the first has got through. The stream
+/// is in one place afterwards, that of the later one, and the other is told of the conflict.
+async fn race(nodes: &[Node], round: usize, (one, other): (usize, usize)) {
+    let user = format!("a{round}");
+    let (_alice, bob, id) = pair(nodes, &user).await;
+    let resumed = tokio::join!(nodes[one].resume(&user, &id, 0), nodes[other].resume(&user, &id, 0));
+    let (one, other) = (resumed.0.unwrap().0, resumed.1.unwrap().0);
+    assert_ne!(one.outbox.is_open(), other.outbox.is_open());
+    let (mut wins, mut loses) = if one.outbox.is_open() { (one, other) } else { (other, one) };
+    bob.send(&message(&format!("{user}@localhost/r"), "chat", 2)).await;
+    wins.until("id='n2'", 1).await;
+    assert_eq!(wins.ids(), [1, 2], "what was not acknowledged, and what comes, once");
+    loses.until("<conflict ", 1).await;
+    let sessions: usize = nodes.iter().map(|node| node.context.sessions.len()).sum();
+    assert_eq!(sessions, 2);
+    for client in [&wins, &bob] {
+        client.session.end(EndReason::ClientGone).await;
+    }
+}
+
+#[actix_rt::test]
+async fn of_two_resumers_on_one_node_the_later_has_the_stream() {
+    let (_log, nodes) = cluster(1).await;
+    for round in 0..ROUNDS {
+        race(&nodes, round, (0, 0)).await;
+    }
+}
+
+#[actix_rt::test]
+async fn of_two_resumers_on_different_nodes_the_later_has_the_stream() {
+    let (_log, nodes) = cluster(3).await;
+    for round in 0..ROUNDS {
+        race(&nodes, round, [(1, 2), (0, 1), (2, 0)][round % 3]).await;
+    }
+}
+
+/// A client is faster than the log: the node that it comes back to has not heard of its bind.
+#[actix_rt::test]
+async fn a_stream_is_resumed_on_a_node_that_lags() {
+    let (_log, nodes) = cluster(2).await;
+    nodes[1].view.lag(true);
+    let mut alice = nodes[0].bind("a", "r").await;
+    let id = alice.enable(200).await;
+    let resuming = nodes[1].resume("a", &id, 0);
+    let lagging = async {
+        tokio::task::yield_now().await;
+        nodes[1].view.lag(false);
+    };
+    let (resumed, ()) = tokio::join!(resuming, lagging);
+    assert!(resumed.unwrap().0.outbox.is_open());
+}
+
+/// A stranger's claim, an old one and one for more than was sent change nothing.
+#[actix_rt::test]
+async fn a_false_claim_is_refused_and_the_session_stays() {
+    let (_log, nodes) = cluster(2).await;
+    let (mut alice, bob, id) = pair(&nodes, "a").await;
+    for node in &nodes {
+        assert!(matches!(node.resume("b", &id, 0).await, Err(ResumeError::Unknown { handled: None })));
+        let Err(ResumeError::TooHigh(too_high)) = node.resume("a", &id, 2).await else { panic!("taken") };
+        assert_eq!((too_high.handled, too_high.sent), (Count(2), Count(1)));
+    }
+    bob.send(&message("a@localhost/r", "chat", 2)).await;
+    alice.until("id='n2'", 1).await;
+}
+
+/// Nobody may act for a node whose lease is lost, and nobody of it is resumed there: its sessions are over, those that
+/// wait for their clients too.
+#[actix_rt::test]
+async fn a_session_that_waits_for_its_client_ends_with_the_lease() {
+    let times = LeaseTimes {
+        suspend: Duration::from_secs(600),
+        close: Duration::from_secs(1_200),
+        down: Duration::from_secs(1_800),
+    };
+    let lease = Lease::new(times);
+    lease.begin_anew();
+    lease.grant(boot_time(), Duration::from_secs(600));
+    let (_log, nodes) =
+        cluster_with(2, |number| if number == 1 { lease.clone() } else { Lease::always() }).await;
+    actix_rt::spawn(lost_lease::watch(Arc::clone(&nodes[0].context)));
+    let (alice, bob, id) = pair(&nodes, "a").await;
+    assert!(alice.session.detach().await);
+    bob.send(&message("a@localhost/r", "chat", 2)).await;
+    lease.lose();
+    while !nodes[0].context.sessions.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The route stays until the others end it, so that no contact hears of it from a node that may not act.
+    assert!(nodes[1].context.routes.locate(&alice.session.jid).is_some());
+    lease.begin_anew();
+    lease.grant(boot_time(), Duration::from_secs(600));
+    for node in &nodes {
+        assert!(matches!(node.resume("a", &id, 1).await, Err(ResumeError::Unknown { .. })));
+    }
+    let mut out = Vec::new();
+    assert!(!bob.outbox.take_now(&mut out), "{}", String::from_utf8_lossy(&out));
+}

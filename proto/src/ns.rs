@@ -104,3 +104,11 @@ pub const CHAT_MARKERS: &str = "urn:xmpp:chat-markers:0";
 pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 /// XEP-0160: the feature of messages that wait.
 pub const OFFLINE: &str = "msgoffline";
+/// XEP-0280: message carbons.
+pub const CARBONS: &str = "urn:xmpp:carbons:2";
+/// XEP-0297: forwarded stanzas.
+pub const FORWARD: &str = "urn:xmpp:forward:0";
+/// XEP-0045 §7: what a room says of its occupants, and invitations that it passes on.
+pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
+/// XEP-0249: an invitation to a room from its sender.
+pub const DIRECT_INVITATION: &str = "jabber:x:conference";

@@ -8,6 +8,7 @@
 //! | normal, chat: chat states only (XEP-0085), nothing | no | no |
 //! | headline                                         | no  | no  |
 //! | groupchat, error, whatever they contain          | no  | no  |
+//! | a carbon copy (XEP-0280), or what looks like one  | no | no |
 //! | with `<store/>` (XEP-0334): normal, chat, headline | yes | yes |
 //! | with `<no-permanent-store/>`                     | as above | no |
 //! | with `<no-store/>`                               | no  | no  |
@@ -51,7 +52,8 @@ pub fn keeping(stanza: &Stanza) -> Keeping {
     if hint("no-permanent-store") {
         keeping.archive = false;
     }
-    if hint("no-store") {
+    let copy = |child: &Element| matches!(child.name(), "received" | "sent") && child.has_ns(ns::CARBONS);
+    if hint("no-store") || stanza.element().children().any(copy) {
         keeping = Keeping::NOWHERE;
     }
     keeping
@@ -165,6 +167,9 @@ mod tests {
             let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
             assert_eq!(keeping(&stanza), Keeping::NOWHERE);
         }
+        let copy =
+            "<message xmlns='jabber:client' type='chat'><body/><sent xmlns='urn:xmpp:carbons:2'/></message>";
+        assert_eq!(keeping(&Stanza::parse(copy.parse().unwrap()).unwrap()), Keeping::NOWHERE);
         let hidden =
             "<message xmlns='jabber:client'><x xmlns='u:x'><no-store xmlns='urn:xmpp:hints'/></x></message>";
         let stanza = Stanza::parse(hidden.parse().unwrap()).unwrap();

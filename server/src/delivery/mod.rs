@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod bounce;
+pub mod carbons;
 pub mod fan_out;
 pub mod keep;
 pub mod keeping;

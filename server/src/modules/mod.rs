@@ -20,6 +20,7 @@ modules! {
     roster,
     session,
     stanza_id,
+    carbons,
     offline,
     register,
     private,

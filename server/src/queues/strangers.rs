@@ -38,6 +38,7 @@ pub(super) const STRANGERS: &[Queue] = &[
     queue("targets of directed presence", "`MAX_DIRECTED` 1,000, `MAX_DIRECTED_BYTES` 128 KiB of addresses, in `server/src/session/core/directed.rs`", "`resource-constraint`", "`althing_stanza_errors_total`"),
     queue("contacts of an account", "`limits.roster_items`", "`resource-constraint`", "`althing_stanza_errors_total`"),
     queue("remembered changes of a roster", "`HISTORY` 100 in `server/src/storage/roster_rules.rs`", "the oldest is forgotten: who lacks it gets the whole roster", "none needed").held(&[("server/src/session/core.rs", "recent"), ("server/src/storage/memory.rs", "history")]),
+    queue("messages of a session of which it knows that they were copied (XEP-0280)", "`REMEMBERED` 32, in `server/src/session/core/carbons.rs`", "the oldest is forgotten: an error that answers it is not copied", "none needed").held(&[("server/src/session/core/carbons.rs", "copied")]),
     queue("requests of strangers for an account", "`limits.pending_subscriptions`", "`resource-constraint` to the sender", "`althing_stanza_errors_total`"),
     queue("text of a roster item", "1,023 bytes a name, 64 groups, 4 KiB a request, in `proto/src/roster/item.rs`", "name, group: `not-acceptable`; request: kept without its text", "none needed"),
     queue("addresses that an account blocks (XEP-0191)", "`limits.block_entries`, `limits.block_bytes`; 64 KiB of them in one request, in `proto/src/privacy/change.rs`", "`resource-constraint`; the request `not-acceptable`", "`althing_stanza_errors_total`"),

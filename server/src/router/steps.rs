@@ -6,16 +6,17 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, join_all};
 use tracing::debug;
 
-use althing_cluster::routes::Route;
+use althing_cluster::routes::{BindIndex, Route};
 use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{IqType, Kind, Stanza};
 
 use super::address::{Target, classify};
 use super::component::{self, Given, Place};
 use super::rules::{self, Presence, Rule};
+use crate::delivery::carbons::Way;
 use crate::delivery::receivers::{self, Delivered, Receiver, Slow};
 use crate::delivery::remote::pending::Behind;
-use crate::delivery::{bounce, keep};
+use crate::delivery::{bounce, carbons, keep};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
@@ -30,6 +31,24 @@ pub enum Routed {
     Done(Effects),
     /// Handled once something answers.
     Later(BoxFuture<'static, Effects>),
+}
+
+impl Routed {
+    /// The same, and then these effects.
+    fn and(self, more: Effects) -> Routed {
+        match self {
+            routed if more.is_empty() => routed,
+            Routed::Done(mut effects) => {
+                effects.extend(more);
+                Routed::Done(effects)
+            }
+            Routed::Later(future) => Routed::Later(Box::pin(async move {
+                let mut effects = future.await;
+                effects.extend(more);
+                effects
+            })),
+        }
+    }
 }
 
 /// Whose a stanza is.
@@ -169,18 +188,19 @@ impl Walk<'_> {
             return self.absent(stanza, full);
         }
         let route = self.node.routes.locate(full);
+        let copies = || self.copies(&stanza, &full.to_bare(), |jid, _| jid == full);
         if self.tries == 0 {
             match self.node.remote.wait_behind(full, route.map(|route| route.index), &stanza) {
                 Behind::Nothing => {}
-                Behind::Queued => return self.until_found(full),
+                Behind::Queued => return self.until_found(full).and(copies()),
                 Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
             }
         }
         let Some(route) = route else { return self.absent(stanza, full) };
         let receiver = Receiver::new(self.node, full, &route);
         match receivers::deliver(self.node, &stanza, &[receiver], self.tries) {
-            Delivered::Some => Routed::Done(Vec::new()),
-            Delivered::Slowly(slow) => self.brake(slow),
+            Delivered::Some => Routed::Done(copies()),
+            Delivered::Slowly(slow) => self.brake(slow).and(copies()),
             Delivered::Ending(receiver) => self.after(receiver, stanza),
             Delivered::None => self.absent(stanza, full),
             Delivered::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
@@ -188,6 +208,10 @@ impl Walk<'_> {
     }
 
     fn absent(&self, stanza: Stanza, full: &FullJid) -> Routed {
+        if carbons::copied(&stanza).is_some() {
+            self.node.metrics.dropped(Dropped::Rule);
+            return Routed::Done(Vec::new());
+        }
         let account = full.to_bare();
         let sessions = Receiver::of_account(self.node, &account);
         let there = Presence::ResourceAbsent { reachable: reachable(&sessions) };
@@ -201,7 +225,10 @@ impl Walk<'_> {
         debug!(stop = "router.rules", ?rule);
         match rule {
             Rule::ToAccount => return self.for_receiver(stanza, Pass::Account(account)),
-            Rule::Keep => return self.keep(stanza, account),
+            Rule::Keep => {
+                let copies = self.copies(&stanza, &account, |_, _| false);
+                return self.keep(stanza, account).and(copies);
+            }
             Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
             Rule::Ignore => {
                 node.metrics.dropped(Dropped::Rule);
@@ -211,9 +238,11 @@ impl Walk<'_> {
         }
         let receivers = chosen(rule, sessions).unwrap_or_default();
         let presence = matches!(stanza.kind(), Kind::Presence(_));
+        let gets_it = |_: &FullJid, index| receivers.iter().any(|receiver| receiver.route.index == index);
+        let copies = || self.copies(&stanza, &account, gets_it);
         match receivers::deliver(node, &stanza, &receivers, self.tries) {
-            Delivered::Some => Routed::Done(Vec::new()),
-            Delivered::Slowly(slow) => self.brake(slow),
+            Delivered::Some => Routed::Done(copies()),
+            Delivered::Slowly(slow) => self.brake(slow).and(copies()),
             Delivered::Ending(receiver) => self.after(receiver, stanza),
             // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
             // not vanish (RFC 6121 §8.5.2.2.1).
@@ -222,9 +251,25 @@ impl Walk<'_> {
                 node.metrics.dropped(Dropped::Rule);
                 Routed::Done(Vec::new())
             }
-            Delivered::None => Routed::Later(keep::taken_by_nobody(node, stanza, account, self.hold())),
+            Delivered::None => {
+                let copies = copies();
+                Routed::Later(keep::taken_by_nobody(node, stanza, account, self.hold())).and(copies)
+            }
             Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
         }
+    }
+
+    /// The copies for those of the account who do not get the message (XEP-0280 §7): made at the first attempt.
+    fn copies(
+        &self,
+        stanza: &Stanza,
+        account: &BareJid,
+        gets_it: impl Fn(&FullJid, BindIndex) -> bool,
+    ) -> Effects {
+        if self.tries > 0 || !carbons::is_eligible(stanza, Way::Received) {
+            return Effects::new();
+        }
+        carbons::copies(&*self.node.routes, stanza, Way::Received, account, gets_it)
     }
 
     /// Nobody of the account is there: what is to wait waits, and is not safe before.

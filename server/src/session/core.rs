@@ -1,5 +1,6 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
+mod carbons;
 mod carried;
 mod directed;
 mod invisible;
@@ -29,6 +30,7 @@ use super::rules::Decision;
 use super::seen::Seen;
 use super::shown::{Contacts, Visible};
 
+use carbons::Carbons;
 use directed::Directed;
 use privacy::Privacy;
 
@@ -75,6 +77,8 @@ pub struct SessionState {
     in_hand: Option<Hold>,
     /// Set while the session hides from all (XEP-0186); whether it asks for the presence of others then.
     invisible: Option<bool>,
+    /// Copies of messages, and whether the client wants them (XEP-0280).
+    carbons: Carbons,
 }
 
 impl SessionState {
@@ -111,6 +115,7 @@ impl SessionState {
             privacy: Privacy::default(),
             in_hand: None,
             invisible: None,
+            carbons: Carbons::default(),
         }
     }
 
@@ -227,6 +232,8 @@ impl SessionState {
             SessionChange::Undirected(target) => self.directed.remove(&target),
             SessionChange::TookOver => self.took_over = true,
             SessionChange::AskedForBlocks => self.ask_for_blocks(),
+            SessionChange::Carbons(enabled) => self.set_carbons(enabled),
+            SessionChange::Copied(hash) => self.note_copied(hash),
             // What the actor does with the node at hand.
             SessionChange::Broadcast
             | SessionChange::Probe

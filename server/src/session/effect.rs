@@ -193,6 +193,10 @@ pub enum SessionChange {
     TookOver,
     /// The session hides from all, or no longer (XEP-0186); whether it asks for the presence of others then.
     Invisible(Option<bool>),
+    /// The client wants copies of what other resources of the account send and get, or no more (XEP-0280).
+    Carbons(bool),
+    /// The message with that hash was copied to the other resources.
+    Copied(u64),
     /// The client has asked for the block list: it wants pushes (XEP-0191 §3.3).
     AskedForBlocks,
     /// The user's privacy lists have changed.

@@ -94,6 +94,8 @@ pub struct Carried {
     pub invisible: Option<bool>,
     /// Whose presence the client has seen: hashes of that node.
     pub seen: Vec<u64>,
+    /// Whether the client wants copies of what its other resources send and get (XEP-0280).
+    pub carbons: bool,
 }
 
 /// A stanza that is to be sent, perhaps once more.
@@ -217,6 +219,7 @@ mod tests {
             asked_for_blocks: false,
             invisible: Some(true),
             seen: vec![9],
+            carbons: true,
         };
         let elsewhere = Some(Timestamp::from_millis(6));
         let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, waited: None };
@@ -232,7 +235,7 @@ mod tests {
         let bytes = handed.encode().unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = format!(
-            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c010101020001010109",
+            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c01010102000101010901",
             "01".repeat(32)
         );
         assert_eq!(hex, golden);

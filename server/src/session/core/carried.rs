@@ -23,6 +23,7 @@ impl SessionState {
             asked_for_blocks: self.asked_for_blocks(),
             invisible: self.invisible,
             seen: self.seen.iter().collect(),
+            carbons: self.wants_carbons(),
         }
     }
 
@@ -34,6 +35,7 @@ impl SessionState {
         carried.directed.into_iter().for_each(|target| self.directed.insert(target));
         self.took_over = carried.took_over;
         self.invisible = carried.invisible;
+        self.set_carbons(carried.carbons);
         for hash in carried.seen {
             if !self.seen.available(hash) {
                 break;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::messages::{KeepMessage, Kept};
+use super::streams::Handled;
 use super::{
     Accounts, Archive, Directory, Documents, EmbeddedOptions, Engine, Inbox, Logins, Logouts, Messages,
-    Privacy, PrivateData, Retention, Rosters, StorageError, embedded, memory, metered, replicated,
+    Privacy, PrivateData, Retention, Rosters, StorageError, Streams, embedded, memory, metered, replicated,
 };
 use crate::metrics::NodeMetrics;
 
@@ -26,6 +27,7 @@ trait Place:
     + Inbox
     + Archive
     + Retention
+    + Streams
     + Engine
 {
 }
@@ -43,6 +45,7 @@ impl<S> Place for S where
         + Inbox
         + Archive
         + Retention
+        + Streams
         + Engine
 {
 }
@@ -77,6 +80,8 @@ pub struct Storage {
     pub archive: Arc<dyn Archive>,
     /// What has been kept for long enough.
     pub retention: Arc<dyn Retention>,
+    /// What is known of streams whose node is lost.
+    pub streams: Arc<dyn Streams>,
     /// The place itself.
     pub engine: Arc<dyn Engine>,
 }
@@ -117,6 +122,7 @@ impl Storage {
             inbox: store.clone(),
             archive: store.clone(),
             retention: store.clone(),
+            streams: store.clone(),
             engine: store,
         }
     }
@@ -129,8 +135,18 @@ impl Storage {
 
     /// See [`Messages::keep`]. The message has its place in the order when this returns.
     pub fn keep(&self, message: KeepMessage) -> Keeping {
-        let messages = self.messages.clone();
-        let mut keeping: Keeping = Box::pin(async move { messages.keep(message).await });
+        self.keep_and_handle(message, None)
+    }
+
+    /// The same, with what is handled of the sender's stream when that is done: [`Streams::keep`].
+    pub fn keep_and_handle(&self, message: KeepMessage, handled: Option<Handled>) -> Keeping {
+        let (messages, streams) = (self.messages.clone(), self.streams.clone());
+        let mut keeping: Keeping = Box::pin(async move {
+            match handled {
+                Some(handled) => streams.keep(message, handled).await,
+                None => messages.keep(message).await,
+            }
+        });
         match keeping.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(kept) => Box::pin(std::future::ready(kept)),
             Poll::Pending => keeping,

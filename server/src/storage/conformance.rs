@@ -8,6 +8,7 @@ mod privacy;
 mod private;
 mod profile;
 mod rosters;
+pub(super) mod streams;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,6 +45,12 @@ use private::{
 use rosters::{
     a_client_learns_what_it_has_missed, an_account_made_again_repeats_no_version, rosters_are_bounded,
     rosters_keep_what_is_set, the_version_grows_with_what_clients_see,
+};
+
+use streams::{
+    a_record_is_of_the_last_stream_and_its_number_only_grows,
+    r1_a_message_advances_the_stream_that_it_came_by, records_are_listed_in_pages_and_go_with_the_account,
+    records_go_when_nobody_comes_for_them, the_secret_of_streams_is_made_once,
 };
 
 use super::replicated::fake;
@@ -345,5 +352,10 @@ suites!(
     large_pages_end_early,
     archives_keep_what_their_owners_want,
     a_retraction_leaves_a_tombstone,
+    a_record_is_of_the_last_stream_and_its_number_only_grows,
+    r1_a_message_advances_the_stream_that_it_came_by,
+    records_go_when_nobody_comes_for_them,
+    records_are_listed_in_pages_and_go_with_the_account,
+    the_secret_of_streams_is_made_once,
     a_closed_store_says_so,
 );

@@ -2,6 +2,7 @@
 
 mod messages;
 mod profile;
+mod streams;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -17,6 +18,7 @@ use parking_lot::RwLock;
 
 use self::messages::{Body, Mailbox};
 use self::profile::Stored;
+use self::streams::StreamRows;
 use super::privacy_rules::{self, PrivacyHead, PrivacyRows, PrivacyWrite};
 use super::profile::Logout;
 use super::roster_rules::{self, HISTORY, RosterHead};
@@ -37,6 +39,7 @@ struct State {
     users: BTreeMap<Name, User>,
     /// The texts of kept messages.
     bodies: HashMap<StanzaId, Body>,
+    stream_secret: Option<[u8; 32]>,
     closed: bool,
 }
 
@@ -57,6 +60,7 @@ struct User {
     documents: BTreeMap<String, Stored>,
     logout: Option<Logout>,
     mailbox: Mailbox,
+    streams: StreamRows,
 }
 
 fn name(jid: &BareJid) -> Name {
@@ -145,6 +149,7 @@ impl Accounts for Memory {
             documents: BTreeMap::new(),
             logout: None,
             mailbox: Mailbox::default(),
+            streams: StreamRows::default(),
         };
         self.write(|state| {
             let vacant = !state.users.contains_key(&name(user));

@@ -1,6 +1,7 @@
 //! Stores that count: how long reads and writes took, and which ones failed.
 
 mod messages;
+mod streams;
 
 use std::time::Instant;
 

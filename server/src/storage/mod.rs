@@ -21,6 +21,7 @@ pub mod messages;
 mod privacy_rules;
 pub mod profile;
 mod roster_rules;
+pub mod streams;
 
 pub mod embedded;
 pub mod memory;
@@ -43,6 +44,7 @@ pub use embedded::EmbeddedOptions;
 pub use error::StorageError;
 pub use messages::{Archive, Inbox, Messages, Retention};
 pub use profile::{Directory, Documents, Logins, Logouts};
+pub use streams::Streams;
 
 /// Largest value of [`PrivateData`], in bytes. sled keeps larger ones badly, and one client could
 /// fill the disk with them.

@@ -104,7 +104,10 @@ impl<'a> View<'a> {
             | Command::PurgeInbox(_)
             | Command::NoteDevice(_)
             | Command::SetArchivePreferences(_)
-            | Command::SweepMessages(_)) => self.apply_to_messages(command, &mut writes)?,
+            | Command::SweepMessages(_)
+            | Command::KeepOfStream(_)
+            | Command::ChangeStreams(_)
+            | Command::MakeStreamSecret(_)) => self.apply_to_messages(command, &mut writes)?,
         };
         self.written.extend(writes);
         Ok(reply)

@@ -17,6 +17,7 @@ use super::messages::command::{
 };
 #[cfg(doc)]
 use super::reply::Reply;
+use super::streams::{ChangeStreams, KeepOfStream};
 use super::tagged::tagged;
 
 /// [`Command::CreateAccount`].
@@ -200,6 +201,12 @@ tagged! {
         57 SetArchivePreferences(SetArchivePreferences), since 1;
         /// Takes away what has been kept for long enough. Reply: [`Reply::Swept`].
         58 SweepMessages(SweepMessages), since 1;
+        /// Keeps a message, and advances its sender's stream. Reply: as [`Command::KeepMessage`].
+        80 KeepOfStream(KeepOfStream), since 1;
+        /// Changes records of streams. Reply: [`Reply::Done`] with `true`.
+        81 ChangeStreams(ChangeStreams), since 1;
+        /// Makes the secret of ids of streams, if there is none. Reply: [`Reply::Secret`].
+        82 MakeStreamSecret([u8; 32]), since 1;
     }
 }
 

@@ -26,6 +26,8 @@
 //! | the same by its other side | `f` user contact number             | empty                     |
 //! | archive preferences | `g` user                                   | `ArchivePreferences`      |
 //! | waiting message | `i` user number (u64)                          | `InboxRow`                |
+//! | record of a stream | `t` user resource                         | `StreamRow`               |
+//! | the secret of ids of streams | `m` `streams`                    | 32 bytes                  |
 //! | unfinished deletion | `x` user                                   | empty                     |
 //! | mark           | `m` `mark`                                      | as the store group gave it |
 //! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
@@ -38,7 +40,7 @@
 //! [`Logout`]: super::super::profile::Logout
 //! [`Timestamp`]: althing_proto::time::Timestamp
 
-use althing_proto::jid::{BareJid, Jid};
+use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::stanza_id::StanzaId;
 
 use super::super::profile::Word;
@@ -79,6 +81,13 @@ const ARCHIVE: u8 = b'e';
 const ARCHIVE_WITH: u8 = b'f';
 const ARCHIVE_PREFERENCES: u8 = b'g';
 const INBOX: u8 = b'i';
+const STREAM: u8 = b't';
+
+/// All keys of records of streams begin with this.
+pub(super) const STREAMS: &[u8] = &[STREAM];
+
+/// The secret by which messages of streams get their ids.
+pub(super) const STREAM_SECRET: &[u8] = b"mstreams";
 
 /// How far the log of the store group has been applied, in the store of a replica.
 pub(super) const MARK: &[u8] = b"mmark";
@@ -167,8 +176,15 @@ pub(super) fn version(key: &[u8]) -> Option<u64> {
 }
 
 /// All rows that belong to `user` and are not the account itself begin with one of these.
-pub(super) fn belongings(user: &BareJid) -> [Vec<u8>; 4] {
-    [roster(user), roster_changes(user), privacy(user), private_of(user)]
+pub(super) fn belongings(user: &BareJid) -> [Vec<u8>; 5] {
+    [roster(user), roster_changes(user), privacy(user), private_of(user), of_user(STREAM, user)]
+}
+
+/// The record of the last stream of an address.
+pub(super) fn stream(jid: &FullJid) -> Vec<u8> {
+    let mut key = of_user(STREAM, &jid.to_bare());
+    key.extend_from_slice(jid.resource().as_str().as_bytes());
+    key
 }
 
 /// The head of the privacy lists of `user`; all rows of those lists begin with it.

@@ -12,6 +12,7 @@
 //! | `reader`    | the threads that read                                                        |
 //! | `rows`      | the opened database                                                          |
 //! | [`messages`] | kept messages: commands, rows, reads                                        |
+//! | [`streams`] | records of streams                                                           |
 //! | `privacy`   | the rows of privacy lists                                                    |
 //! | `keys`      | every tree and key                                                           |
 //! | `replica`   | the same rows, driven by the log of the store group                          |
@@ -25,6 +26,7 @@ pub mod command;
 pub mod messages;
 pub mod query;
 pub mod reply;
+pub mod streams;
 
 mod apply;
 mod chunk;

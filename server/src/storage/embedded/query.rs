@@ -12,11 +12,13 @@ use super::super::messages::{
     UnknownStanzaId,
 };
 use super::super::profile::{Document, LoginData, Logout, Word};
+use super::super::streams::StreamRecord;
 use super::super::{Account, Judgement, Roster, RosterNews, Standing, WhichList};
 use super::fault::Fault;
 use super::messages;
 use super::messages::command::{FindDue, GetInboxMessage, ListInbox, OfUser, ReadArchive, ReadInbox};
 use super::rows::Rows;
+use super::streams::{GetStream, ListStreams};
 use super::tagged::tagged;
 
 /// Most users of one [`Answer::Users`].
@@ -226,6 +228,10 @@ tagged! {
         56 GetArchivePreferences(OfUser), since 1;
         /// Users of whom something has to go. Answer: [`Answer::Due`].
         57 FindDue(FindDue), since 1;
+        /// The record of a stream. Answer: [`Answer::Stream`].
+        80 GetStream(GetStream), since 1;
+        /// Records of streams. Answer: [`Answer::Streams`].
+        81 ListStreams(ListStreams), since 1;
     }
 }
 
@@ -278,6 +284,10 @@ tagged! {
         56 ArchivePreferences(Option<ArchivePreferences>), since 1;
         /// Some of the users.
         57 Due(Due), since 1;
+        /// The record, if there is one.
+        80 Stream(Option<StreamRecord>), since 1;
+        /// Records.
+        81 Streams(Vec<StreamRecord>), since 1;
     }
 }
 
@@ -322,6 +332,8 @@ pub(super) fn answer(rows: &Rows, query: Query) -> Result<Answer, Fault> {
         | Query::GetArchiveEnds(_)
         | Query::GetArchivePreferences(_)
         | Query::FindDue(_)) => return messages::answer(rows, query),
+        Query::GetStream(get) => Answer::Stream(rows.stream(&get.jid)?),
+        Query::ListStreams(list) => Answer::Streams(rows.streams(list.after.as_ref(), list.limit)?),
     })
 }
 

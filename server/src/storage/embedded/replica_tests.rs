@@ -185,6 +185,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]);
     prop_oneof![
         15 => messages::any_command(&["a@example.com", "b@example.com", "c@example.org"]),
+        3 => user().prop_flat_map(super::streams::any_command),
         2 => user().prop_map(create),
         1 => user().prop_map(delete),
         1 => (user(), any::<u8>()).prop_map(|(user, seed)| {

@@ -62,6 +62,8 @@ tagged! {
         53 Purged(Purged), since 1;
         /// What has gone.
         54 Swept(Swept), since 1;
+        /// The secret that is in force.
+        80 Secret([u8; 32]), since 1;
     }
 }
 
@@ -146,7 +148,8 @@ impl Reply {
             | Reply::Drained(_)
             | Reply::Count(_)
             | Reply::Purged(_)
-            | Reply::Swept(_) => StorageError::Unknown,
+            | Reply::Swept(_)
+            | Reply::Secret(_) => StorageError::Unknown,
         }
     }
 }

@@ -70,7 +70,7 @@ impl State {
         self.bodies.retain(|id, body| body.owners.iter().any(|(owner, seq)| kept(id, owner, *seq)));
     }
 
-    fn keep(&mut self, message: KeepMessage) -> Result<Vec<Kept>, StorageError> {
+    pub(super) fn keep(&mut self, message: KeepMessage) -> Result<Vec<Kept>, StorageError> {
         let KeepMessage { id, stamp, xml, owners } = message;
         let size = u32::try_from(xml.len()).unwrap_or(u32::MAX);
         for owner in &owners {

@@ -38,6 +38,9 @@
 //! | NoteDevice     | notes the same again                                                                  |
 //! | SetArchivePreferences | sets the same again                                                            |
 //! | SweepMessages  | takes away more of what has to go                                                     |
+//! | KeepOfStream   | as KeepMessage; the same number is handled                                            |
+//! | ChangeStreams  | makes the same records, numbers only grow; repeated blindly it would bring one back that has ended since |
+//! | MakeStreamSecret | finds the secret                                                                    |
 //!
 //! [`PrivacyError::UnknownList`]: althing_proto::privacy::PrivacyError::UnknownList
 //! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem

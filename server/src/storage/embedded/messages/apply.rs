@@ -36,6 +36,9 @@ impl View<'_> {
             Command::NoteDevice(command) => scope.note_device(command)?,
             Command::SetArchivePreferences(command) => scope.set_preferences(command)?,
             Command::SweepMessages(command) => scope.sweep(&command)?,
+            Command::KeepOfStream(command) => scope.keep_of_stream(command)?,
+            Command::ChangeStreams(command) => scope.change_streams(&command)?,
+            Command::MakeStreamSecret(candidate) => scope.make_stream_secret(candidate)?,
             _ => Reply::Lost(()),
         };
         if !matches!(reply, Reply::Full(_) | Reply::UnknownUser(_)) {
@@ -46,7 +49,7 @@ impl View<'_> {
 }
 
 impl Scope<'_, '_> {
-    fn keep(&mut self, message: &KeepMessage) -> Result<Reply, Fault> {
+    pub(in super::super) fn keep(&mut self, message: &KeepMessage) -> Result<Reply, Fault> {
         let KeepMessage { id, stamp, xml, owners } = message;
         let size = u32::try_from(xml.len()).unwrap_or(u32::MAX);
         let key = keys::message(*id);

@@ -12,11 +12,13 @@ use super::super::super::messages::{
     ArchivePreferences, ArchiveQuery, DeviceId, Drain, MAX_MESSAGE_BYTES, Settle, SweepRules, check_ids,
     check_keep, check_preferences, within,
 };
+use super::super::super::streams::check_changes;
 use super::super::command::Command;
 #[cfg(doc)]
 use super::super::query::Query;
 #[cfg(doc)]
 use super::super::reply::Reply;
+use super::super::streams::{ChangeStreams, KeepOfStream};
 
 /// [`Command::RetractMessage`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +184,10 @@ impl Command {
     /// [`Command::check`] of the commands on messages.
     pub(in super::super) fn check_messages(&self) -> Result<(), StorageError> {
         match self {
-            Command::KeepMessage(message) => check_keep(message),
+            Command::KeepMessage(message) | Command::KeepOfStream(KeepOfStream { message, .. }) => {
+                check_keep(message)
+            }
+            Command::ChangeStreams(ChangeStreams { changes }) => check_changes(changes),
             Command::RetractMessage(retract) => within("message", retract.tombstone.len(), MAX_MESSAGE_BYTES),
             Command::DrainInbox(DrainInbox { drain, .. }) => check_ids(drain.live.len()),
             Command::ReleaseMessages(ReleaseMessages { messages }) => check_ids(messages.len()),

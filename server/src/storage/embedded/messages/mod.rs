@@ -31,6 +31,7 @@ mod golden;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub(super) use read::answer;
+pub(super) use read::{answer, get};
+pub(super) use scope::{Scope, decode};
 pub(in super::super) use traits::Commanded;
 pub(super) use upkeep::take_messages;

@@ -48,7 +48,7 @@ fn answer_at_once(tree: &Tree, query: Query) -> Result<Answer, Fault> {
     })
 }
 
-pub(super) fn get<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<Option<T>, Fault> {
+pub(in super::super) fn get<T: DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<Option<T>, Fault> {
     tree.get(key)?.map(|value| decode(key, &value)).transpose()
 }
 

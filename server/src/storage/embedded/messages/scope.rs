@@ -18,7 +18,7 @@ use super::super::keys;
 use super::body::BodyHead;
 
 /// See the file.
-pub(super) struct Scope<'a, 'v> {
+pub(in super::super) struct Scope<'a, 'v> {
     view: &'a View<'v>,
     written: Batch,
     /// As read and as they are now; `None`: there is no such account.
@@ -43,28 +43,28 @@ impl<'a, 'v> Scope<'a, 'v> {
         Ok(self.written.into_iter().collect())
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
+    pub(in super::super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
         match self.written.get(key) {
             Some(written) => Ok(written.clone()),
             None => self.view.get(key),
         }
     }
 
-    pub(super) fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
+    pub(in super::super) fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Fault> {
         self.get(key)?.map(|value| decode(key, &value)).transpose()
     }
 
-    pub(super) fn put<T: Serialize>(&mut self, key: Vec<u8>, value: &T) -> Result<(), Fault> {
+    pub(in super::super) fn put<T: Serialize>(&mut self, key: Vec<u8>, value: &T) -> Result<(), Fault> {
         let value = wire::encode(value).map_err(|error| Fault::row(&key, &error))?;
         self.put_raw(key, value.into());
         Ok(())
     }
 
-    pub(super) fn put_raw(&mut self, key: Vec<u8>, value: IVec) {
+    pub(in super::super) fn put_raw(&mut self, key: Vec<u8>, value: IVec) {
         self.written.insert(key, Some(value));
     }
 
-    pub(super) fn remove(&mut self, key: Vec<u8>) {
+    pub(in super::super) fn remove(&mut self, key: Vec<u8>) {
         self.written.insert(key, None);
     }
 
@@ -81,6 +81,11 @@ impl<'a, 'v> Scope<'a, 'v> {
             }
             after = key;
         }
+    }
+
+    /// Whether there is such an account.
+    pub(in super::super) fn has_account(&self, user: &BareJid) -> Result<bool, Fault> {
+        self.view.has_account(user)
     }
 
     /// The figures of `user`; `None` without an account.
@@ -161,6 +166,6 @@ impl<'a, 'v> Scope<'a, 'v> {
     }
 }
 
-pub(super) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Fault> {
+pub(in super::super) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Fault> {
     wire::decode(value).map_err(|error| Fault::row(key, &error))
 }

@@ -1,0 +1,143 @@
+//! Records of streams that can be resumed (XEP-0198 §5): what is known of one whose node is lost.
+//!
+//! A record is small and there is one for an address: that of its last stream. Its number of handled stanzas advances in the
+//! change that keeps the message it is about, so that it is true whenever a node dies; for all else it is written behind.
+
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::FullJid;
+use althing_proto::stream::management::Count;
+use althing_proto::time::Timestamp;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StorageError;
+use super::messages::{KeepMessage, Kept, MAX_PAGE, within};
+
+/// Most changes that are made at once.
+pub const MAX_CHANGES: usize = MAX_PAGE;
+
+/// Names a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamKey {
+    /// The address that is bound to it.
+    pub jid: FullJid,
+    /// The hash of its SM-ID.
+    pub hash: [u8; 32],
+}
+
+/// What is known of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// Which.
+    pub key: StreamKey,
+    /// The bind of its session.
+    pub bind: BindIndex,
+    /// The last stanza of the client that is handled.
+    pub handled: Count,
+    /// Seconds for which it is worth something when its session is gone.
+    pub seconds: u64,
+}
+
+/// So much of a stream is handled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handled {
+    /// Which stream.
+    pub key: StreamKey,
+    /// The last stanza that is.
+    pub number: Count,
+}
+
+/// What happens to a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamChange {
+    /// The stream has begun, or goes on under another bind. It takes the place of an older one of its address.
+    Began(StreamRecord),
+    /// More of it is handled. An older word changes nothing.
+    Handled(Handled),
+    /// It has ended in order: nobody will ask for it.
+    Ended(StreamKey),
+    /// Its session was found gone at that time. When it has been for as long as the record is worth something, it goes.
+    Gone(StreamKey, Timestamp),
+}
+
+impl StreamChange {
+    /// The stream that it is about.
+    #[must_use]
+    pub fn key(&self) -> &StreamKey {
+        match self {
+            StreamChange::Began(record) => &record.key,
+            StreamChange::Handled(handled) => &handled.key,
+            StreamChange::Ended(key) | StreamChange::Gone(key, _) => key,
+        }
+    }
+}
+
+/// A record as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StreamRow {
+    pub(super) record: StreamRecord,
+    gone: Option<Timestamp>,
+}
+
+impl StreamRow {
+    /// What is in the place of `before` afterwards.
+    pub(super) fn changed(before: Option<StreamRow>, change: &StreamChange) -> Option<StreamRow> {
+        if let StreamChange::Began(record) = change {
+            let mut record = record.clone();
+            if let Some(before) = before.filter(|before| before.record.key.hash == record.key.hash) {
+                record.handled = later(before.record.handled, record.handled);
+            }
+            return Some(StreamRow { record, gone: None });
+        }
+        let mut row = before?;
+        if row.record.key.hash != change.key().hash {
+            return Some(row);
+        }
+        match change {
+            StreamChange::Handled(handled) => row.record.handled = later(row.record.handled, handled.number),
+            StreamChange::Gone(_, at) => match row.gone {
+                None => row.gone = Some(*at),
+                Some(since) if at.since(since).as_secs() >= row.record.seconds => return None,
+                Some(_) => {}
+            },
+            StreamChange::Ended(_) => return None,
+            StreamChange::Began(_) => {}
+        }
+        Some(row)
+    }
+}
+
+fn later(one: Count, other: Count) -> Count {
+    if other.since(one).is_some() { other } else { one }
+}
+
+/// Records of streams.
+#[async_trait]
+pub trait Streams: Send + Sync {
+    /// Changes records, in this order, all at once; those of addresses without an account are passed over. At most
+    /// [`MAX_CHANGES`].
+    async fn change(&self, changes: Vec<StreamChange>) -> Result<(), StorageError>;
+
+    /// As [`Messages::keep`](super::Messages::keep), and in the same change so much of the sender's stream is handled:
+    /// both or neither. Its order is that of the other messages.
+    ///
+    /// # Errors
+    /// As there.
+    async fn keep(&self, message: KeepMessage, handled: Handled) -> Result<Vec<Kept>, StorageError>;
+
+    /// The record of the last stream of an address, if there is one.
+    async fn get(&self, jid: &FullJid) -> Result<Option<StreamRecord>, StorageError>;
+
+    /// Up to `limit` records, of addresses that come after `after`, in an order of the store's own. At most
+    /// [`MAX_CHANGES`].
+    async fn list(&self, after: Option<&FullJid>, limit: usize) -> Result<Vec<StreamRecord>, StorageError>;
+
+    /// The secret by which messages of streams get their ids: the same on all nodes, for ever. `candidate` becomes it
+    /// where there is none.
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StorageError>;
+}
+
+/// Refuses too many changes.
+pub(super) fn check_changes(changes: &[StreamChange]) -> Result<(), StorageError> {
+    within("list of ids", changes.len(), MAX_CHANGES)
+}

@@ -2,11 +2,12 @@
 # Recipes that a fresh machine needs: a Rust toolchain, and python3 with venv for `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify fix wire rows fuzz bench tidy clients ops image image-test references third-party
+.PHONY: help run test verify fix wire rows fuzz nemesis nemesis-proof bench tidy clients ops image image-test references third-party
 
 CARGO ?= cargo
 PYTHON ?= python3
 SECONDS ?= 60
+SEED ?= 1
 FUZZ_TARGETS := xml_reader stream_machine jid
 VENV := .venv
 ALTHING := target/debug/althing
@@ -84,6 +85,23 @@ fuzz: ## fuzz each target for SECONDS (default 60); needs the nightly toolchain
 		mkdir -p proto/fuzz/corpus/$$target; \
 		(cd proto && $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 			-max_total_time=$(SECONDS) -max_len=65536) || exit 1; \
+	done
+
+nemesis: $(ALTHING) ## clients on three nodes under faults that SEED chooses, for SECONDS (default 60); then all they saw is checked
+	@ALTHING_NEMESIS_SEED=$(SEED) ALTHING_NEMESIS_SECONDS=$(SECONDS) $(CARGO) test -q -p althing-tests --test nemesis
+
+# Each must be found: then the test fails, and the proof holds.
+NEMESIS_FAULTS := ack-before-commit drain-deletes
+
+nemesis-proof: ## make mistakes on purpose, in a build of its own, and see that `make nemesis` finds each
+	$(CARGO) build -p althing-server --bin althing --features faults --target-dir target/faults
+	@for fault in $(NEMESIS_FAULTS); do \
+		echo "== $$fault"; \
+		if ALTHING_FAULT=$$fault ALTHING_BIN=$(CURDIR)/target/faults/debug/althing ALTHING_NEMESIS_SEED=$(SEED) \
+			ALTHING_NEMESIS_SECONDS=$(SECONDS) $(CARGO) test -q -p althing-tests --test nemesis > target/faults/$$fault.log; \
+		then echo "NOT found: $$fault"; exit 1; fi; \
+		grep '^breaches in all' target/faults/$$fault.log || exit 1; \
+		tail -n 1 target/faults/$$fault.log; \
 	done
 
 bench: ## run the benchmarks

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 mod cluster_node;
 pub mod config;
+mod faults;
 pub mod identity;
 pub mod metrics;
 pub mod node;

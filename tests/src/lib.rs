@@ -17,6 +17,7 @@
 //! | `converse` | numbered messages both ways: nothing lost, doubled, reordered             |
 //! | `history`  | what many clients have sent and received while nodes come and go          |
 //! | `talker`   | a client that talks all the time and comes back when its stream ends      |
+//! | `nemesis`  | clients that resume anywhere under faults, and the checker of their logs   |
 //! | `witness`  | asks all nodes where addresses are: they must agree                       |
 //! | `script`   | wire scripts: a conversation in text (format: `tests/wire/README.md`)     |
 //! | `metrics_used` | what alerts and dashboard ask of a node                               |
@@ -35,6 +36,7 @@ pub mod history;
 pub mod lab;
 pub mod login;
 pub mod metrics_used;
+pub mod nemesis;
 pub mod node;
 pub mod random;
 pub mod rows;

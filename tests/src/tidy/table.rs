@@ -48,6 +48,7 @@ pub const WORDS: &[WordRule] = &[
     word("tokio::net", CODE, NET_PLACES, "only listeners, streams, the HTTP door and links hold sockets"),
     word("sled", CODE, SLED_PLACES, "only the store knows its engine"),
     word("openraft", CODE, &["cluster/src/raft/"], "Raft stays behind our own thin wrapper"),
+    word("faults::", CODE, FAULT_PLACES, "mistakes on purpose stand in few places, each one line"),
     word("do_send", CODE, &[], "it ignores the mailbox's bound: use try_send and a written policy"),
     word(concat!("#[", "ignore"), ALL, &[], "a test that does not run proves nothing"),
     word(concat!("todo", "!("), ALL, &[], "a stub is no code"),
@@ -74,6 +75,7 @@ const NET_PLACES: &[&str] = &[
     "server/src/cli/",
     "cluster/src/link/",
 ];
+const FAULT_PLACES: &[&str] = &["server/src/session/core.rs", "server/src/session/actor/drain.rs"];
 const SLED_PLACES: &[&str] =
     &["server/src/storage/sled/", "server/src/storage/embedded/", "cluster/src/raft/log_store"];
 

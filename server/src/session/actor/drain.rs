@@ -20,11 +20,12 @@ use althing_proto::xml::name;
 
 use super::Session;
 use crate::delivery::{keep, local};
+use crate::faults::{self, Fault};
 use crate::node::NodeContext;
 use crate::session::effect::{Effect, UserEvent};
 use crate::session::outbox::Settler;
 use crate::storage::StorageError;
-use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Taker};
+use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
 
 /// Most messages of one page.
 const PAGE: u32 = 50;
@@ -208,7 +209,13 @@ async fn page(
     node.routes.barrier().await.map_err(why)?;
     let mut live = Vec::new();
     node.routes.visit_account(account, &mut |_, route| live.push(route.index));
-    inbox.drain(account, Drain { taker, pass, live, after, limit: PAGE }).await
+    let drained = inbox.drain(account, Drain { taker, pass, live, after, limit: PAGE }).await?;
+    if faults::makes(Fault::DrainDeletes) {
+        let arrived =
+            |message: &InboxMessage| Settle { user: account.clone(), id: message.id, device: taker.device };
+        inbox.settle(drained.messages.iter().map(arrived).collect()).await?;
+    }
+    Ok(drained)
 }
 
 /// The message as its receiver gets it: with its id (XEP-0359) and the time when it came (XEP-0203 §2), unless it says

@@ -112,3 +112,5 @@ pub const FORWARD: &str = "urn:xmpp:forward:0";
 pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 /// XEP-0249: an invitation to a room from its sender.
 pub const DIRECT_INVITATION: &str = "jabber:x:conference";
+/// XEP-0352: whether anybody looks at a client.
+pub const CLIENT_STATE: &str = "urn:xmpp:csi:0";

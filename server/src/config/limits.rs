@@ -23,6 +23,9 @@ section! {
         login_timeout_s: u64 = 30, in 1..=3600;
         /// Bytes that wait to be written to one client. A client that reads too slowly to stay below is closed.
         outbox_bytes: usize = 1_048_576, in 65536..=1073741824;
+        /// Bytes of presence and chat states that wait for a client which has said that nobody looks at it (XEP-0352); at most a
+        /// quarter of `outbox_bytes`. With more they are sent. 0: none wait.
+        inactive_bytes: usize = 65_536, in 0..=1073741824;
         /// Seconds that a client with waiting bytes may take none of them before it is closed.
         outbox_stall_s: u64 = 60, in 1..=3600;
         /// Stanzas that one client was sent and has not acknowledged (XEP-0198). More wait until it has, as long as

@@ -38,6 +38,7 @@ modules! {
     admin,
     statistics,
     stream_management,
+    client_state,
     ping,
     version,
     time,

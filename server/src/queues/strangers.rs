@@ -29,6 +29,7 @@ pub(super) const STRANGERS: &[Queue] = &[
     queue("stanzas of a client that are handled and not yet safe (XEP-0198)", "`MAX_UNSAFE` 1,024 in `server/src/session/inbound.rs`", "its socket is not read", "none needed").held(&[("server/src/session/acks.rs", "open")]),
     queue("binds that wait for their turn", "`limits.binds_at_once` under way, `limits.binds_waiting` wait, in `server/src/session/admission.rs`", "the bind is refused with `resource-constraint`", "`althing_binds_waiting`").held(&[("server/src/session/admission.rs", "places")]),
     queue("presence that waits behind messages for a client", "one a sender, within `limits.outbox_bytes`, in `server/src/session/outbox/queue.rs`", "a later one of the sender takes its place; too many bytes: the row above", "`althing_presence_waiting`, `althing_presence_superseded_total`"),
+    queue("presence and chat states for a client that nobody looks at (XEP-0352)", "`limits.inactive_bytes`, in `server/src/session/outbox/queue.rs`", "they are sent", "`althing_presence_waiting`"),
     queue("sessions of an account", "`limits.sessions_per_account`", "the bind is refused with `resource-constraint`", "none yet"),
     queue("what a closed client still sends", "1 s, 4 MiB in `server/src/stream/connection.rs`", "closed", "none needed"),
     queue("effects that follow from one effect, outside a session", "`MAX_CHAIN` 10,000 in `server/src/delivery/mod.rs`", "the rest is dropped, an error in the log", "none yet"),

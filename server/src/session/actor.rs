@@ -2,6 +2,7 @@
 
 mod asides;
 mod client;
+mod client_state;
 mod drain;
 mod handlers;
 mod management;

@@ -174,12 +174,29 @@ impl Outbox {
         let superseded = self.change(|queue| queue.push(entry, piece, length, total > PRESSED || detached));
         let total = total - superseded.unwrap_or(0);
         self.count(total);
+        let is_presence = matches!(entry, Entry::Presence(_));
         // Nobody is to wait for a client that is not there.
         if total > self.limit.get() / 2 && !detached {
             self.pressure.set_congested(true);
         }
+        if self.queue.borrow().is_due() {
+            self.filled.notify_one();
+        }
+        Ok(superseded.is_some() && is_presence)
+    }
+
+    /// Whether nobody looks at the client.
+    #[must_use]
+    pub fn is_inactive(&self) -> bool {
+        self.queue.borrow().is_inactive()
+    }
+
+    /// Nobody looks at the client: of what can do so at most so many bytes wait until something comes that matters. Or
+    /// somebody does again, and all that has waited goes out before what comes (XEP-0352).
+    pub fn set_inactive(&self, most: Option<usize>) {
+        let most = most.map(|most| most.min(self.limit.get() / 4));
+        self.change(|queue| queue.set_inactive(most));
         self.filled.notify_one();
-        Ok(superseded.is_some())
     }
 
     /// Changes the queue, and counts what waits aside.

@@ -9,7 +9,7 @@ use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::time::Timestamp;
 
-use super::{Farewell, Session};
+use super::{Farewell, Session, client_state};
 use crate::metrics::Direction;
 use crate::session::messages::EndReason;
 use crate::session::outbox::{Entry, Full};
@@ -19,9 +19,13 @@ impl Session {
     pub(super) fn write(&mut self, stanza: &Stanza) {
         let bytes = stanza.to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
+        let entry = match self.outbox.is_inactive() {
+            true => client_state::entry(stanza).unwrap_or_else(|| entry(stanza)),
+            false => entry(stanza),
+        };
         let pushed = match self.waited_as(stanza) {
-            Some(id) => self.outbox.push_waited(entry(stanza), bytes, id, || self.settler()),
-            None => self.outbox.push_stanza(entry(stanza), bytes, self.goes_elsewhere(stanza)),
+            Some(id) => self.outbox.push_waited(entry, bytes, id, || self.settler()),
+            None => self.outbox.push_stanza(entry, bytes, self.goes_elsewhere(stanza)),
         };
         match pushed {
             Ok(superseded) => {

@@ -44,6 +44,7 @@ impl Session {
             self.manage(&element);
             return None;
         }
+        let element = self.client_state(element)?;
         let is_stanza = element.is_ns(ns::CLIENT) && matches!(element.name(), "message" | "presence" | "iq");
         if let Some(inbound) = self.inbound.as_ref().filter(|_| is_stanza) {
             let hold = inbound.begin();

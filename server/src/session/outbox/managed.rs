@@ -14,6 +14,7 @@ use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::management::{self, Count, TooHigh};
 use althing_proto::time::Timestamp;
 
+use super::queue::Queue;
 use super::{Full, Outbox, Piece, State};
 use crate::metrics::Waiting;
 use crate::node::Bound;
@@ -127,6 +128,7 @@ impl Outbox {
         let Some(managed) = managed.as_mut() else { return (Count::default(), Vec::new()) };
         let mut stanzas = managed.change(Sent::again);
         let acknowledged = managed.sent.last();
+        self.change(Queue::forget_inactive);
         while !self.queue.borrow().is_empty() {
             self.change(|queue| {
                 queue.take(|piece| {
@@ -209,6 +211,8 @@ impl Outbox {
             return;
         }
         self.state.set(State::Detached);
+        // §5.2 of XEP-0352: whatever it has said of itself is over.
+        self.change(Queue::forget_inactive);
         *self.last.borrow_mut() = Some(last);
         self.pressure.set_congested(false);
         self.filled.notify_one();

@@ -3,8 +3,13 @@
 //! While little waits there is one queue. Under pressure presence that is broadcast waits aside, so that messages and
 //! answers go first; there a later presence of a sender takes the place of the earlier one, which nobody needs any more.
 //! Whatever else comes from that sender takes its presence along: the order of a pair never changes.
+//!
+//! For a client that says that nobody looks at it (XEP-0352) presence and chat states (XEP-0085) wait aside too, however
+//! little waits, until something comes that matters: all of it goes before that then, in order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use Sort::{Other, Presence, State};
 
 /// Most bytes of late presence that go out behind the rest in one write: what comes meanwhile goes first again.
 const LATE_BYTES: usize = 16 * 1024;
@@ -16,22 +21,57 @@ pub enum Entry<'a> {
     Stanza(Option<&'a str>),
     /// Available or unavailable presence that this sender has broadcast.
     Presence(&'a str),
+    /// Presence of this sender to the client alone: each is needed.
+    Directed(&'a str),
+    /// What this sender is doing in a conversation, and nothing else (XEP-0085).
+    State(&'a str),
+}
+
+impl<'a> Entry<'a> {
+    fn sender(self) -> Option<&'a str> {
+        match self {
+            Entry::Stanza(from) => from,
+            Entry::Presence(from) | Entry::Directed(from) | Entry::State(from) => Some(from),
+        }
+    }
+}
+
+/// What waits aside: of the first two only the last of each sender is worth something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Presence,
+    State,
+    Other,
 }
 
 /// What waits: pieces, each with its length in bytes.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     ready: VecDeque<T>,
-    /// Presence by age.
-    late: BTreeMap<u64, (Box<str>, T, usize)>,
+    /// Presence and chat states by age.
+    late: BTreeMap<u64, (Sort, Box<str>, T, usize)>,
     /// The place in `late` of each sender's presence.
     senders: HashMap<Box<str>, u64>,
+    /// The place in `late` of each sender's chat state.
+    states: HashMap<Box<str>, u64>,
+    /// Bytes in `late`.
+    bytes: usize,
     next: u64,
+    /// Nobody looks at the client: what may wait, as long as it has no more than so many bytes.
+    inactive: Option<usize>,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Queue { ready: VecDeque::new(), late: BTreeMap::new(), senders: HashMap::new(), next: 0 }
+        Queue {
+            ready: VecDeque::new(),
+            late: BTreeMap::new(),
+            senders: HashMap::new(),
+            states: HashMap::new(),
+            bytes: 0,
+            next: 0,
+            inactive: None,
+        }
     }
 }
 
@@ -42,26 +82,63 @@ impl<T> Queue<T> {
         self.ready.is_empty() && self.late.is_empty()
     }
 
-    /// How many presences wait aside.
+    /// Whether something waits that is to go out now.
+    #[must_use]
+    pub(super) fn is_due(&self) -> bool {
+        !self.ready.is_empty() || (self.inactive.is_none() && !self.late.is_empty())
+    }
+
+    /// How much presence waits aside, and chat states.
     #[must_use]
     pub(super) fn late(&self) -> usize {
         self.late.len()
     }
 
+    /// Nobody looks at the client, of whose presence and chat states so many bytes may wait; or somebody does, and what
+    /// has waited goes out.
+    pub(super) fn set_inactive(&mut self, inactive: Option<usize>) {
+        self.inactive = inactive;
+        if inactive.is_none() {
+            self.release();
+        }
+    }
+
+    /// Whether nobody looks at the client.
+    #[must_use]
+    pub(super) fn is_inactive(&self) -> bool {
+        self.inactive.is_some()
+    }
+
+    /// Nobody is to be spared any more; what waits aside goes on to do so as it does under pressure.
+    pub(super) fn forget_inactive(&mut self) {
+        self.inactive = None;
+    }
+
+    /// What waits aside goes out before all that comes, in order.
+    fn release(&mut self) {
+        self.senders.clear();
+        self.states.clear();
+        self.bytes = 0;
+        self.ready.extend(std::mem::take(&mut self.late).into_values().map(|(_, _, piece, _)| piece));
+    }
+
     /// Puts a piece of so many bytes into the queue, under pressure or not. How many bytes of an older presence went
     /// for it.
     pub(super) fn push(&mut self, entry: Entry<'_>, piece: T, length: usize, pressed: bool) -> Option<usize> {
+        if let Some(most) = self.inactive {
+            return self.push_inactive(entry, piece, length, most);
+        }
         // As a rule nothing is late, and nothing is looked up.
-        let older = match entry {
-            Entry::Presence(from) | Entry::Stanza(Some(from)) if !self.late.is_empty() => self.remove(from),
+        let older = match entry.sender() {
+            Some(from) if !self.late.is_empty() => self.remove(Presence, from),
             _ => None,
         };
         match (entry, older) {
             (Entry::Presence(from), Some((_, older))) => {
-                self.push_late(from, piece, length);
+                self.push_late(Presence, from, piece, length);
                 return Some(older);
             }
-            (Entry::Presence(from), None) if pressed => self.push_late(from, piece, length),
+            (Entry::Presence(from), None) if pressed => self.push_late(Presence, from, piece, length),
             (_, older) => {
                 self.ready.extend(older.map(|(piece, _)| piece));
                 self.ready.push_back(piece);
@@ -70,29 +147,66 @@ impl<T> Queue<T> {
         None
     }
 
-    /// How many bytes would go for a piece: those of the older presence of its sender.
+    /// As [`push`](Self::push), while nobody looks at the client.
+    fn push_inactive(&mut self, entry: Entry<'_>, piece: T, length: usize, most: usize) -> Option<usize> {
+        let (sort, from) = match entry {
+            Entry::Stanza(_) => {
+                self.release();
+                self.ready.push_back(piece);
+                return None;
+            }
+            Entry::Presence(from) => (Presence, from),
+            Entry::State(from) => (State, from),
+            Entry::Directed(from) => (Other, from),
+        };
+        let older = self.remove(sort, from);
+        self.push_late(sort, from, piece, length);
+        if self.bytes > most {
+            self.release();
+        }
+        older.map(|(_, length)| length)
+    }
+
+    /// How many bytes would go for a piece: those of the older one of its sender.
     #[must_use]
     pub(super) fn replaced_by(&self, entry: Entry<'_>) -> usize {
-        let Entry::Presence(from) = entry else { return 0 };
-        let older = self.senders.get(from).and_then(|place| self.late.get(place));
-        older.map_or(0, |(_, _, length)| *length)
+        let place = match entry {
+            Entry::Presence(from) => self.senders.get(from),
+            Entry::State(from) if self.inactive.is_some() => self.states.get(from),
+            _ => None,
+        };
+        place.and_then(|place| self.late.get(place)).map_or(0, |(_, _, _, length)| *length)
     }
 
-    fn push_late(&mut self, from: &str, piece: T, length: usize) {
+    /// The places of what is superseded, if any is.
+    fn places(&mut self, sort: Sort) -> Option<&mut HashMap<Box<str>, u64>> {
+        match sort {
+            Presence => Some(&mut self.senders),
+            State => Some(&mut self.states),
+            Other => None,
+        }
+    }
+
+    fn push_late(&mut self, sort: Sort, from: &str, piece: T, length: usize) {
         self.next += 1;
-        self.senders.insert(from.into(), self.next);
-        self.late.insert(self.next, (from.into(), piece, length));
+        let place = self.next;
+        if let Some(places) = self.places(sort) {
+            places.insert(from.into(), place);
+        }
+        self.bytes += length;
+        self.late.insert(place, (sort, from.into(), piece, length));
     }
 
-    fn remove(&mut self, from: &str) -> Option<(T, usize)> {
-        let place = self.senders.remove(from)?;
-        self.late.remove(&place).map(|(_, piece, length)| (piece, length))
+    fn remove(&mut self, sort: Sort, from: &str) -> Option<(T, usize)> {
+        let place = self.places(sort)?.remove(from)?;
+        let (_, _, piece, length) = self.late.remove(&place)?;
+        self.bytes -= length;
+        Some((piece, length))
     }
 
     /// Puts a piece behind all that waits.
     pub(super) fn push_last(&mut self, piece: T) {
-        self.senders.clear();
-        self.ready.extend(std::mem::take(&mut self.late).into_values().map(|(_, piece, _)| piece));
+        self.release();
         self.ready.push_back(piece);
     }
 
@@ -105,9 +219,12 @@ impl<T> Queue<T> {
             }
         }
         let mut taken = 0;
-        while taken < LATE_BYTES {
-            let Some((_, (from, piece, length))) = self.late.pop_first() else { break };
-            self.senders.remove(&from);
+        while taken < LATE_BYTES && self.inactive.is_none() {
+            let Some((_, (sort, from, piece, length))) = self.late.pop_first() else { break };
+            if let Some(places) = self.places(sort) {
+                places.remove(&from);
+            }
+            self.bytes -= length;
             taken += length;
             if !out(piece) {
                 return;
@@ -197,6 +314,50 @@ mod tests {
         assert!(taken(&mut queue).starts_with('!'));
         queue.push_last("end".to_owned());
         assert_eq!(taken(&mut queue), format!("{long}end"));
+    }
+
+    /// XEP-0352: the last word of each sender and each conversation waits, and goes before what matters.
+    #[test]
+    fn while_nobody_looks_only_what_matters_goes_out_and_takes_the_rest_along() {
+        let mut queue = Texts::default();
+        queue.set_inactive(Some(100));
+        assert_eq!(push(&mut queue, Entry::Presence("a"), "a1", false), None);
+        push(&mut queue, Entry::State("a"), "s1", false);
+        push(&mut queue, Entry::Directed("b"), "b1", false);
+        push(&mut queue, Entry::Directed("b"), "b2", false);
+        assert_eq!(queue.replaced_by(Entry::State("a")), 2);
+        assert_eq!(
+            push(&mut queue, Entry::State("a"), "s2!", false),
+            Some(2),
+            "no presence goes for a state"
+        );
+        assert_eq!(push(&mut queue, Entry::Presence("a"), "a2!", false), Some(2));
+        assert!(!queue.is_due() && !queue.is_empty());
+        assert_eq!(taken(&mut queue), "");
+        push(&mut queue, Entry::Stanza(Some("c")), "c", false);
+        assert!(queue.is_due());
+        push(&mut queue, Entry::Presence("a"), "a3", false);
+        assert_eq!(taken(&mut queue), "b1b2s2!a2!c");
+        assert_eq!(queue.late(), 1);
+        queue.set_inactive(None);
+        assert_eq!(taken(&mut queue), "a3");
+    }
+
+    #[test]
+    fn what_waits_while_nobody_looks_is_bounded() {
+        let mut queue = Texts::default();
+        queue.set_inactive(Some(6));
+        for (from, text) in [("a", "a1a"), ("b", "b1b"), ("a", "a2a")] {
+            push(&mut queue, Entry::Presence(from), text, true);
+            assert_eq!(taken(&mut queue), "");
+        }
+        push(&mut queue, Entry::State("c"), "c", false);
+        assert_eq!(taken(&mut queue), "b1ba2ac");
+        push(&mut queue, Entry::Presence("a"), "a3", false);
+        queue.forget_inactive();
+        push(&mut queue, Entry::Stanza(Some("a")), "!", true);
+        assert_eq!(taken(&mut queue), "a3!", "its connection is gone: as under pressure");
+        assert_eq!(queue.bytes, 0);
     }
 
     #[test]

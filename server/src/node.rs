@@ -7,12 +7,13 @@ mod offered;
 mod parts;
 mod reload;
 mod retention;
+mod stop;
 #[cfg(test)]
 mod testing;
 
 use std::hash::RandomState;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_rt::Arbiter;
@@ -34,12 +35,11 @@ use althing_cluster::routes::{BindIndex, Routes};
 use althing_proto::jid::Jid;
 use althing_proto::privacy::SessionKey;
 use althing_proto::stream::StreamConfig;
-use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
 use crate::admin::{self, AdminSocket, Health, NodeAdmin};
 use crate::cluster_node::{self};
-use crate::components::{ComponentRegistry, Ending};
+use crate::components::ComponentRegistry;
 use crate::config::{Backend, Config};
 use crate::delivery::remote::Remote;
 use crate::identity::Identity;
@@ -49,7 +49,7 @@ use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{CommandSessions, ExternalServices, Limiter, REGISTRY, Reports, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
-use crate::session::messages::EndReason;
+use crate::session::records::{self, Records};
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, logouts::Logouts, lost_lease};
 use crate::statistics::Statistics;
@@ -63,12 +63,6 @@ pub use reload::{Reloader, Source};
 
 /// How often the runtime shows that it is alive (`/livez`).
 const TICK: Duration = Duration::from_secs(5);
-
-/// How long the sessions may take to end when the node stops.
-const FAREWELL: Duration = Duration::from_secs(10);
-
-/// How long other nodes may take to take the last tasks.
-const LAST_TASKS: Duration = Duration::from_secs(3);
 
 /// What every part of a node shares.
 pub struct NodeContext {
@@ -95,6 +89,10 @@ pub struct NodeContext {
     pub requests: Requests,
     /// Who left, on the way into the store.
     pub logouts: Logouts,
+    /// What the store knows of the node's streams.
+    pub records: Records,
+    /// By which messages of streams get their ids, on all nodes; not known at first.
+    pub stream_secret: OnceLock<[u8; 32]>,
     /// Messages on the way into the store, and out of it.
     pub waiting: crate::delivery::keep::Waiting,
     /// Who may search how often.
@@ -267,6 +265,8 @@ impl Node {
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
             logouts: Logouts::default(),
+            records: Records::default(),
+            stream_secret: OnceLock::new(),
             waiting: crate::delivery::keep::Waiting::default(),
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config)?,
@@ -338,6 +338,7 @@ impl Node {
         let looking = Arc::clone(&context);
         tasks.push(actix_rt::spawn(async move { admins::tell_of_missing(&looking).await }));
         tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
+        tasks.push(actix_rt::spawn(records::learn_secret(Arc::clone(&context))));
         tasks.push(actix_rt::spawn(retention::run(Arc::clone(&context), crate::clock::now)));
         let reloader = source
             .map(|source| Reloader::new(Arc::clone(&context), Arc::clone(&health), source))
@@ -401,23 +402,17 @@ impl Node {
         for task in self.tasks {
             task.abort();
         }
-        let ended = sessions
-            .iter()
-            .map(|session| session.end(EndReason::Error(StreamCondition::SystemShutdown.into())));
-        let ended =
-            async { tokio::join!(futures_util::future::join_all(ended), end_components(&self.context)) };
-        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
-            warn!("some sessions did not end in time");
-        }
-        wait_for_sockets(&self.context).await;
-        wait_for_asides(&self.context).await;
+        stop::end_sessions(&self.context, sessions).await;
+        self.context.records.close(&self.context).await;
+        stop::wait_for_sockets(&self.context).await;
+        stop::wait_for_asides(&self.context).await;
         for arbiter in self.arbiters {
             arbiter.stop();
             // Its thread ends when its tasks are dropped.
             let _ = tokio::task::spawn_blocking(move || arbiter.join()).await;
         }
         if let Some(cluster) = &self.cluster {
-            wait_for_tasks(&self.context).await;
+            stop::wait_for_tasks(&self.context).await;
             cluster.stop().await;
         }
         // Last: until here `/readyz` says why no client is wanted.
@@ -425,47 +420,6 @@ impl Node {
         self.context.storage.close().await.context("the store could not be closed in order")?;
         info!("node has stopped");
         Ok(())
-    }
-}
-
-/// Ends the streams of all components, and waits until what they have not taken is on its way elsewhere.
-async fn end_components(context: &NodeContext) {
-    let components = context.components.all();
-    for component in &components {
-        component.end(Ending::Error(StreamCondition::SystemShutdown.into()));
-    }
-    futures_util::future::join_all(components.iter().map(|component| component.detached())).await;
-}
-
-/// Gives the writers a moment to bring out their last words.
-async fn wait_for_sockets(context: &NodeContext) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-    let open = || context.connections.open() + context.components.connections.open();
-    while open() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Gives the modules a moment to end what they do aside: others may have to hear of it.
-async fn wait_for_asides(context: &NodeContext) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-    let busy = || context.modules.members().iter().any(|member| !member.queue.is_empty());
-    while busy() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Gives the other nodes a moment to take what the sessions have said last: once they know that this node is gone
-/// they take nothing of it any more.
-async fn wait_for_tasks(context: &NodeContext) {
-    let taken = async {
-        while !context.remote.overflow().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        context.links.settled().await;
-    };
-    if tokio::time::timeout(LAST_TASKS, taken).await.is_err() {
-        warn!("some nodes are slow: contacts there may not learn that sessions have ended");
     }
 }
 

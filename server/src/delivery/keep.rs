@@ -107,7 +107,7 @@ pub fn nobody(stanza: &Stanza) -> Rule {
 }
 
 /// Waits only for what decides whether it is kept; that it is kept in the order in which it came is certain then.
-async fn keep(node: &Arc<NodeContext>, stanza: Stanza, account: BareJid, hold: Option<Hold>) -> Effects {
+async fn keep(node: &Arc<NodeContext>, stanza: Stanza, account: BareJid, mut hold: Option<Hold>) -> Effects {
     // Nobody closes it.
     let permit = Arc::clone(&node.waiting.keeps).acquire_owned().await;
     let xml = Bytes::from(stanza.to_standalone());
@@ -122,7 +122,12 @@ async fn keep(node: &Arc<NodeContext>, stanza: Stanza, account: BareJid, hold: O
         }
         Err(error) => return bounce::not_kept(node, &stanza, &error),
     }
-    let keeping = node.storage.keep(message(node, &stanza, xml, &account));
+    let id = hold
+        .as_ref()
+        .zip(node.stream_secret.get())
+        .and_then(|(hold, secret)| hold.stanza_id(secret, &account));
+    let message = message(node, &stanza, xml, &account, id);
+    let keeping = node.storage.keep_and_handle(message, hold.as_mut().and_then(Hold::commits));
     let own = Arc::clone(node);
     node.remote.runtime().spawn(async move {
         finish(&own, keeping, &stanza, &account, hold).await;
@@ -146,18 +151,22 @@ async fn is_wanted(node: &NodeContext, stanza: &Stanza, account: &BareJid) -> Re
     Ok(allowed? && standing?.is_some_and(|standing| standing.disabled.is_none()))
 }
 
-fn message(node: &NodeContext, stanza: &Stanza, xml: Bytes, account: &BareJid) -> KeepMessage {
+/// `id`: where it follows from how the message came, so that it is kept once however often it comes.
+fn message(
+    node: &NodeContext,
+    stanza: &Stanza,
+    xml: Bytes,
+    account: &BareJid,
+    id: Option<StanzaId>,
+) -> KeepMessage {
     let (now, config) = (node.now(), node.config());
     // Without randomness of the system what is unique all the same is good enough for an id.
     let parts =
         || [&node.node_id.get().to_be_bytes()[..], &now.as_millis().to_be_bytes(), &xml].map(<[u8]>::to_vec);
-    let id = node.random().map_or_else(
-        || {
-            let parts = parts();
-            StanzaId::derived(&node.decoy_secret, &parts.each_ref().map(Vec::as_slice))
-        },
-        StanzaId::from_bytes,
-    );
+    let id = id.or_else(|| node.random().map(StanzaId::from_bytes)).unwrap_or_else(|| {
+        let parts = parts();
+        StanzaId::derived(&node.decoy_secret, &parts.each_ref().map(Vec::as_slice))
+    });
     let inbox = KeepInInbox {
         takers: Vec::new(),
         expires: config.offline.expires(now),

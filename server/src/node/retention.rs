@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::NodeContext;
 use crate::metrics::Dropped;
+use crate::session::records;
 use crate::storage::StorageError;
 use crate::storage::messages::{SweepRules, Swept};
 
@@ -35,6 +36,9 @@ pub(super) async fn run(node: Arc<NodeContext>, now: impl Fn() -> Timestamp) {
                 tracing::info!(expired = swept.inbox, deleted = swept.archive, "old messages were deleted");
             }
             Err(error) => tracing::warn!(%error, "deleting old messages was cut off: it will be tried again"),
+        }
+        if let Err(error) = records::sweep(&node, now(), || is_mine(&node)).await {
+            tracing::warn!(%error, "deleting records of streams was cut off: it will be tried again");
         }
     }
 }

@@ -49,6 +49,8 @@ impl NodeContext {
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
             logouts: Logouts::default(),
+            records: crate::session::records::Records::default(),
+            stream_secret: std::sync::OnceLock::new(),
             waiting: crate::delivery::keep::Waiting::default(),
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config).unwrap(),

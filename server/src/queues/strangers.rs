@@ -57,6 +57,7 @@ pub(super) const STRANGERS: &[Queue] = &[
     queue("ends of sessions that wait to be noted", "65,536 accounts, `MAX_WAITING` in `server/src/session/logouts.rs`", "not noted", "`althing_stanzas_dropped_total`"),
     queue("messages that are being kept for who is not there", "`MAX_KEEPS` 1,024 a node, in `server/src/delivery/keep.rs`", "their senders' sockets are not read", "`althing_delivery_total`").held(&[("server/src/delivery/keep.rs", "MAX_KEEPS")]),
     queue("messages that have waited, have arrived and are still in the store", "`MAX_WAITING` 65,536 a node, in `server/src/delivery/settles.rs`", "not noted: they are delivered once more", "`althing_stanzas_dropped_total`").held(&[("server/src/delivery/settles.rs", "waiting")]),
+    queue("what the store does not know of streams yet (XEP-0198)", "one note a stream; 65,536 ends, `MAX_WAITING` in `server/src/session/records.rs`", "an end is not noted: the sweep takes the record", "none needed"),
     queue("messages that a session takes from the store", "a page of 50 and 1 MiB, in `server/src/session/actor/drain.rs`", "handed out as fast as the client reads, then the next page", "none needed").held(&[("server/src/session/outbox/waited.rs", "writing")]),
     queue("value and key of private data", "64 KiB, 4 KiB, in `server/src/storage/mod.rs`", "an error to the module", "none yet"),
     queue("requests of the server itself that wait for an answer", "`MAX_PENDING` 100,000 in `server/src/session/requests.rs`; each has a deadline", "not sent: whoever asks learns it", "`althing_own_requests_total`"),

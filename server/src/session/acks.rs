@@ -13,12 +13,30 @@ pub const ASK_AFTER: usize = 16;
 /// So long after a stanza the client is asked, if it is not sooner.
 pub const ASK_IN: Duration = Duration::from_secs(1);
 
+/// A stanza that is not safe.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    outstanding: u32,
+    /// How much of that has its place in the order of the store.
+    ahead: u32,
+    /// Whether the session's own part is outstanding, and nothing that is to be kept follows from it.
+    last: bool,
+}
+
+impl Open {
+    fn is_ordered(self) -> bool {
+        self.outstanding <= self.ahead + u32::from(self.last)
+    }
+}
+
 /// The client's stanzas. One is safe when it is handled and nothing of it is outstanding, and so are all before it.
 #[derive(Debug, Default)]
 pub struct Received {
     safe: Count,
-    /// How much of each later one is outstanding.
-    open: VecDeque<u32>,
+    /// Each later one.
+    open: VecDeque<Open>,
+    /// Up to here all were safe once, or ahead of whatever is kept from now on.
+    ordered: Count,
     /// The client has asked when this was the last one, and was told less.
     owed: Option<Count>,
     told: Count,
@@ -28,12 +46,12 @@ impl Received {
     /// A stream of which so many are safe, and no more have come.
     #[must_use]
     pub fn after(safe: Count) -> Self {
-        Received { safe, told: safe, ..Received::default() }
+        Received { safe, told: safe, ordered: safe, ..Received::default() }
     }
 
     /// A stanza has come. One thing of it is outstanding: it is to be handled.
     pub fn begin(&mut self) -> Count {
-        self.open.push_back(1);
+        self.open.push_back(Open { outstanding: 1, ahead: 0, last: false });
         self.last()
     }
 
@@ -55,25 +73,53 @@ impl Received {
         self.open.len()
     }
 
-    fn of(&mut self, number: Count) -> Option<&mut u32> {
+    fn of(&mut self, number: Count) -> Option<&mut Open> {
         let place = number.since(self.safe)?.checked_sub(1)?;
         self.open.get_mut(usize::try_from(place).ok()?)
     }
 
     /// One thing more of that stanza is outstanding.
     pub fn more(&mut self, number: Count) {
-        if let Some(outstanding) = self.of(number) {
-            *outstanding += 1;
+        if let Some(open) = self.of(number) {
+            open.outstanding += 1;
         }
     }
 
-    /// One thing less. Whether others are safe now than were before.
-    pub fn less(&mut self, number: Count) -> bool {
-        if let Some(outstanding) = self.of(number) {
-            *outstanding = outstanding.saturating_sub(1);
+    /// The session is about to do something for that stanza; whether nothing that is to be kept can follow.
+    pub fn is_last(&mut self, number: Count, last: bool) {
+        if let Some(open) = self.of(number) {
+            open.last = last;
+        }
+    }
+
+    /// A thing that is outstanding has got its place in the order of the store just now. Up to where all is safe, or before
+    /// it in that order: so much is handled once it is kept.
+    pub fn ahead(&mut self, number: Count) -> Count {
+        if let Some(open) = self.of(number) {
+            open.ahead += 1;
+        }
+        self.ordered()
+    }
+
+    /// What is handled once all that has its place in the order of the store is kept.
+    pub fn ordered(&mut self) -> Count {
+        let from = self.ordered.since(self.safe).unwrap_or(0);
+        let later = self.open.iter().skip(usize::try_from(from).unwrap_or(usize::MAX));
+        let more = later.take_while(|open| open.is_ordered()).count();
+        self.ordered = self.safe.plus(from).plus(u32::try_from(more).unwrap_or(0));
+        self.ordered
+    }
+
+    /// One thing less, the session's own or not, in the order of the store or not. Whether others are safe now than were
+    /// before.
+    pub fn done(&mut self, number: Count, own: bool, ahead: bool) -> bool {
+        if let Some(open) = self.of(number) {
+            open.outstanding = open.outstanding.saturating_sub(1);
+            open.ahead = open.ahead.saturating_sub(u32::from(ahead));
+            open.last &= !own;
         }
         let before = self.safe;
-        while self.open.front() == Some(&0) {
+        while self.open.front().is_some_and(|open| open.outstanding == 0) {
             self.open.pop_front();
             self.safe = self.safe.next();
         }
@@ -224,10 +270,10 @@ mod tests {
         assert_eq!(three, Count(1), "counts go round");
         received.more(two);
         for number in [one, two, three] {
-            received.less(number);
+            received.done(number, false, false);
         }
         assert_eq!((received.asked(), received.is_due()), (one, false));
-        assert!(received.less(two));
+        assert!(received.done(two, false, false));
         assert_eq!((received.due(), received.due()), (Some(three), None));
         assert_eq!(received.unsafe_stanzas(), 0);
     }
@@ -238,9 +284,9 @@ mod tests {
         let first = received.begin();
         assert_eq!(received.asked(), Count(0));
         let second = received.begin();
-        received.less(first);
+        received.done(first, false, false);
         assert_eq!(received.due(), Some(first));
-        received.less(second);
+        received.done(second, false, false);
         assert_eq!(received.due(), None, "the question was about the first");
         assert_eq!(received.asked(), second);
     }
@@ -249,10 +295,48 @@ mod tests {
     fn an_old_or_repeated_word_changes_nothing() {
         let mut received = Received::default();
         let first = received.begin();
-        received.less(first);
-        received.less(first);
+        received.done(first, false, false);
+        received.done(first, false, false);
         received.more(first);
         assert_eq!((received.safe(), received.last()), (first, first));
+    }
+
+    #[test]
+    fn r1_what_is_kept_covers_what_is_before_it_in_the_order() {
+        let mut received = Received::after(Count(10));
+        let [one, two, three] = [(); 3].map(|()| received.begin());
+        // Each has a part that is kept, and the session's own.
+        for number in [one, two, three] {
+            received.more(number);
+            received.is_last(number, true);
+        }
+        assert_eq!(received.ahead(two), Count(10), "the first may fail yet");
+        assert_eq!(received.ahead(one), two);
+        received.done(one, true, false);
+        received.done(one, false, true);
+        assert_eq!((received.safe(), received.ordered()), (one, two));
+        received.done(three, true, false);
+        assert!(!received.done(three, false, false), "it was no message");
+        received.done(two, true, false);
+        assert!(received.done(two, false, true));
+        assert_eq!((received.safe(), received.ordered()), (three, three));
+    }
+
+    #[test]
+    fn r1_what_may_be_followed_by_more_is_not_covered() {
+        let mut received = Received::default();
+        let [one, two] = [(); 2].map(|()| received.begin());
+        received.more(one);
+        received.is_last(one, false);
+        assert_eq!(received.ahead(one), Count(0), "to the first of several addresses");
+        received.more(one);
+        received.is_last(one, true);
+        assert_eq!(received.ahead(one), one);
+        received.more(two);
+        received.done(two, true, false);
+        received.is_last(two, true);
+        received.done(two, true, false);
+        assert_eq!(received.ahead(two), two);
     }
 
     fn acknowledged(sent: &mut Sent<u32>, handled: u32) -> Result<Vec<u32>, TooHigh> {
@@ -318,7 +402,7 @@ mod tests {
                         *place += 1;
                     }
                     (2, Some(place)) => {
-                        received.less(number);
+                        received.done(number, false, false);
                         *place -= 1;
                     }
                     _ => {}

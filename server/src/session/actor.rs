@@ -155,7 +155,10 @@ impl Session {
             let next = if let Some(effect) = work.effects.pop_front() {
                 match effect {
                     Effect::Aside(job) => self.submit_for_client(job),
-                    effect => self.perform(effect, Lane::Client),
+                    effect => {
+                        self.is_last(&effect, work.effects.is_empty());
+                        self.perform(effect, Lane::Client)
+                    }
                 }
             } else if self.resumption.handing {
                 // The client sends again what was not counted; what is in hand is done, and counts.
@@ -411,6 +414,7 @@ impl Session {
         };
         let condition = error.map(|error| error.condition.name());
         debug!(jid = %self.state.jid(), condition, "session ends");
+        self.end_record(reason);
         let mut left = std::mem::take(&mut self.unsent);
         left.extend(self.outbox.take_left());
         let waited = self.leave_waited();

@@ -1,25 +1,41 @@
 //! The client's stanzas on a stream with XEP-0198, shared with whoever makes something durable of them.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::BareJid;
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::management::Count;
 
 use super::acks::Received;
+use super::records::Records;
+use crate::node::NodeContext;
+use crate::storage::streams::{Handled, StreamKey, StreamRecord};
 
 /// Most stanzas of one client that have come and are not safe: with more its socket is not read.
 pub const MAX_UNSAFE: usize = 1_024;
 
 /// What has come from one client, and what of it is safe.
-#[derive(Debug)]
 pub struct Inbound {
     received: Mutex<Received>,
     /// Wakes the stream's writer, where an answer is due that was owed.
     writer: Arc<Notify>,
     /// Tells that more is safe.
     progress: Notify,
+    /// Set where the store has a record of the stream.
+    recorded: OnceLock<(StreamKey, Weak<NodeContext>)>,
+    /// What the store knows or is about to, and whether it is told of more soon.
+    noted: Mutex<(Count, bool)>,
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound").field("received", &self.received).finish_non_exhaustive()
+    }
 }
 
 impl Inbound {
@@ -27,14 +43,48 @@ impl Inbound {
     #[must_use]
     pub fn new(safe: Count, writer: Arc<Notify>) -> Arc<Self> {
         let received = Mutex::new(Received::after(safe));
-        Arc::new(Inbound { received, writer, progress: Notify::new() })
+        let (recorded, noted) = (OnceLock::new(), Mutex::new((safe, false)));
+        Arc::new(Inbound { received, writer, progress: Notify::new(), recorded, noted })
+    }
+
+    /// The store knows of the stream from now on, so far as it is safe.
+    pub fn record(&self, node: &Arc<NodeContext>, key: StreamKey, bind: BindIndex, seconds: u64) {
+        let handled = self.safe();
+        Records::began(node, StreamRecord { key: key.clone(), bind, handled, seconds });
+        // Once only.
+        let _ = self.recorded.set((key, Arc::downgrade(node)));
+    }
+
+    /// More is safe: the store is to know it.
+    fn advanced(self: &Arc<Self>) {
+        let Some((_, node)) = self.recorded.get() else { return };
+        let (noted, soon) = &mut *self.noted.lock();
+        if !*soon
+            && self.received.lock().ordered() != *noted
+            && let Some(node) = node.upgrade()
+        {
+            *soon = true;
+            Records::behind(&node, self);
+        }
+    }
+
+    /// What the store does not know and is told now.
+    pub fn to_note(&self) -> Option<Handled> {
+        let (key, _) = self.recorded.get()?;
+        let (noted, soon) = &mut *self.noted.lock();
+        *soon = false;
+        let number = self.received.lock().ordered();
+        (number != *noted).then(|| {
+            *noted = number;
+            Handled { key: key.clone(), number }
+        })
     }
 
     /// A stanza has come: it is not safe before the hold is dropped.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Hold {
         let number = self.received.lock().begin();
-        Hold { inbound: Arc::clone(self), number }
+        Hold { inbound: Arc::clone(self), number, own: true, ahead: false }
     }
 
     /// The client asks what is safe.
@@ -93,6 +143,10 @@ impl Inbound {
 pub struct Hold {
     inbound: Arc<Inbound>,
     number: Count,
+    /// The session's own.
+    own: bool,
+    /// What it is for has its place in the order of the store.
+    ahead: bool,
 }
 
 impl Hold {
@@ -101,12 +155,44 @@ impl Hold {
     pub fn number(&self) -> Count {
         self.number
     }
+
+    /// Of the session's own: it is about to do something; whether nothing that is to be kept can follow.
+    pub fn is_last(&self, last: bool) {
+        self.inbound.received.lock().is_last(self.number, last);
+    }
+
+    /// What the hold is for is about to be kept, in the order in which this is called: what is handled of the stream when
+    /// it is kept, where the store has a record of the stream. To be kept in the same change
+    /// ([`Storage::keep_and_handle`](crate::storage::Storage::keep_and_handle)), at once.
+    #[must_use]
+    pub fn commits(&mut self) -> Option<Handled> {
+        let (key, _) = self.inbound.recorded.get()?;
+        if self.own || self.ahead {
+            return None;
+        }
+        self.ahead = true;
+        let number = self.inbound.received.lock().ahead(self.number);
+        let (noted, _) = &mut *self.inbound.noted.lock();
+        if number.since(*noted).is_some() {
+            *noted = number;
+        }
+        Some(Handled { key: key.clone(), number })
+    }
+
+    /// The id of a message to `to` that came as this stanza: the same each time it comes (XEP-0359). `None` where the store
+    /// has no record of the stream.
+    #[must_use]
+    pub fn stanza_id(&self, secret: &[u8; 32], to: &BareJid) -> Option<StanzaId> {
+        let (key, _) = self.inbound.recorded.get()?;
+        let parts = [&key.hash[..], &self.number.0.to_be_bytes(), to.as_str().as_bytes()];
+        Some(StanzaId::derived(secret, &parts))
+    }
 }
 
 impl Clone for Hold {
     fn clone(&self) -> Self {
         self.inbound.received.lock().more(self.number);
-        Hold { inbound: Arc::clone(&self.inbound), number: self.number }
+        Hold { inbound: Arc::clone(&self.inbound), number: self.number, own: false, ahead: false }
     }
 }
 
@@ -114,10 +200,11 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let (advanced, due) = {
             let mut received = self.inbound.received.lock();
-            (received.less(self.number), received.is_due())
+            (received.done(self.number, self.own, self.ahead), received.is_due())
         };
         if advanced {
             self.inbound.progress.notify_waiters();
+            self.inbound.advanced();
         }
         if advanced && due {
             self.inbound.writer.notify_one();

@@ -18,6 +18,7 @@ pub mod messages;
 pub mod outbox;
 pub mod pressure;
 pub mod pushes;
+pub mod records;
 pub mod registry;
 pub mod requests;
 pub mod rules;

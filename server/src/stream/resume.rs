@@ -25,6 +25,7 @@ use crate::session::actor::Session;
 use crate::session::handed_over::{Claim, HandedOver, NotHanded, hash, session_of};
 use crate::session::messages::Work;
 use crate::session::outbox::Outbox;
+use crate::session::records;
 
 /// How long another node may take to hand a session over: longer than it takes to change the route table, or to fail.
 const TAKE: Duration = Duration::from_secs(28);
@@ -70,7 +71,13 @@ pub(crate) async fn resume(
         Ok(_) => Resumed::Elsewhere,
         Err(_) => Resumed::Failed,
     });
-    let handed = fetched?;
+    let handed = match fetched {
+        Err(UNKNOWN) => {
+            // §5: as far as the store knows; the client may bind.
+            return Err(ResumeError::Unknown { handled: records::handled(node, &jid, &claim.hash).await });
+        }
+        fetched => fetched?,
+    };
     let handled = handed.handled;
     debug!(%jid, member = %handed.from, "stream resumed");
     let session = Session::resume(node, jid, handed, outbox, peer);

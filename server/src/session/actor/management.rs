@@ -38,6 +38,13 @@ impl Session {
         }))
     }
 
+    /// An effect of the stanza in hand is about to be performed: whether it is the last one, a stanza that goes to somebody.
+    pub(super) fn is_last(&self, effect: &Effect, alone: bool) {
+        if let Some(hold) = self.state.in_hand() {
+            hold.is_last(alone && matches!(effect, Effect::Route(_)));
+        }
+    }
+
     /// Counts a stanza of the client. Other elements are not counted (§4), and those about the counting end here.
     pub(super) fn counted(&mut self, element: Element) -> Option<Element> {
         if element.is_ns(ns::STREAM_MANAGEMENT) {
@@ -96,6 +103,7 @@ impl Session {
         let most = (bounds.unacked_stanzas.clone(), bounds.unacked_bytes.clone());
         let kept = self.node.metrics.streams.unacknowledged();
         self.inbound = Some(self.outbox.manage(Bytes::from(enabled), most, kept)?);
+        self.record();
         Ok(())
     }
 

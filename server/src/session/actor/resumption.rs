@@ -37,7 +37,9 @@ use crate::session::held::Parcel;
 use crate::session::logouts;
 use crate::session::messages::{Detach, EndReason, HandOver, Prepare};
 use crate::session::outbox::Outbox;
+use crate::session::records::{self, Records};
 use crate::session::registry::SessionHandle;
+use crate::storage::streams::{Handled, StreamChange};
 
 /// How long what the client has sent may take to become safe before it is told less: it sends the rest again.
 const SAFE: Duration = Duration::from_secs(5);
@@ -100,8 +102,29 @@ impl Session {
         let (index, since) = (handed.index, handed.since);
         session.resumption.ticket = Some(handed.ticket());
         session.resumption.since = Some(since);
+        session.record();
         session.resumption.carried = Some(Box::new(handed));
         session.start_as((jid, index), (since, peer))
+    }
+
+    /// Lets the store know of a stream that can be resumed.
+    pub(super) fn record(&self) {
+        if let (Some(ticket), Some(inbound)) = (self.resumption.ticket, &self.inbound) {
+            let key = records::key(self.state.jid(), ticket.hash);
+            inbound.record(&self.node, key, self.state.index(), ticket.seconds);
+        }
+    }
+
+    /// The session ends. Where its client may come back for it all the same it is to learn what was handled; one that has
+    /// closed its stream does not come.
+    pub(super) fn end_record(&self, reason: &EndReason) {
+        let (Some(ticket), Some(inbound)) = (self.resumption.ticket, &self.inbound) else { return };
+        let key = records::key(self.state.jid(), ticket.hash);
+        let change = match reason {
+            EndReason::ClientGone if self.resumption.waiting.is_none() => StreamChange::Ended(key),
+            _ => StreamChange::Handled(Handled { key, number: inbound.safe() }),
+        };
+        Records::ended(&self.node, change);
     }
 
     /// A session that goes on is as it was; what has changed meanwhile follows.

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
+use althing_proto::jid::BareJid;
 use althing_proto::stream::ResumeError;
 use althing_proto::stream::management::Count;
 
+use althing_proto::time::Timestamp;
+
 use super::support::{Client, Node, cluster, cluster_with, message};
-use crate::session::lost_lease;
+use crate::session::inbound::Inbound;
 use crate::session::messages::EndReason;
+use crate::session::{handed_over, lost_lease, records};
 
 /// Rounds of a race.
 const ROUNDS: usize = 25;
@@ -120,4 +124,90 @@ async fn a_session_that_waits_for_its_client_ends_with_the_lease() {
     }
     let mut out = Vec::new();
     assert!(!bob.outbox.take_now(&mut out), "{}", String::from_utf8_lossy(&out));
+}
+
+/// R1, R2: a node is lost. Whoever comes for a stream of it learns what was handled: messages to the last one that is kept,
+/// the rest a moment later; what was not is not counted.
+#[actix_rt::test]
+async fn r1_r2_what_was_handled_is_known_when_the_session_is_lost() {
+    let (_log, nodes) = cluster(1).await;
+    let node = &nodes[0].context;
+    records::learn_secret(Arc::clone(node)).await;
+    let mut alice = nodes[0].bind("a", "r").await;
+    node.has_account(&BareJid::new("away@localhost").unwrap()).await;
+    let id = alice.enable(200).await;
+    alice.send("<presence id='p'/>").await;
+    for number in 1..4 {
+        alice.send(&message("away@localhost", "chat", number)).await;
+    }
+    let known = async || match nodes[0].resume("a", &id, 0).await {
+        Err(ResumeError::Unknown { handled }) => handled.map(|count| count.0),
+        other => panic!("{other:?}"),
+    };
+    // The node is gone with all that it had in memory.
+    node.sessions.remove(alice.session.index);
+    node.routes.unbind(&alice.session.jid, alice.session.index).await.unwrap();
+    assert_eq!(known().await, Some(4), "with the messages");
+    alice.send("<iq type='get' id='i'><ping xmlns='urn:xmpp:ping'/></iq>").await;
+    assert_eq!(known().await, Some(4), "written behind");
+    node.records.flush(node).await.unwrap();
+    assert_eq!(known().await, Some(5));
+    assert!(matches!(
+        nodes[0].resume("a", "AAAAAAAAAAAAAAAAAAAAAHI", 0).await,
+        Err(ResumeError::Unknown { handled: None })
+    ));
+
+    let now = |seconds: u64| Timestamp::from_millis(seconds * 1_000);
+    for (at, left) in [(1_000, Some(5)), (1_199, Some(5)), (1_200, None)] {
+        records::sweep(node, now(at), || true).await.unwrap();
+        assert_eq!(known().await, left, "{at}");
+    }
+}
+
+/// What a client sends again, because it was not told that it had got there, has the id of before: it is kept once.
+#[actix_rt::test]
+async fn r2_a_message_that_comes_again_under_its_number_is_one() {
+    let (_log, nodes) = cluster(1).await;
+    let node = &nodes[0].context;
+    records::learn_secret(Arc::clone(node)).await;
+    let away = BareJid::new("away@localhost").unwrap();
+    node.has_account(&away).await;
+    let mut alice = nodes[0].bind("a", "r").await;
+    let id = alice.enable(200).await;
+    alice.send(&message("away@localhost", "chat", 1)).await;
+    assert!(alice.session.detach().await);
+    // It goes on before its message, as where that is not safe in time.
+    let key = records::key(&alice.session.jid, handed_over::hash(&id, &alice.session.jid));
+    let inbound = Inbound::new(Count(0), Arc::default());
+    inbound.record(node, key, alice.session.index, 200);
+    let again = inbound.begin();
+    let secret = node.stream_secret.get().unwrap();
+    let kept = node.storage.inbox.list(&away, None, None, 10).await.unwrap();
+    assert_eq!(kept.iter().map(|entry| Some(entry.id)).collect::<Vec<_>>(), [again.stanza_id(secret, &away)]);
+    assert_ne!(again.stanza_id(secret, &away), inbound.begin().stanza_id(secret, &away));
+    assert_ne!(
+        again.stanza_id(secret, &away),
+        again.stanza_id(secret, &BareJid::new("b@localhost").unwrap())
+    );
+}
+
+/// A stream that was closed is nobody's any more; of one that was not resumed in time its client learns what was handled.
+#[actix_rt::test]
+async fn a_stream_that_is_closed_leaves_no_record_and_one_that_expires_does() {
+    let (_log, nodes) = cluster(1).await;
+    let node = &nodes[0].context;
+    for (seconds, closed) in [(200, true), (1, false)] {
+        let mut alice = nodes[0].bind("a", "r").await;
+        let id = alice.enable(seconds).await;
+        alice.send("<presence id='p'/>").await;
+        if closed {
+            alice.session.end(EndReason::ClientGone).await;
+        } else {
+            assert!(alice.session.detach().await);
+            node.sessions.gone(alice.session.index).await;
+        }
+        node.records.flush(node).await.unwrap();
+        let Err(ResumeError::Unknown { handled }) = nodes[0].resume("a", &id, 0).await else { panic!() };
+        assert_eq!(handled, (!closed).then_some(Count(1)));
+    }
 }

@@ -1,0 +1,196 @@
+//! What the store knows of the node's streams (XEP-0198 §5), for the time when the node is lost.
+//!
+//! That a stream begins is in the order of the store before any message of it. What is handled goes with the messages
+//! (`Hold::commits`); what is no message, and that a stream has ended, is written behind, all that has gathered in one change.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use althing_proto::jid::FullJid;
+use althing_proto::stream::management::Count;
+use althing_proto::time::Timestamp;
+
+use super::inbound::Inbound;
+use crate::node::NodeContext;
+use crate::storage::StorageError;
+use crate::storage::streams::{MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
+
+/// How far the store may be behind, where nothing else is written for a stream.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Most ends that wait to be noted: of later ones the records stay until the sweep.
+const MAX_WAITING: usize = 65_536;
+
+/// How long the node's stop waits for what is not written, and a client for what is known of its stream.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What one node has not written.
+#[derive(Debug, Default)]
+pub struct Records {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In the order in which it happened.
+    changes: Vec<StreamChange>,
+    /// Streams of which more is handled than is noted.
+    behind: Vec<Weak<Inbound>>,
+    /// Whether somebody will look here.
+    looking: bool,
+}
+
+impl Records {
+    /// A stream begins here, or goes on here. Its record is before all that is kept from now on.
+    pub fn began(node: &Arc<NodeContext>, record: StreamRecord) {
+        let streams = Arc::clone(&node.storage.streams);
+        let jid = record.key.jid.clone();
+        let mut writing = Box::pin(async move { streams.change(vec![StreamChange::Began(record)]).await });
+        // Polled here and now: that is its place in the order.
+        let report = move |result: Result<(), StorageError>| {
+            if let Err(error) = result {
+                warn!(%jid, %error, "a stream is not known to the store: should this node be lost, its client sends more again");
+            }
+        };
+        match (&mut writing).now_or_never() {
+            Some(result) => report(result),
+            None => drop(node.remote.runtime().spawn(async move { report(writing.await) })),
+        }
+    }
+
+    /// A stream has ended in order, or so much of it was handled when its session ended.
+    pub fn ended(node: &Arc<NodeContext>, change: StreamChange) {
+        let mut state = node.records.state.lock();
+        if state.changes.len() < MAX_WAITING {
+            state.changes.push(change);
+        }
+        state.look(node);
+    }
+
+    /// More of a stream is handled. Called once until it is written.
+    pub(super) fn behind(node: &Arc<NodeContext>, inbound: &Arc<Inbound>) {
+        let mut state = node.records.state.lock();
+        state.behind.push(Arc::downgrade(inbound));
+        state.look(node);
+    }
+
+    fn take(&self) -> Vec<StreamChange> {
+        let mut state = self.state.lock();
+        let mut changes: Vec<_> = {
+            let count = state.changes.len().min(MAX_CHANGES);
+            state.changes.drain(..count).collect()
+        };
+        while changes.len() < MAX_CHANGES
+            && let Some(inbound) = state.behind.pop()
+        {
+            changes
+                .extend(inbound.upgrade().and_then(|inbound| inbound.to_note()).map(StreamChange::Handled));
+        }
+        changes
+    }
+
+    /// Writes what is not written.
+    ///
+    /// # Errors
+    /// Of the store; what was to be written is not tried again.
+    pub async fn flush(&self, node: &NodeContext) -> Result<(), StorageError> {
+        loop {
+            let changes = self.take();
+            if changes.is_empty() {
+                return Ok(());
+            }
+            node.storage.streams.change(changes).await?;
+        }
+    }
+
+    /// The node stops: what is handled is written, as far as that is quick.
+    pub async fn close(&self, node: &NodeContext) {
+        if !matches!(timeout(PATIENCE, self.flush(node)).await, Ok(Ok(()))) {
+            warn!("not all that is handled of streams is noted: their clients may send more again");
+        }
+    }
+}
+
+impl State {
+    fn look(&mut self, node: &Arc<NodeContext>) {
+        if !std::mem::replace(&mut self.looking, true) {
+            node.remote.runtime().spawn(keep_up(Arc::downgrade(node)));
+        }
+    }
+}
+
+/// Writes from time to time until nothing is left to be written.
+async fn keep_up(node: Weak<NodeContext>) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Some(node) = node.upgrade() else { return };
+        if let Err(error) = node.records.flush(&node).await {
+            warn!(%error, "what is handled of streams could not be noted");
+        }
+        let mut state = node.records.state.lock();
+        if state.changes.is_empty() && state.behind.is_empty() {
+            state.looking = false;
+            return;
+        }
+    }
+}
+
+/// How much is handled of a stream whose session is not there any more, where that is known.
+pub async fn handled(node: &NodeContext, jid: &FullJid, hash: &[u8; 32]) -> Option<Count> {
+    match timeout(PATIENCE, node.storage.streams.get(jid)).await {
+        Ok(Ok(record)) => record.filter(|record| record.key.hash == *hash).map(|record| record.handled),
+        Ok(Err(error)) => {
+            debug!(%jid, %error, "what is handled of a stream is not known");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Marks the records of streams whose sessions are gone, and takes away those that have been for long enough. `mine`:
+/// whether this node is the one to do it.
+///
+/// # Errors
+/// Of the store.
+pub async fn sweep(node: &NodeContext, now: Timestamp, mine: impl Fn() -> bool) -> Result<(), StorageError> {
+    let mut after: Option<FullJid> = None;
+    while mine() {
+        let page = node.storage.streams.list(after.as_ref(), MAX_CHANGES).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.key.jid.clone());
+        let is_gone = |record: &StreamRecord| {
+            node.routes.locate(&record.key.jid).is_none_or(|route| route.index != record.bind)
+        };
+        let gone = page.iter().filter(|record| is_gone(record));
+        let gone: Vec<_> = gone.map(|record| StreamChange::Gone(record.key.clone(), now)).collect();
+        if !gone.is_empty() {
+            node.storage.streams.change(gone).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Learns the secret by which messages of streams get their ids; the first node of a cluster makes it. Until it is known
+/// ids are random.
+pub async fn learn_secret(node: Arc<NodeContext>) {
+    loop {
+        if let Some(candidate) = node.random()
+            && let Ok(secret) = node.storage.streams.secret(candidate).await
+        {
+            node.stream_secret.get_or_init(|| secret);
+            return;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Names the stream of `jid`.
+#[must_use]
+pub fn key(jid: &FullJid, hash: [u8; 32]) -> StreamKey {
+    StreamKey { jid: jid.clone(), hash }
+}

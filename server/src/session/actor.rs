@@ -414,7 +414,7 @@ impl Session {
         };
         let condition = error.map(|error| error.condition.name());
         debug!(jid = %self.state.jid(), condition, "session ends");
-        self.end_record(reason);
+        let recorded = self.end_record(reason);
         let mut left = std::mem::take(&mut self.unsent);
         left.extend(self.outbox.take_left());
         let waited = self.leave_waited();
@@ -429,6 +429,9 @@ impl Session {
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
+            if let Some(recorded) = recorded {
+                recorded.await;
+            }
             waited.settled(&node).await;
             logouts::unbind(&node, &jid, index, logout).await;
             if pressure.is_displaced() {

@@ -6,8 +6,9 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -25,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Most ends that wait to be noted: of later ones the records stay until the sweep.
 const MAX_WAITING: usize = 65_536;
+
+/// How long the end of a session waits for the note.
+const NOTED: Duration = Duration::from_millis(250);
 
 /// How long the node's stop waits for what is not written, and a client for what is known of its stream.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -48,28 +52,26 @@ struct State {
 impl Records {
     /// A stream begins here, or goes on here. Its record is before all that is kept from now on.
     pub fn began(node: &Arc<NodeContext>, record: StreamRecord) {
-        let streams = Arc::clone(&node.storage.streams);
-        let jid = record.key.jid.clone();
-        let mut writing = Box::pin(async move { streams.change(vec![StreamChange::Began(record)]).await });
-        // Polled here and now: that is its place in the order.
-        let report = move |result: Result<(), StorageError>| {
-            if let Err(error) = result {
-                warn!(%jid, %error, "a stream is not known to the store: should this node be lost, its client sends more again");
-            }
-        };
-        match (&mut writing).now_or_never() {
-            Some(result) => report(result),
-            None => drop(node.remote.runtime().spawn(async move { report(writing.await) })),
-        }
+        drop(now(node, StreamChange::Began(record)));
     }
 
-    /// A stream has ended in order, or so much of it was handled when its session ended.
-    pub fn ended(node: &Arc<NodeContext>, change: StreamChange) {
+    /// A stream has ended in order, or so much of it was handled when its session ended. The future ends when the store
+    /// knows it, or a moment later; nobody has to wait for it.
+    pub fn ended(node: &Arc<NodeContext>, change: StreamChange) -> BoxFuture<'static, ()> {
+        if !*node.stopping.borrow() {
+            let written = now(node, change);
+            return Box::pin(async move {
+                // In time or not.
+                let _ = timeout(NOTED, written).await;
+            });
+        }
+        // All of the node's at once.
         let mut state = node.records.state.lock();
         if state.changes.len() < MAX_WAITING {
             state.changes.push(change);
         }
         state.look(node);
+        Box::pin(std::future::ready(()))
     }
 
     /// More of a stream is handled. Called once until it is written.
@@ -114,6 +116,25 @@ impl Records {
             warn!("not all that is handled of streams is noted: their clients may send more again");
         }
     }
+}
+
+/// Changes a record, which has its place in the order of the store when this returns.
+fn now(node: &Arc<NodeContext>, change: StreamChange) -> oneshot::Receiver<()> {
+    let (streams, jid) = (Arc::clone(&node.storage.streams), change.key().jid.clone());
+    let (written, done) = oneshot::channel();
+    let mut writing = Box::pin(async move { streams.change(vec![change]).await });
+    let report = move |result: Result<(), StorageError>| {
+        if let Err(error) = result {
+            warn!(%jid, %error, "the record of a stream could not be changed");
+        }
+        // Nobody needs to wait.
+        let _ = written.send(());
+    };
+    match (&mut writing).now_or_never() {
+        Some(result) => report(result),
+        None => drop(node.remote.runtime().spawn(async move { report(writing.await) })),
+    }
+    done
 }
 
 impl State {

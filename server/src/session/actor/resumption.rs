@@ -117,14 +117,14 @@ impl Session {
 
     /// The session ends. Where its client may come back for it all the same it is to learn what was handled; one that has
     /// closed its stream does not come.
-    pub(super) fn end_record(&self, reason: &EndReason) {
-        let (Some(ticket), Some(inbound)) = (self.resumption.ticket, &self.inbound) else { return };
+    pub(super) fn end_record(&self, reason: &EndReason) -> Option<BoxFuture<'static, ()>> {
+        let (Some(ticket), Some(inbound)) = (self.resumption.ticket, &self.inbound) else { return None };
         let key = records::key(self.state.jid(), ticket.hash);
         let change = match reason {
             EndReason::ClientGone if self.resumption.waiting.is_none() => StreamChange::Ended(key),
             _ => StreamChange::Handled(Handled { key, number: inbound.safe() }),
         };
-        Records::ended(&self.node, change);
+        Some(Records::ended(&self.node, change))
     }
 
     /// A session that goes on is as it was; what has changed meanwhile follows.

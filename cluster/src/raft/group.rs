@@ -303,6 +303,8 @@ fn config<C: Group>(times: GroupTimes) -> Config {
         max_in_snapshot_log_to_keep: KEPT,
         // A node that was cut off must not end the others' leader when it is back.
         enable_pre_vote: Some(true),
+        // A disk that has lost the end of its log must not end the leader: it is sent that end once more.
+        allow_log_reversion: Some(true),
         ..Config::default()
     }
 }

@@ -145,6 +145,13 @@ fn the_server_counts_what_was_sent() {
     assert_eq!(breaches(alice(vec![told(1), told(0)]), bob()), wrong(0, 1, 1));
     let resumed = vec![told(1), Entry::Broke, Entry::Handled(Word::Resumed, 0)];
     assert_eq!(breaches(alice(resumed), bob()), wrong(0, 1, 1));
+    // What is no message is not in the store: a lost node may have acknowledged it.
+    let ping = |handled| {
+        let words = [Entry::Sent(None), told(2), Entry::Broke, Entry::Handled(Word::Failed, handled)];
+        alice(words.into())
+    };
+    assert_eq!(breaches(ping(1), bob()), []);
+    assert_eq!(breaches(ping(0), bob()), wrong(0, 1, 2));
     // A stream of which nothing was acknowledged owes nothing.
     assert_eq!(breaches(alice(vec![Entry::Broke, Entry::Forgotten]), bob()), []);
 }

@@ -27,6 +27,7 @@ pub mod jid;
 pub mod ns;
 pub mod privacy;
 pub mod roster;
+pub mod rsm;
 pub mod sasl;
 pub mod stanza;
 pub mod stanza_id;

@@ -114,3 +114,11 @@ pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 pub const DIRECT_INVITATION: &str = "jabber:x:conference";
 /// XEP-0352: whether anybody looks at a client.
 pub const CLIENT_STATE: &str = "urn:xmpp:csi:0";
+/// XEP-0313: message archives.
+pub const MAM: &str = "urn:xmpp:mam:2";
+/// XEP-0059: pages of long lists.
+pub const RSM: &str = "http://jabber.org/protocol/rsm";
+/// XEP-0122: what may be put into the fields of a form.
+pub const FORM_VALIDATION: &str = "http://jabber.org/protocol/xdata-validate";
+/// XEP-0424: retracted messages.
+pub const RETRACTION: &str = "urn:xmpp:message-retract:1";

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ::time::OffsetDateTime;
 use ::time::format_description::BorrowedFormatItem;
+use ::time::format_description::well_known::Rfc3339;
 use ::time::macros::format_description;
 
 /// XEP-0082 §3.2: date and time of day in UTC with milliseconds.
@@ -47,6 +48,14 @@ impl Timestamp {
             .and_then(|moment| moment.format(DATE_TIME).ok())
             .unwrap_or_else(|| "9999-12-31T23:59:59.999Z".to_owned())
     }
+
+    /// Reads the text form of XEP-0082 §3.2, with or without a fraction, of any time zone; `None` if it is none, or
+    /// before the epoch.
+    #[must_use]
+    pub fn from_xep0082(text: &str) -> Option<Self> {
+        let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok().map(Timestamp)
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +67,17 @@ mod tests {
         assert_eq!(Timestamp::from_millis(0).to_xep0082(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_millis(1_795_366_320_042).to_xep0082(), "2026-11-22T16:52:00.042Z");
         assert_eq!(Timestamp::from_millis(u64::MAX).to_xep0082(), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn text_of_any_zone_is_read() {
+        let read = |text| Timestamp::from_xep0082(text).map(Timestamp::as_millis);
+        assert_eq!(read("2026-11-22T16:52:00.042Z"), Some(1_795_366_320_042));
+        assert_eq!(read("2026-11-22T17:52:00.042999+01:00"), Some(1_795_366_320_042));
+        assert_eq!(read("1970-01-01T00:00:00Z"), Some(0));
+        for none in ["", "2026-11-22", "2026-13-22T00:00:00Z", "1969-12-31T23:59:59Z", "16:52:00Z"] {
+            assert_eq!(read(none), None, "{none}");
+        }
     }
 
     #[test]

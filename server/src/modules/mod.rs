@@ -21,6 +21,7 @@ modules! {
     session,
     stanza_id,
     carbons,
+    archive,
     offline,
     register,
     private,

@@ -98,7 +98,9 @@ impl Session {
             Kind::Iq(kind) => matches!(kind, IqType::Get | IqType::Set),
             Kind::Presence(_) => false,
         };
-        (matters && self.alone && self.inbound.is_some()).then(|| self.node.now())
+        // What the account itself says to a resource is of use to no other: copies, and pages of the archive.
+        let own = stanza.from().is_some_and(|from| from.as_str() == self.state.account().as_str());
+        (matters && !own && self.alone && self.inbound.is_some()).then(|| self.node.now())
     }
 }
 

@@ -90,6 +90,18 @@ impl Stanza {
         self.with_addresses(self.inner.from.clone(), Some(to.into()))
     }
 
+    /// The same stanza with one more child, behind the others.
+    #[must_use]
+    pub fn with_child(&self, child: Element) -> Stanza {
+        let mut element = self.element().clone();
+        element.append_child(child);
+        let Inner { kind, from, to, id, .. } = &*self.inner;
+        let (kind, from, to, id) = (*kind, from.clone(), to.clone(), id.clone());
+        Stanza {
+            inner: Arc::new(Inner { kind, from, to, id, element: Arc::new(element), wire: OnceLock::new() }),
+        }
+    }
+
     fn with_addresses(&self, from: Option<Jid>, to: Option<Jid>) -> Stanza {
         Stanza {
             inner: Arc::new(Inner {

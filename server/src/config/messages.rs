@@ -1,4 +1,4 @@
-//! Sections `[archive]` and `[offline]`: which messages are kept, and for how long.
+//! Sections `[messages]`, `[archive]` and `[offline]`: which messages are kept, and for how long.
 
 use std::time::Duration;
 
@@ -29,6 +29,26 @@ impl From<ArchiveWhat> for ArchiveDefault {
     }
 }
 
+words! {
+    /// What the server has done with a message of which it says that it has it.
+    Durability {
+        /// It is in the store.
+        Commit = "commit",
+        /// It is on its way.
+        Memory = "memory",
+    }
+}
+
+section! {
+    /// Messages on their way.
+    Messages = "messages" {
+        /// What an acknowledgement (XEP-0198) of a message to somebody who is there means. `commit`: it is in the store,
+        /// of a majority of the nodes in a cluster, until it has arrived. `memory`: it is on its way; with the nodes of its
+        /// sender or receiver it may be lost. Messages that wait for who is not there are in the store either way.
+        durability: Durability = Durability::Commit;
+    }
+}
+
 section! {
     /// Archives of messages (XEP-0313).
     Archive = "archive" {
@@ -49,7 +69,7 @@ section! {
     Offline = "offline" {
         /// Whether messages wait for users who are not there. If not, their senders get an error.
         enabled: bool = true;
-        /// Messages that may wait for one user; for further ones the sender gets `service-unavailable` (XEP-0160).
+        /// Messages that may wait for one user; for further ones the sender gets `resource-constraint`.
         messages: u32 = 1_000, in 1..=100000;
         /// Bytes of messages that may wait for one user.
         bytes: u64 = 16_777_216, in 65536..=1073741824;

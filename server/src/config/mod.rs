@@ -36,7 +36,7 @@ pub use error::{ConfigError, Problem};
 pub use hidden::Hidden;
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
-pub use messages::{Archive, ArchiveWhat, Offline};
+pub use messages::{Archive, ArchiveWhat, Durability, Messages, Offline};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
 pub use services::{ExternalService, Services};
 pub use sources::ENV_PREFIX;
@@ -73,6 +73,8 @@ pub struct Config {
     pub registration: Registration,
     /// Section `[search]`.
     pub search: Search,
+    /// Section `[messages]`.
+    pub messages: Messages,
     /// Section `[archive]`.
     pub archive: Archive,
     /// Section `[offline]`.
@@ -118,6 +120,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Auth>(),
     info::<Registration>(),
     info::<Search>(),
+    info::<Messages>(),
     info::<Archive>(),
     info::<Offline>(),
     info::<Limits>(),

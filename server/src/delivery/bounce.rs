@@ -1,16 +1,21 @@
 //! Answers for stanzas that could not be delivered, and the count of all error stanzas made here.
 
+use std::sync::Arc;
+
 use tracing::debug;
 
-use althing_proto::jid::FullJid;
+use althing_proto::jid::{FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::stanza::{IqType, Kind, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError};
 
+use super::kept;
+use super::settles::Settles;
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
 use crate::session::effect::Effect;
 use crate::storage::StorageError;
+use crate::storage::messages::Settle;
 
 /// Nobody there (RFC 6121 §8.5).
 pub fn unavailable(node: &NodeContext, stanza: &Stanza) -> Effects {
@@ -19,7 +24,13 @@ pub fn unavailable(node: &NodeContext, stanza: &Stanza) -> Effects {
 
 /// The receiver's mailbox is full. The policy: the sender is told to wait and try again (RFC 6120
 /// §8.3.3.18); nothing is kept.
-pub fn congested(node: &NodeContext, stanza: &Stanza) -> Effects {
+pub fn congested(node: &Arc<NodeContext>, stanza: &Stanza) -> Effects {
+    if let Some(account) = stanza.to().map(Jid::to_bare)
+        && let Some(id) = kept::id_of(stanza, &account)
+    {
+        // It was kept when it was sent the first time.
+        Settles::note(node, Settle { user: account, id, device: None });
+    }
     let text = "the recipient receives faster than it can handle";
     answer(node, stanza, StanzaError::new(StanzaCondition::ResourceConstraint, text))
 }
@@ -33,10 +44,10 @@ pub fn too_large(node: &NodeContext, stanza: &Stanza, most: usize) -> Effects {
 /// It could not be kept for who is not there.
 pub fn not_kept(node: &NodeContext, stanza: &Stanza, error: &StorageError) -> Effects {
     let error = match error {
-        // XEP-0160 §2 step 3.
+        // XEP-0160 §2 step 3 has `service-unavailable`, by which nobody could tell it from somebody who is away for good.
         StorageError::Full { .. } => {
             let text = "nobody is there, and no more messages are kept";
-            StanzaError::new(StanzaCondition::ServiceUnavailable, text)
+            StanzaError::new(StanzaCondition::ResourceConstraint, text)
         }
         error => {
             tracing::warn!(%error, "a message could not be kept");

@@ -7,31 +7,31 @@
 //! The sender sees nothing of all that: an account that is not there, one that does not exist, one that is disabled and
 //! one that has blocked the sender are alike.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{BoxFuture, join};
-use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+use tracing::warn;
 
-use althing_proto::jid::{BareJid, Jid};
-use althing_proto::privacy::Kinds;
+use althing_proto::jid::BareJid;
 use althing_proto::stanza::Stanza;
 use althing_proto::stanza_id::StanzaId;
 
 use super::keeping::keeping;
+use super::kept::{self, Plan};
 use super::settles::Settles;
-use super::{account, bounce, drive, local};
-use crate::metrics::{Delivery, Dropped};
+use super::{Next, account, bounce, local};
+use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
-use crate::pipeline::packet::is_of_account;
 use crate::router::rules::{self, Presence, Rule};
 use crate::session::effect::UserEvent;
 use crate::session::inbound::Hold;
-use crate::storage::messages::{KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES};
-use crate::storage::{Keeping, StorageError};
+use crate::storage::messages::{KeepInInbox, MAX_MESSAGE_BYTES};
 
 /// Most messages of one node that are being kept at the same time. With more, whoever sends them waits.
 const MAX_KEEPS: usize = 1_024;
@@ -44,13 +44,87 @@ const ATTEMPTS: u32 = 8;
 pub struct Waiting {
     /// One permit for each message that is being kept.
     keeps: Arc<Semaphore>,
+    /// For whom messages are being kept because nobody was there.
+    pub absent: Arc<Absent>,
     /// Messages that have arrived.
     pub settles: Settles,
 }
 
 impl Default for Waiting {
     fn default() -> Self {
-        Waiting { keeps: Arc::new(Semaphore::new(MAX_KEEPS)), settles: Settles::default() }
+        let keeps = Arc::new(Semaphore::new(MAX_KEEPS));
+        Waiting { keeps, absent: Arc::default(), settles: Settles::default() }
+    }
+}
+
+/// Accounts for whom messages are being kept because nobody was there. Who has come meanwhile hears of them first: what
+/// goes to its sessions waits until it was told, so that no message overtakes an earlier one.
+#[derive(Debug, Default)]
+pub struct Absent {
+    /// Without any nobody takes the lock.
+    count: AtomicUsize,
+    accounts: Mutex<HashMap<BareJid, usize>>,
+    told: Notify,
+}
+
+/// How long a message waits for earlier ones to be kept.
+const BEHIND: Duration = Duration::from_secs(20);
+
+impl Absent {
+    /// A message is being kept for `account`, until the guard goes.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, account: &BareJid) -> AbsentGuard {
+        let mut accounts = self.accounts.lock();
+        *accounts.entry(account.clone()).or_default() += 1;
+        self.count.store(accounts.len(), Ordering::Release);
+        AbsentGuard { absent: Arc::clone(self), account: account.clone() }
+    }
+
+    /// Whether there is one for `account`.
+    #[must_use]
+    pub fn holds(&self, account: &BareJid) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.accounts.lock().contains_key(account)
+    }
+
+    /// Waits until there is none for `account`, or a while.
+    pub async fn told(&self, account: &BareJid) {
+        let none = async {
+            loop {
+                let told = self.told.notified();
+                tokio::pin!(told);
+                // Enabled before the look: it does not miss what comes in between.
+                told.as_mut().enable();
+                if !self.holds(account) {
+                    return;
+                }
+                told.await;
+            }
+        };
+        // Time is up: the store does not answer.
+        let _ = timeout(BEHIND, none).await;
+    }
+}
+
+/// A message is being kept.
+#[derive(Debug)]
+pub struct AbsentGuard {
+    absent: Arc<Absent>,
+    account: BareJid,
+}
+
+impl Drop for AbsentGuard {
+    fn drop(&mut self) {
+        {
+            let mut accounts = self.absent.accounts.lock();
+            if let Some(count) = accounts.get_mut(&self.account) {
+                *count -= 1;
+                if *count == 0 {
+                    accounts.remove(&self.account);
+                }
+            }
+            self.absent.count.store(accounts.len(), Ordering::Release);
+        }
+        self.absent.told.notify_waiters();
     }
 }
 
@@ -60,39 +134,116 @@ pub fn is_kept(node: &NodeContext, stanza: &Stanza) -> bool {
     node.config().offline.enabled && keeping(stanza).waits
 }
 
+/// What a stanza for an account is to the store.
+#[derive(Debug)]
+pub enum Planned {
+    /// It is not to be kept.
+    Not,
+    /// The account has it already.
+    Already(StanzaId),
+    /// It is to be kept.
+    New(Plan),
+    /// It is, but too many are being kept now.
+    Crowded,
+}
+
+/// What a stanza is to the store. `account`: its receiver, if that is one of this server's; `hold`: as what it came, if it
+/// came over a stream with XEP-0198.
+#[must_use]
+pub fn plan(node: &NodeContext, stanza: &Stanza, account: Option<&BareJid>, hold: Option<&Hold>) -> Planned {
+    if let Some(id) = account.and_then(|account| kept::id_of(stanza, account)) {
+        return Planned::Already(id);
+    }
+    let wanted = kept::wanted(node, stanza);
+    let waits = wanted.waits && account.is_some();
+    if !waits && !wanted.archive {
+        return Planned::Not;
+    }
+    let Ok(permit) = Arc::clone(&node.waiting.keeps).try_acquire_owned() else { return Planned::Crowded };
+    Plan::new(node, stanza, wanted, account.cloned(), (hold, permit)).map_or(Planned::Not, Planned::New)
+}
+
 /// What becomes of a stanza for whom nobody of the account is there. `hold`: it is not safe before it is kept.
 pub fn for_absent(
     node: &Arc<NodeContext>,
-    stanza: Stanza,
-    account: BareJid,
+    stanza: &Stanza,
+    account: &BareJid,
+    planned: Planned,
     hold: Option<Hold>,
-) -> BoxFuture<'static, Effects> {
-    if !is_kept(node, &stanza) {
-        let effects = bounce::unavailable(node, &stanza);
-        return Box::pin(std::future::ready(effects));
+) -> Next {
+    match planned {
+        Planned::New(plan) if plan.waits() => {
+            plan.keep_absent(node, hold);
+            Next::NOTHING
+        }
+        Planned::Already(id) if node.config().offline.enabled => free(node, account, id),
+        Planned::Crowded if is_kept(node, stanza) => {
+            let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
+            Next::Wait(Box::pin(async move {
+                room(&node).await;
+                let planned = plan(&node, &stanza, Some(&account), hold.as_ref());
+                for_absent(&node, &stanza, &account, planned, hold).into()
+            }))
+        }
+        Planned::Not if is_kept(node, stanza) => {
+            Next::Effects(bounce::too_large(node, stanza, MAX_MESSAGE_BYTES))
+        }
+        Planned::Already(_) | Planned::New(_) | Planned::Crowded | Planned::Not => {
+            Next::Effects(bounce::unavailable(node, stanza))
+        }
     }
-    let node = Arc::clone(node);
-    Box::pin(async move { keep(&node, stanza, account, hold).await })
+}
+
+/// Waits until one more message may be kept.
+pub async fn room(node: &NodeContext) {
+    // Nobody closes it.
+    drop(node.waiting.keeps.acquire().await);
+}
+
+/// A message that is in the store, and that no session has taken: it waits for whoever comes.
+fn free(node: &Arc<NodeContext>, account: &BareJid, id: StanzaId) -> Next {
+    let (node, account) = (Arc::clone(node), account.clone());
+    let guard = node.waiting.absent.begin(&account);
+    Next::Wait(Box::pin(async move {
+        let (now, config) = (node.now(), node.config());
+        let freed = match kept::is_pending(&node) {
+            // What is not there any more has arrived.
+            true => node.storage.inbox.release(vec![(account.clone(), id)]).await,
+            false => {
+                let inbox = KeepInInbox {
+                    takers: Vec::new(),
+                    expires: config.offline.expires(now),
+                    quota: config.offline.quota(),
+                    each_device: config.offline.per_device,
+                };
+                node.storage.inbox.offline(&account, id, inbox).await.map(|_known| ())
+            }
+        };
+        if let Err(error) = freed {
+            warn!(jid = %account, %error, "a message waits until the session that it was for has ended");
+        }
+        tell_who_came(&node, &account).await;
+        drop(guard);
+        Effects::new()
+    }))
 }
 
 /// What becomes of a stanza that no session has taken, whoever the table of routes still has: the same as if nobody were
-/// there (RFC 6121 §8.5.2.2, §8.5.3.2).
+/// there (RFC 6121 §8.5.2.2, §8.5.3.2). What is in the store is not sent back.
 pub fn taken_by_nobody(
     node: &Arc<NodeContext>,
-    stanza: Stanza,
-    account: BareJid,
+    stanza: &Stanza,
+    account: &BareJid,
+    planned: Planned,
     hold: Option<Hold>,
-) -> BoxFuture<'static, Effects> {
-    match nobody(&stanza) {
-        Rule::Keep => for_absent(node, stanza, account, hold),
-        Rule::Ignore => {
+) -> Next {
+    match (nobody(stanza), &planned) {
+        (Rule::Keep, _) | (_, Planned::Already(_)) => for_absent(node, stanza, account, planned, hold),
+        (Rule::Ignore, _) => {
             node.metrics.dropped(Dropped::Rule);
-            Box::pin(std::future::ready(Effects::new()))
+            Next::NOTHING
         }
-        _ => {
-            let effects = bounce::unavailable(node, &stanza);
-            Box::pin(std::future::ready(effects))
-        }
+        _ => Next::Effects(bounce::unavailable(node, stanza)),
     }
 }
 
@@ -106,102 +257,8 @@ pub fn nobody(stanza: &Stanza) -> Rule {
     rules::rule(stanza.kind(), there)
 }
 
-/// Waits only for what decides whether it is kept; that it is kept in the order in which it came is certain then.
-async fn keep(node: &Arc<NodeContext>, stanza: Stanza, account: BareJid, mut hold: Option<Hold>) -> Effects {
-    // Nobody closes it.
-    let permit = Arc::clone(&node.waiting.keeps).acquire_owned().await;
-    let xml = Bytes::from(stanza.to_standalone());
-    if xml.len() > MAX_MESSAGE_BYTES {
-        return bounce::too_large(node, &stanza, MAX_MESSAGE_BYTES);
-    }
-    match is_wanted(node, &stanza, &account).await {
-        Ok(true) => {}
-        Ok(false) => {
-            node.metrics.dropped(Dropped::Rule);
-            return Effects::new();
-        }
-        Err(error) => return bounce::not_kept(node, &stanza, &error),
-    }
-    let id = hold
-        .as_ref()
-        .zip(node.stream_secret.get())
-        .and_then(|(hold, secret)| hold.stanza_id(secret, &account));
-    let message = message(node, &stanza, xml, &account, id);
-    let keeping = node.storage.keep_and_handle(message, hold.as_mut().and_then(Hold::commits));
-    let own = Arc::clone(node);
-    node.remote.runtime().spawn(async move {
-        finish(&own, keeping, &stanza, &account, hold).await;
-        drop(permit);
-    });
-    Effects::new()
-}
-
-/// Whether the account is there, may be used and has not blocked the sender.
-async fn is_wanted(node: &NodeContext, stanza: &Stanza, account: &BareJid) -> Result<bool, StorageError> {
-    let judged = async {
-        match stanza.from().filter(|from| !is_of_account(from, account) && from.node().is_some()) {
-            Some(from) => {
-                let judged = node.storage.privacy.judge(account, from).await?;
-                Ok(!judged.denied.meets(Kinds::inbound(stanza.kind())))
-            }
-            None => Ok(true),
-        }
-    };
-    let (allowed, standing) = join(judged, node.storage.accounts.standing(account)).await;
-    Ok(allowed? && standing?.is_some_and(|standing| standing.disabled.is_none()))
-}
-
-/// `id`: where it follows from how the message came, so that it is kept once however often it comes.
-fn message(
-    node: &NodeContext,
-    stanza: &Stanza,
-    xml: Bytes,
-    account: &BareJid,
-    id: Option<StanzaId>,
-) -> KeepMessage {
-    let (now, config) = (node.now(), node.config());
-    // Without randomness of the system what is unique all the same is good enough for an id.
-    let parts =
-        || [&node.node_id.get().to_be_bytes()[..], &now.as_millis().to_be_bytes(), &xml].map(<[u8]>::to_vec);
-    let id = id.or_else(|| node.random().map(StanzaId::from_bytes)).unwrap_or_else(|| {
-        let parts = parts();
-        StanzaId::derived(&node.decoy_secret, &parts.each_ref().map(Vec::as_slice))
-    });
-    let inbox = KeepInInbox {
-        takers: Vec::new(),
-        expires: config.offline.expires(now),
-        quota: config.offline.quota(),
-        each_device: config.offline.per_device,
-    };
-    let peer = stanza.from().cloned().unwrap_or_else(|| Jid::from(account.clone()));
-    let owner = KeepFor { owner: account.clone(), peer, outgoing: false, archive: None, inbox: Some(inbox) };
-    KeepMessage { id, stamp: now, xml, owners: vec![owner] }
-}
-
-/// Waits until the message is kept, and sees to it that whoever came meanwhile gets it.
-async fn finish(
-    node: &Arc<NodeContext>,
-    keeping: Keeping,
-    stanza: &Stanza,
-    account: &BareJid,
-    hold: Option<Hold>,
-) {
-    match keeping.await {
-        Ok(kept) => {
-            drop(hold);
-            if matches!(kept[..], [Kept::At(_)]) {
-                debug!(stop = "delivery.keep", jid = %account, "kept until somebody is there");
-                node.metrics.delivery(Delivery::Kept);
-                tell_who_came(node, account).await;
-            }
-        }
-        // The sender hears of it before its stanza counts as handled.
-        Err(error) => drive(node, bounce::not_kept(node, stanza, &error)).await,
-    }
-}
-
 /// Tells those of the account who are there that something waits.
-async fn tell_who_came(node: &Arc<NodeContext>, account: &BareJid) {
+pub(super) async fn tell_who_came(node: &Arc<NodeContext>, account: &BareJid) {
     for _ in 0..ATTEMPTS {
         match node.routes.barrier().await {
             Ok(()) => {

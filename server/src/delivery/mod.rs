@@ -6,6 +6,7 @@ pub mod carbons;
 pub mod fan_out;
 pub mod keep;
 pub mod keeping;
+pub mod kept;
 pub mod local;
 pub mod probes;
 pub mod receivers;

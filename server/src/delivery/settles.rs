@@ -1,15 +1,20 @@
-//! Messages that waited and have arrived: they go from the store, all that have gathered in one change.
+//! Messages that have arrived: they go from the store, all that have gathered in one change.
+//!
+//! A message may arrive before it is kept, for delivery runs ahead of the commit, perhaps on another node. Then the store
+//! does not know it yet, and is told once more a little later.
 //!
 //! What is not noted, or lost with the node, stays pending for a session that has ended, and is delivered once more.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
+
+use althing_proto::jid::BareJid;
 
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
@@ -19,9 +24,16 @@ use crate::storage::messages::{MAX_PAGE, Settle};
 /// Most messages whose arrival waits. While the store does not answer, later ones are not noted.
 const MAX_WAITING: usize = 65_536;
 
+/// How long a change gathers, unless somebody waits for it.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// How often a change is tried while the store does not answer, and how long it rests in between.
 const ATTEMPTS: u32 = 5;
 const REST: Duration = Duration::from_secs(1);
+
+/// When the store is told once more of a message that it does not know. Then it has gone, or was never kept.
+const AGAIN: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(3), Duration::from_secs(15)];
 
 /// How long the end of a session waits for what has arrived at it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,67 +42,106 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Settles {
     state: Mutex<State>,
+    /// Somebody waits, or a change is full.
+    hurry: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Settle>,
+    waiting: VecDeque<Noted>,
     /// Whether somebody is writing, and will look here once more.
     writing: bool,
-    /// How many were noted, and how many of them are done with.
-    noted: u64,
-    done: u64,
-    /// Who wants to know when so many are.
-    watchers: Vec<(u64, oneshot::Sender<()>)>,
+    /// How many of an account's are not done with. One that the store does not know is, when it was told twice.
+    open: HashMap<BareJid, usize>,
+    /// Who wants to know when all of an account's are.
+    watchers: Vec<(BareJid, oneshot::Sender<()>)>,
+    /// How many rest before they are told once more.
+    resting: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Noted {
+    settle: Settle,
+    /// How often the store was told.
+    told: usize,
 }
 
 impl Settles {
     /// Notes that a message has arrived.
     pub fn note(node: &Arc<NodeContext>, settle: Settle) {
-        let begin = {
-            let mut state = node.waiting.settles.state.lock();
-            if state.waiting.len() >= MAX_WAITING {
+        Self::add(node, Noted { settle, told: 0 });
+    }
+
+    fn add(node: &Arc<NodeContext>, noted: Noted) {
+        let settles = &node.waiting.settles;
+        let (begin, is_full) = {
+            let mut state = settles.state.lock();
+            if state.waiting.len() + state.resting >= MAX_WAITING {
                 node.metrics.dropped(Dropped::SettlesFull);
+                if noted.told == 1 {
+                    state.done(&noted.settle.user);
+                }
                 return;
             }
-            state.waiting.push_back(settle);
-            state.noted += 1;
-            !std::mem::replace(&mut state.writing, true)
+            if noted.told == 0 {
+                *state.open.entry(noted.settle.user.clone()).or_default() += 1;
+            }
+            state.waiting.push_back(noted);
+            (!std::mem::replace(&mut state.writing, true), state.waiting.len() == MAX_PAGE)
         };
         if begin {
             node.remote.runtime().spawn(write(Arc::clone(node)));
+        } else if is_full {
+            settles.hurry.notify_one();
         }
     }
 
-    /// Waits until what was noted so far is in the store, or a while.
-    pub async fn flush(&self) {
+    /// Waits until what was noted for an account is in the store, or a while.
+    pub async fn flush(&self, user: &BareJid) {
         let done = {
             let mut state = self.state.lock();
-            if state.done == state.noted {
+            if !state.open.contains_key(user) {
                 return;
             }
             let (watcher, done) = oneshot::channel();
-            let noted = state.noted;
-            state.watchers.push((noted, watcher));
+            state.watchers.push((user.clone(), watcher));
             done
         };
+        self.hurry.notify_one();
         // Time is up, or nobody writes any more: it is delivered once more then.
         let _ = timeout(PATIENCE, done).await;
     }
 
+    /// Waits until what gathers is to be written.
+    async fn gathered(&self) {
+        let is_due = {
+            let state = self.state.lock();
+            state.waiting.len() >= MAX_PAGE || !state.watchers.is_empty()
+        };
+        if !is_due {
+            // Time is up: what there is.
+            let _ = timeout(GATHER, self.hurry.notified()).await;
+        }
+    }
+
     /// What is written next.
-    fn take(&self) -> Option<Vec<Settle>> {
+    fn take(&self) -> Option<Vec<Noted>> {
         let mut state = self.state.lock();
         let count = state.waiting.len().min(MAX_PAGE);
         state.writing = count > 0;
         (count > 0).then(|| state.waiting.drain(..count).collect())
     }
+}
 
-    fn done(&self, count: usize) {
-        let mut state = self.state.lock();
-        state.done += count as u64;
-        let done = state.done;
-        for (_, watcher) in state.watchers.extract_if(.., |(wanted, _)| *wanted <= done) {
+impl State {
+    fn done(&mut self, user: &BareJid) {
+        let Some(count) = self.open.get_mut(user) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.open.remove(user);
+        for (_, watcher) in self.watchers.extract_if(.., |(wanted, _)| wanted == user) {
             // It may have gone.
             let _ = watcher.send(());
         }
@@ -99,23 +150,108 @@ impl Settles {
 
 /// Writes until nothing waits. While one change is on its way the next gathers.
 async fn write(node: Arc<NodeContext>) {
-    while let Some(settles) = node.waiting.settles.take() {
-        let count = settles.len();
-        for attempt in 1..=ATTEMPTS {
-            // Done twice it is as if it were done once.
-            match node.storage.inbox.settle(settles.clone()).await {
-                Ok(_) => break,
-                Err(StorageError::Busy | StorageError::Unavailable { .. } | StorageError::Unknown)
-                    if attempt < ATTEMPTS =>
-                {
-                    tokio::time::sleep(REST).await;
-                }
-                Err(error) => {
-                    warn!(%error, messages = count, "messages that have arrived will be delivered once more");
-                    break;
-                }
+    loop {
+        node.waiting.settles.gathered().await;
+        let Some(mut noted) = node.waiting.settles.take() else { return };
+        let unknown = tell(&node, &noted).await;
+        let mut again = Vec::new();
+        for place in unknown.into_iter().rev() {
+            if let Some(place) = usize::try_from(place).ok().filter(|place| *place < noted.len()) {
+                again.push(noted.swap_remove(place));
             }
         }
-        node.waiting.settles.done(count);
+        {
+            let mut state = node.waiting.settles.state.lock();
+            let known = noted.iter().filter(|noted| noted.told < 2);
+            // Told twice, it is done with for who waits, and only told once more.
+            for noted in known.chain(again.iter().filter(|noted| noted.told == 1)) {
+                state.done(&noted.settle.user);
+            }
+        }
+        tell_again(&node, again);
+    }
+}
+
+/// Tells the store; which of them, by their places, it does not know.
+async fn tell(node: &NodeContext, noted: &[Noted]) -> Vec<u32> {
+    let settles: Vec<Settle> = noted.iter().map(|noted| noted.settle.clone()).collect();
+    for attempt in 1..=ATTEMPTS {
+        // Done twice it is as if it were done once.
+        match node.storage.inbox.arrived(settles.clone()).await {
+            Ok(unknown) => return unknown,
+            Err(StorageError::Busy | StorageError::Unavailable { .. } | StorageError::Unknown)
+                if attempt < ATTEMPTS =>
+            {
+                tokio::time::sleep(REST).await;
+            }
+            Err(error) => {
+                warn!(%error, messages = noted.len(), "messages that have arrived will be delivered once more");
+                break;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// Tells the store a little later of those that it does not know.
+fn tell_again(node: &Arc<NodeContext>, mut noted: Vec<Noted>) {
+    while let Some(told) = noted.first().map(|noted| noted.told) {
+        let those: Vec<_> = noted.extract_if(.., |noted| noted.told == told).collect();
+        let Some(rest) = AGAIN.get(told).copied() else {
+            debug!(messages = those.len(), "messages that have arrived are not in the store");
+            continue;
+        };
+        node.waiting.settles.state.lock().resting += those.len();
+        let node = Arc::clone(node);
+        node.remote.runtime().clone().spawn(async move {
+            tokio::time::sleep(rest).await;
+            node.waiting.settles.state.lock().resting -= those.len();
+            for noted in those.into_iter().rev() {
+                Settles::add(&node, Noted { told: told + 1, ..noted });
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_proto::stanza_id::StanzaId;
+
+    use super::*;
+    use crate::storage::messages::{ArchiveDefault, InboxQuota, KeepFor, KeepInInbox, KeepMessage, Taker};
+
+    /// Delivery runs ahead of the commit: a message may be acknowledged before it is kept.
+    #[tokio::test]
+    async fn what_arrives_before_it_is_kept_is_settled_all_the_same() {
+        let node = Arc::new(NodeContext::for_tests());
+        let user = BareJid::new("b@localhost").unwrap();
+        node.has_account(&user).await;
+        let id = StanzaId::from_bytes([7; 16]);
+        Settles::note(&node, Settle { user: user.clone(), id, device: None });
+        let flushed = node.waiting.settles.flush(&user);
+        let kept = async {
+            // The store was told once, and did not know it.
+            while !node.waiting.settles.state.lock().waiting.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let inbox = KeepInInbox {
+                takers: vec![Taker { bind: althing_cluster::routes::BindIndex(1), device: None }],
+                expires: node.now().after(REST),
+                quota: InboxQuota { messages: 9, bytes: 99 },
+                each_device: false,
+            };
+            let owner = KeepFor {
+                owner: user.clone(),
+                peer: user.clone().into(),
+                outgoing: false,
+                archive: Some(ArchiveDefault::Never),
+                inbox: Some(inbox),
+            };
+            let xml = bytes::Bytes::from_static(b"<message/>");
+            node.storage.keep(KeepMessage { id, stamp: node.now(), xml, owners: vec![owner] }).await.unwrap();
+            assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 1);
+        };
+        tokio::join!(flushed, kept);
+        assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 0);
     }
 }

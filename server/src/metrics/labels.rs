@@ -173,6 +173,8 @@ labels! {
         Undeliverable = "undeliverable",
         /// A presence, for a session whose mailbox is full; that session is closed.
         MailboxFull = "mailbox_full",
+        /// A message that its session had already, for it came by another way too.
+        Twice = "twice",
         /// Not a stanza: the word that a kept message has arrived. It will be delivered once more.
         SettlesFull = "settles_full",
         /// A presence, for a component whose inbox is full.

@@ -2,5 +2,6 @@
 
 pub mod address;
 pub mod component;
+mod letter;
 pub mod rules;
 pub mod steps;

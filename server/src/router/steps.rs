@@ -12,11 +12,13 @@ use althing_proto::stanza::{IqType, Kind, Stanza};
 
 use super::address::{Target, classify};
 use super::component::{self, Given, Place};
+use super::letter::Letter;
 use super::rules::{self, Presence, Rule};
 use crate::delivery::carbons::Way;
+use crate::delivery::keep::Planned;
 use crate::delivery::receivers::{self, Delivered, Receiver, Slow};
 use crate::delivery::remote::pending::Behind;
-use crate::delivery::{bounce, carbons, keep};
+use crate::delivery::{Next, bounce, carbons, keep};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
@@ -64,7 +66,7 @@ pub enum Origin<'a> {
 
 /// Walks the chain.
 pub fn route(node: &Arc<NodeContext>, stanza: Stanza, origin: Origin<'_>) -> Routed {
-    Walk { node, origin, tries: 0 }.route(stanza)
+    Walk { node, origin, tries: 0, hold: None }.route(stanza)
 }
 
 /// The one session on another node that `stanza` would go to now, if there is just one and it is not here; or the
@@ -94,16 +96,41 @@ pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Rout
 /// Walks the chain for a stanza that `tries` attempts have not delivered: after the first as if it had just come,
 /// after more as if the resource it is for were absent, whatever the table says.
 pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFuture<'static, Effects> {
-    let walk = Walk { node, origin: Origin::Elsewhere, tries: tries.max(1) };
+    let walk = Walk { node, origin: Origin::Elsewhere, tries: tries.max(1), hold: None };
     let target = classify(stanza.to(), stanza.from(), &node.config().xmpp.domains);
     let routed = match target {
-        Target::Resource(full) if tries > 1 => walk.absent(stanza, &full),
+        Target::Resource(full) if tries > 1 => walk.absent(stanza.into(), &full),
         _ => walk.route(stanza),
     };
-    match routed {
-        Routed::Done(effects) => Box::pin(std::future::ready(effects)),
-        Routed::Later(future) => future,
+    routed.into()
+}
+
+impl From<Routed> for BoxFuture<'static, Effects> {
+    fn from(routed: Routed) -> Self {
+        match routed {
+            Routed::Done(effects) => Box::pin(std::future::ready(effects)),
+            Routed::Later(future) => future,
+        }
     }
+}
+
+impl From<Next> for Routed {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Effects(effects) => Routed::Done(effects),
+            Next::Wait(future) => Routed::Later(future),
+        }
+    }
+}
+
+/// Walks the chain for a stanza that had to wait for others. `hold`: it is not safe before.
+fn anew(
+    node: &Arc<NodeContext>,
+    stanza: Stanza,
+    tries: u8,
+    hold: Option<Hold>,
+) -> BoxFuture<'static, Effects> {
+    Walk { node, origin: Origin::Elsewhere, tries, hold }.route(stanza).into()
 }
 
 /// One walk along the chain.
@@ -113,6 +140,8 @@ struct Walk<'a> {
     /// Attempts on other nodes that have failed for this stanza. With any, it waits behind nobody: those that do
     /// wait behind it.
     tries: u8,
+    /// What sees to it that the stanza is not safe, where it does not come from the session that has it in hand.
+    hold: Option<Hold>,
 }
 
 impl Walk<'_> {
@@ -132,16 +161,30 @@ impl Walk<'_> {
 
     fn to_component(&self, stanza: Stanza, place: &Place) -> Routed {
         let address = place.address();
+        let mut letter = Letter::from(stanza);
         if self.tries == 0 {
-            match self.node.remote.wait_behind(address, Some(place.route.index), &stanza) {
+            if let Some(wait) = self.plan(&mut letter, None) {
+                return wait;
+            }
+            match self.node.remote.wait_behind(address, Some(place.route.index), &letter.stanza) {
                 Behind::Nothing => {}
-                Behind::Queued => return self.until_found(address),
-                Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
+                Behind::Queued => {
+                    letter.keep_live(self.node, &[], self.hold());
+                    return self.until_found(address);
+                }
+                Behind::Full => return Routed::Done(bounce::congested(self.node, &letter.stanza)),
             }
         }
+        let stanza = letter.stanza.clone();
         match component::give(self.node, &stanza, place, self.tries) {
-            Given::Taken => Routed::Done(Vec::new()),
-            Given::Braked(pause) => self.pause(pause),
+            Given::Taken => {
+                letter.keep_live(self.node, &[], self.hold());
+                Routed::Done(Vec::new())
+            }
+            Given::Braked(pause) => {
+                letter.keep_live(self.node, &[], self.hold());
+                self.pause(pause)
+            }
             Given::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
             Given::Impossible => Routed::Done(bounce::unavailable(self.node, &stanza)),
             Given::Ending(gone) => {
@@ -179,57 +222,93 @@ impl Walk<'_> {
         }
         let sessions = Receiver::of_account(self.node, &account);
         let there = Presence::Account { reachable: reachable(&sessions) };
-        self.obey(stanza, sessions, there, account)
+        self.obey(stanza.into(), sessions, there, account)
     }
 
     fn to_resource(&self, stanza: Stanza, full: &FullJid) -> Routed {
         let subscription = matches!(stanza.kind(), Kind::Presence(presence) if presence.is_subscription());
+        let mut letter = Letter::from(stanza);
         if subscription {
-            return self.absent(stanza, full);
+            return self.absent(letter, full);
         }
-        let route = self.node.routes.locate(full);
-        let copies = || self.copies(&stanza, &full.to_bare(), |jid, _| jid == full);
-        if self.tries == 0 {
-            match self.node.remote.wait_behind(full, route.map(|route| route.index), &stanza) {
-                Behind::Nothing => {}
-                Behind::Queued => return self.until_found(full).and(copies()),
-                Behind::Full => return Routed::Done(bounce::congested(self.node, &stanza)),
+        let node = self.node;
+        let route = node.routes.locate(full);
+        if matches!(letter.stanza.kind(), Kind::Message(_)) {
+            let account = full.to_bare();
+            let wait = || route.and_then(|_| self.behind(&letter, &account));
+            if let Some(wait) = wait() {
+                return wait;
+            }
+            if let Some(wait) = self.plan(&mut letter, Some(&account)) {
+                return wait;
             }
         }
-        let Some(route) = route else { return self.absent(stanza, full) };
-        let receiver = Receiver::new(self.node, full, &route);
-        match receivers::deliver(self.node, &stanza, &[receiver], self.tries) {
-            Delivered::Some => Routed::Done(copies()),
-            Delivered::Slowly(slow) => self.brake(slow).and(copies()),
-            Delivered::Ending(receiver) => self.after(receiver, stanza),
-            Delivered::None => self.absent(stanza, full),
-            Delivered::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
+        let receiver = route.map(|route| Receiver::new(node, full, &route));
+        let marked = letter.marked(node);
+        let copies = || self.copies(&marked, &full.to_bare(), |jid, _| jid == full);
+        if self.tries == 0 {
+            match node.remote.wait_behind(full, route.map(|route| route.index), &marked) {
+                Behind::Nothing => {}
+                Behind::Queued => {
+                    letter.keep_live(node, receiver.as_slice(), self.hold());
+                    return self.until_found(full).and(copies());
+                }
+                Behind::Full => return Routed::Done(bounce::congested(node, &letter.stanza)),
+            }
+        }
+        let Some(receiver) = receiver else { return self.absent(letter, full) };
+        let receivers = [receiver];
+        match receivers::deliver(node, &marked, &receivers, self.tries) {
+            Delivered::Some => {
+                letter.keep_live(node, &receivers, self.hold());
+                Routed::Done(copies())
+            }
+            Delivered::Slowly(slow) => {
+                letter.keep_live(node, &receivers, self.hold());
+                self.brake(slow).and(copies())
+            }
+            Delivered::Ending(receiver) => {
+                letter.keep_live(node, &receivers, self.hold());
+                self.after(receiver, marked)
+            }
+            Delivered::None => self.absent(letter, full),
+            Delivered::Congested => Routed::Done(bounce::congested(node, &letter.stanza)),
         }
     }
 
-    fn absent(&self, stanza: Stanza, full: &FullJid) -> Routed {
-        if carbons::copied(&stanza).is_some() {
+    fn absent(&self, letter: Letter, full: &FullJid) -> Routed {
+        if carbons::copied(&letter.stanza).is_some() {
             self.node.metrics.dropped(Dropped::Rule);
             return Routed::Done(Vec::new());
         }
         let account = full.to_bare();
         let sessions = Receiver::of_account(self.node, &account);
         let there = Presence::ResourceAbsent { reachable: reachable(&sessions) };
-        self.obey(stanza, sessions, there, account)
+        self.obey(letter, sessions, there, account)
     }
 
     /// Does what the table says.
-    fn obey(&self, stanza: Stanza, sessions: Vec<Receiver>, there: Presence, account: BareJid) -> Routed {
+    fn obey(&self, mut letter: Letter, sessions: Vec<Receiver>, there: Presence, account: BareJid) -> Routed {
         let node = self.node;
-        let rule = rules::rule(stanza.kind(), there);
+        let rule = rules::rule(letter.stanza.kind(), there);
         debug!(stop = "router.rules", ?rule);
+        if matches!(rule, Rule::ToMostAvailable | Rule::ToNonNegative)
+            && let Some(wait) = self.behind(&letter, &account)
+        {
+            return wait;
+        }
+        if let Some(wait) = self.plan(&mut letter, Some(&account)) {
+            return wait;
+        }
+        let is_in_store = matches!(letter.planned, Some(Planned::Already(_)));
         match rule {
-            Rule::ToAccount => return self.for_receiver(stanza, Pass::Account(account)),
+            Rule::ToAccount => return self.for_receiver(letter.stanza, Pass::Account(account)),
+            Rule::Bounce | Rule::Ignore if is_in_store => return self.keep(letter, &account),
             Rule::Keep => {
-                let copies = self.copies(&stanza, &account, |_, _| false);
-                return self.keep(stanza, account).and(copies);
+                let copies = self.copies(&letter.marked(node), &account, |_, _| false);
+                return self.keep(letter, &account).and(copies);
             }
-            Rule::Bounce => return Routed::Done(bounce::unavailable(node, &stanza)),
+            Rule::Bounce => return Routed::Done(bounce::unavailable(node, &letter.stanza)),
             Rule::Ignore => {
                 node.metrics.dropped(Dropped::Rule);
                 return Routed::Done(Vec::new());
@@ -237,13 +316,23 @@ impl Walk<'_> {
             _ => {}
         }
         let receivers = chosen(rule, sessions).unwrap_or_default();
-        let presence = matches!(stanza.kind(), Kind::Presence(_));
+        let presence = matches!(letter.stanza.kind(), Kind::Presence(_));
+        let marked = letter.marked(node);
         let gets_it = |_: &FullJid, index| receivers.iter().any(|receiver| receiver.route.index == index);
-        let copies = || self.copies(&stanza, &account, gets_it);
-        match receivers::deliver(node, &stanza, &receivers, self.tries) {
-            Delivered::Some => Routed::Done(copies()),
-            Delivered::Slowly(slow) => self.brake(slow).and(copies()),
-            Delivered::Ending(receiver) => self.after(receiver, stanza),
+        let copies = || self.copies(&marked, &account, gets_it);
+        match receivers::deliver(node, &marked, &receivers, self.tries) {
+            Delivered::Some => {
+                letter.keep_live(node, &receivers, self.hold());
+                Routed::Done(copies())
+            }
+            Delivered::Slowly(slow) => {
+                letter.keep_live(node, &receivers, self.hold());
+                self.brake(slow).and(copies())
+            }
+            Delivered::Ending(receiver) => {
+                letter.keep_live(node, &receivers, self.hold());
+                self.after(receiver, marked)
+            }
             // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
             // not vanish (RFC 6121 §8.5.2.2.1).
             Delivered::Congested if presence => Routed::Done(Vec::new()),
@@ -253,9 +342,12 @@ impl Walk<'_> {
             }
             Delivered::None => {
                 let copies = copies();
-                Routed::Later(keep::taken_by_nobody(node, stanza, account, self.hold())).and(copies)
+                let Letter { stanza, planned } = letter;
+                let planned = planned.unwrap_or(Planned::Not);
+                let nobody = keep::taken_by_nobody(node, &stanza, &account, planned, self.hold());
+                Routed::from(nobody).and(copies)
             }
-            Delivered::Congested => Routed::Done(bounce::congested(node, &stanza)),
+            Delivered::Congested => Routed::Done(bounce::congested(node, &letter.stanza)),
         }
     }
 
@@ -273,15 +365,59 @@ impl Walk<'_> {
     }
 
     /// Nobody of the account is there: what is to wait waits, and is not safe before.
-    fn keep(&self, stanza: Stanza, account: BareJid) -> Routed {
-        Routed::Later(keep::for_absent(self.node, stanza, account, self.hold()))
+    fn keep(&self, letter: Letter, account: &BareJid) -> Routed {
+        let Letter { stanza, planned } = letter;
+        let planned = planned.unwrap_or(Planned::Not);
+        keep::for_absent(self.node, &stanza, account, planned, self.hold()).into()
+    }
+
+    /// Finds out what of a message is to be kept. Gives back what has to be waited for, where it has to wait for its turn.
+    fn plan(&self, letter: &mut Letter, account: Option<&BareJid>) -> Option<Routed> {
+        if letter.planned.is_some() || !matches!(letter.stanza.kind(), Kind::Message(_)) {
+            return None;
+        }
+        let planned = keep::plan(self.node, &letter.stanza, account, self.in_hand());
+        let crowded = matches!(planned, Planned::Crowded);
+        letter.planned = Some(planned);
+        crowded.then(|| self.later(letter, |node| Box::pin(async move { keep::room(&node).await })))
+    }
+
+    /// Whether a message for somebody who is there has to wait for earlier ones that are being kept because nobody was:
+    /// they come first.
+    fn behind(&self, letter: &Letter, account: &BareJid) -> Option<Routed> {
+        let behind = self.tries == 0
+            && matches!(letter.stanza.kind(), Kind::Message(_))
+            && self.node.waiting.absent.holds(account);
+        let account = account.clone();
+        behind.then(|| {
+            self.later(letter, |node| Box::pin(async move { node.waiting.absent.told(&account).await }))
+        })
+    }
+
+    /// Walks anew when that is done.
+    fn later(
+        &self,
+        letter: &Letter,
+        until: impl FnOnce(Arc<NodeContext>) -> BoxFuture<'static, ()>,
+    ) -> Routed {
+        let (node, tries, hold) = (Arc::clone(self.node), self.tries, self.hold());
+        let (stanza, until) = (letter.stanza.clone(), until(Arc::clone(self.node)));
+        Routed::Later(Box::pin(async move {
+            until.await;
+            anew(&node, stanza, tries, hold).await
+        }))
     }
 
     /// What sees to it that the stanza is not safe meanwhile.
     fn hold(&self) -> Option<Hold> {
+        self.in_hand().cloned()
+    }
+
+    /// The same, where it is.
+    fn in_hand(&self) -> Option<&Hold> {
         match self.origin {
-            Origin::Client(session) | Origin::Session(session) => session.in_hand().cloned(),
-            Origin::Elsewhere => None,
+            Origin::Client(session) | Origin::Session(session) => session.in_hand(),
+            Origin::Elsewhere => self.hold.as_ref(),
         }
     }
 

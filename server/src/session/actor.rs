@@ -254,7 +254,11 @@ impl Session {
                     SessionChange::Presence(presence) => presence.priority(),
                     _ => None,
                 };
-                let unchanged = self.state.presence().and_then(Stanza::priority) == priority;
+                let before = self.state.presence().and_then(Stanza::priority);
+                let unchanged = before == priority;
+                if before < Some(0) && priority >= Some(0) {
+                    self.will_drain();
+                }
                 if unchanged { Next::NOTHING } else { Next::Wait(self.commit_priority(priority)) }
             }
             SessionChange::Interested { version } => match self.state.roster_told(*version) {
@@ -293,7 +297,7 @@ impl Session {
     /// The receiver's pass of a stanza for this session.
     fn receive(&mut self, parcel: Parcel) -> Effects {
         self.alone = matches!(parcel.share, Share::Alone);
-        self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass(stanza))
+        self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass_once(stanza))
     }
 
     /// The receiver's pass of what the session has asked for, one after another, as fast as the client reads: it may be
@@ -432,7 +436,7 @@ impl Session {
             if let Some(recorded) = recorded {
                 recorded.await;
             }
-            waited.settled(&node).await;
+            waited.settled(&node, &jid.to_bare()).await;
             logouts::unbind(&node, &jid, index, logout).await;
             if pressure.is_displaced() {
                 // What contacts hear of the address now is the successor's.

@@ -29,7 +29,8 @@ use messages::{
     r2_r6_what_waits_is_taken_in_order_and_goes_when_it_has_arrived,
     r5_a_message_is_kept_once_for_all_its_owners, r19_a_full_inbox_takes_nothing,
     r22_what_is_kept_for_too_long_goes, r23_each_device_gets_what_waits,
-    the_sweep_looks_at_some_users_at_a_time, what_is_pending_for_the_living_is_left_alone,
+    the_sweep_looks_at_some_users_at_a_time, what_arrives_early_is_told_apart,
+    what_is_not_wanted_is_not_kept, what_is_pending_for_the_living_is_left_alone,
 };
 use privacy::{
     a_list_that_others_use_stays, blocks_at_the_same_time_lose_nothing, blocks_come_and_go,
@@ -339,6 +340,8 @@ suites!(
     r19_a_full_inbox_takes_nothing,
     r2_r6_what_waits_is_taken_in_order_and_goes_when_it_has_arrived,
     what_is_pending_for_the_living_is_left_alone,
+    what_arrives_early_is_told_apart,
+    what_is_not_wanted_is_not_kept,
     a_long_inbox_is_taken_by_pages,
     r23_each_device_gets_what_waits,
     an_inbox_is_purged,

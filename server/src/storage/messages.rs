@@ -108,13 +108,16 @@ pub enum Kept {
     Not,
     /// There is no such account.
     UnknownUser,
+    /// Its owner does not want it: the sender is blocked, or the account is disabled and nobody there.
+    Refused,
 }
 
 /// What is done with messages as a whole.
 #[async_trait]
 pub trait Messages: Send + Sync {
     /// Keeps a message for its owners, in one change; what became of it for each, in their order. For an owner that has
-    /// it under this id already nothing is done.
+    /// it under this id already nothing is done. Whether an owner wants it is decided with it, by the list of blocked
+    /// addresses as it is then.
     ///
     /// The order of messages is that in which the futures are first polled: [`Storage::keep`](super::Storage::keep)
     /// polls at once.

@@ -62,7 +62,7 @@ fn may_be_added(element: &Element, namespace: &str, name: &str) -> bool {
 fn children(template: &Element, got: &Element, captures: &mut Captures, path: &str) -> Result<(), Mismatch> {
     let expected: Vec<&Element> = template.children().collect();
     let arrived: Vec<&Element> =
-        got.children().filter(|child| !may_be_left_out(got, child) || wants_text(&expected)).collect();
+        got.children().filter(|child| !may_be_left_out(got, child) || wants(&expected, child)).collect();
     let text = template.text();
     let open = text.contains("{children}");
     let text = text.replace("{children}", "");
@@ -84,15 +84,30 @@ fn children(template: &Element, got: &Element, captures: &mut Captures, path: &s
     }
 }
 
-/// The human-readable text of an error (RFC 6120 §4.9.2, §8.3.2) never decides.
+/// What a script need not speak of: the human-readable text of an error, which never decides (RFC 6120 §4.9.2, §8.3.2);
+/// the id that the receiver's server gives a message (XEP-0359 §3), whose bytes nobody knows before.
 fn may_be_left_out(parent: &Element, child: &Element) -> bool {
-    parent.name() == "error"
-        && child.name() == "text"
-        && (child.ns() == ns::STANZA_ERRORS || child.ns() == ns::STREAM_ERRORS)
+    match child.name() {
+        "text" => {
+            parent.name() == "error" && (child.ns() == ns::STANZA_ERRORS || child.ns() == ns::STREAM_ERRORS)
+        }
+        "stanza-id" if parent.is("message", ns::CLIENT) && child.is("stanza-id", ns::STANZA_ID) => {
+            let receiver = parent.attr("to").or(parent.attr("from")).and_then(|to| to.split('/').next());
+            let is_ours = |id: &str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            receiver.is_some() && child.attr("by") == receiver && child.attr("id").is_some_and(is_ours)
+        }
+        _ => false,
+    }
 }
 
-fn wants_text(expected: &[&Element]) -> bool {
-    expected.iter().any(|child| child.name() == "text")
+/// Whether the script speaks of it.
+fn wants(expected: &[&Element], child: &Element) -> bool {
+    let by = child.attr("by").filter(|_| child.name() == "stanza-id");
+    // A name that is to be filled in may be anybody's.
+    let may_be = |of: &str| of.contains('{') || Some(of) == by;
+    expected.iter().any(|template| {
+        template.name() == child.name() && (by.is_none() || template.attr("by").is_none_or(may_be))
+    })
 }
 
 /// Gives each expected child an arrived one of its own; goes back where an early choice was wrong.
@@ -206,5 +221,22 @@ mod tests {
         check(template, &format!("<iq><error type='cancel'>{body}</error></iq>")).unwrap();
         check(template, &format!("<iq><error type='cancel' by='x'>{body}{text}</error></iq>")).unwrap();
         assert!(check(template, &format!("<iq><error type='wait'>{body}</error></iq>")).is_err());
+    }
+
+    #[test]
+    fn the_id_of_the_receivers_server_may_be_there_or_not() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let with = |by: &str, id: &str| {
+            let id = format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{by}' id='{id}'/>");
+            format!("<message xmlns='jabber:client' to='a@b/c'><body>1</body>{id}</message>")
+        };
+        let template = "<message xmlns='jabber:client' to='a@b/c'><body>1</body></message>";
+        check(template, template).unwrap();
+        check(template, &with("a@b", id)).unwrap();
+        check(&with("a@b", "{=id}"), &with("a@b", id)).unwrap();
+        for forged in [with("a@b/c", id), with("d@b", id), with("a@b", "1")] {
+            assert!(check(template, &forged).is_err(), "{forged}");
+        }
+        assert!(check(&with("a@b", "{any}"), template).is_err(), "it was asked for");
     }
 }

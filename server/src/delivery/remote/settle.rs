@@ -16,7 +16,7 @@ use super::groups::Group;
 use super::pending::Outcome;
 use super::{Copy, Failure, Parcel, outcome, task};
 use crate::components::balance::lane_named;
-use crate::delivery::{bounce, drive, keep, local};
+use crate::delivery::{Next, bounce, drive, keep, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::router::{component, steps};
@@ -125,7 +125,14 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
 async fn give_up(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza) {
     let effects = match lane_named(to) {
         Some(_) => bounce::unavailable(node, &stanza),
-        None => keep::taken_by_nobody(node, stanza, to.to_bare(), None).await,
+        None => {
+            let account = to.to_bare();
+            let planned = keep::plan(node, &stanza, Some(&account), None);
+            match keep::taken_by_nobody(node, &stanza, &account, planned, None) {
+                Next::Effects(effects) => effects,
+                Next::Wait(future) => future.await,
+            }
+        }
     };
     drive(node, effects).await;
 }

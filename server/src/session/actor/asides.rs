@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// The policy of a full mailbox (`delivery/local.rs`), for a stanza that has left it.
-    fn congested(&mut self, Parcel { stanza, share }: &Parcel) {
+    pub(super) fn congested(&mut self, Parcel { stanza, share }: &Parcel) {
         self.node.metrics.mailbox_full();
         if matches!(stanza.kind(), Kind::Presence(_)) {
             self.node.metrics.dropped(Dropped::MailboxFull);
@@ -98,7 +98,7 @@ impl Session {
     pub(super) fn go_on(&mut self, sender: u64, ctx: &mut Context<Self>) {
         let Some(parcel) = self.held.next(sender) else { return };
         self.outbox.pressure().leave(parcel.stanza.to_bytes().len());
-        let effects = self.pass(parcel.stanza);
+        let effects = self.pass_once(parcel.stanza);
         self.perform_then(effects, ctx, move |session, ctx| session.go_on(sender, ctx));
     }
 
@@ -106,6 +106,9 @@ impl Session {
     pub(super) fn give_up_held(&mut self, farewell: &Farewell) {
         for parcel in self.held.take_all() {
             self.outbox.pressure().leave(parcel.stanza.to_bytes().len());
+            self.left(parcel, farewell.clone());
+        }
+        for parcel in self.take_behind() {
             self.left(parcel, farewell.clone());
         }
     }

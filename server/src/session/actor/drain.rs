@@ -3,7 +3,7 @@
 //! The session's mailbox stands still meanwhile, so that what comes later comes later. What was handed to the client
 //! goes from the store when it has arrived: when it is acknowledged (XEP-0198), else when it is written to the socket.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +19,13 @@ use althing_proto::xml::build::BuilderExt;
 use althing_proto::xml::name;
 
 use super::Session;
-use crate::delivery::{keep, local};
+use crate::delivery::{keep, kept, local};
 use crate::faults::{self, Fault};
+use crate::metrics::Dropped;
 use crate::node::NodeContext;
+use crate::pipeline::Effects;
 use crate::session::effect::{Effect, UserEvent};
+use crate::session::held::Parcel;
 use crate::session::outbox::Settler;
 use crate::storage::StorageError;
 use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
@@ -40,7 +43,22 @@ pub(super) struct Draining {
     pass: u32,
     /// Whether a page is under way, which may be this session's in the store already.
     under_way: bool,
+    /// Whether the session is about to take what waits for the first time: others may know before it does.
+    due: bool,
+    /// Messages that have come meanwhile, behind those that were there before.
+    behind: VecDeque<Parcel>,
+    /// Messages that were handed out, where not all that has an id is in the inbox.
+    handed: HashSet<StanzaId>,
+    /// The last ones that the session has got.
+    recent: VecDeque<StanzaId>,
 }
+
+/// Most messages that wait behind those that are being taken; their bytes are the mailbox's.
+const MAX_BEHIND: usize = 1_024;
+
+/// How many messages a session remembers: each may come once more, by another way, until the store knows that it has
+/// arrived.
+const RECENT: usize = 256;
 
 /// Where a drain stands: its pass, and the last number of the page before.
 #[derive(Clone, Copy)]
@@ -53,6 +71,7 @@ impl Session {
     /// Takes what waits, if the session is one that takes it (RFC 6121 §8.5.2.1.1: no negative priority).
     pub(super) fn drain(&mut self, ctx: &mut Context<Self>) {
         let takes = self.state.presence().and_then(Stanza::priority) >= Some(0);
+        self.draining.due = false;
         if !takes || self.draining.under_way || !self.outbox.is_open() {
             return;
         }
@@ -97,21 +116,16 @@ impl Session {
                 return;
             }
             let id = message.id;
-            if self.outbox.is_unsettled(id) {
-                // The stream that this one goes on with has it.
+            if !self.is_new(id) {
                 continue;
+            }
+            if !kept::is_pending(&self.node) {
+                self.draining.handed.insert(id);
             }
             let stanza = (!message.retracted).then(|| waited(&message, self.state.account())).flatten();
             self.alone = false;
             let effects = stanza.map(|stanza| self.pass(stanza)).unwrap_or_default();
-            let goes_on = |effect: &Effect| {
-                matches!(effect, Effect::Deliver(_) | Effect::Later(_) | Effect::Aside(_) | Effect::Resume(_))
-            };
-            if !effects.iter().any(goes_on) {
-                // Retracted, or from somebody who was blocked since.
-                debug!(jid = %self.state.jid(), "a message that waited is not delivered");
-                self.settler().settle(id);
-            }
+            self.settle_unless_delivered(id, &effects);
             if let Some(future) = self.perform_all(effects) {
                 ctx.wait(future.into_actor(self).map(move |effects, session, ctx| {
                     session.perform_then(effects, ctx, move |session, ctx| {
@@ -123,19 +137,103 @@ impl Session {
         }
         match next {
             Some(at) => self.page(at, ctx),
-            None => self.draining.under_way = false,
+            None => {
+                self.draining.under_way = false;
+                self.receive_behind(ctx);
+            }
         }
     }
 
-    /// The id of a message that waited in the store until it came here.
-    pub(super) fn waited_as(&self, stanza: &Stanza) -> Option<StanzaId> {
-        if !matches!(stanza.kind(), Kind::Message(_)) {
+    /// Retracted, or from somebody who is blocked: nobody has to get it any more.
+    fn settle_unless_delivered(&self, id: StanzaId, effects: &Effects) {
+        let goes_on = |effect: &Effect| {
+            matches!(effect, Effect::Deliver(_) | Effect::Later(_) | Effect::Aside(_) | Effect::Resume(_))
+        };
+        if !effects.iter().any(goes_on) {
+            debug!(jid = %self.state.jid(), "a kept message is not delivered");
+            self.settler().settle(id);
+        }
+    }
+
+    /// The session is about to take what waits: what comes from here on comes behind that.
+    pub(super) fn will_drain(&mut self) {
+        self.draining.due = true;
+    }
+
+    /// The stanza, unless it has to wait behind messages that came before it.
+    pub(super) fn behind_drain(&mut self, parcel: Parcel, ctx: &mut Context<Self>) -> Option<Parcel> {
+        let Draining { due, under_way, behind, .. } = &self.draining;
+        let waits = *due || *under_way || !behind.is_empty();
+        if !waits || !matches!(parcel.stanza.kind(), Kind::Message(_)) {
+            return Some(parcel);
+        }
+        let bytes = parcel.stanza.to_bytes().len();
+        if behind.len() >= MAX_BEHIND || !self.outbox.pressure().enter(bytes) {
+            self.congested(&parcel);
             return None;
         }
-        let own = |child: &&Element| {
-            child.is("stanza-id", ns::STANZA_ID) && child.attr("by") == Some(self.state.account().as_str())
-        };
-        stanza.element().children().find(own)?.attr("id")?.parse().ok()
+        self.draining.behind.push_back(parcel);
+        if self.draining.due {
+            self.drain(ctx);
+            if !self.draining.under_way {
+                self.receive_behind(ctx);
+            }
+        }
+        None
+    }
+
+    /// The receiver's pass of what has waited behind messages that came before.
+    fn receive_behind(&mut self, ctx: &mut Context<Self>) {
+        while let Some(parcel) = self.draining.behind.pop_front() {
+            self.outbox.pressure().leave(parcel.stanza.to_bytes().len());
+            let effects = self.receive(parcel);
+            if let Some(future) = self.perform_all(effects) {
+                ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
+                    session.perform_then(effects, ctx, |session, ctx| session.receive_behind(ctx));
+                }));
+                return;
+            }
+        }
+    }
+
+    /// What has waited so, when the session ends.
+    pub(super) fn take_behind(&mut self) -> VecDeque<Parcel> {
+        let behind = std::mem::take(&mut self.draining.behind);
+        let pressure = self.outbox.pressure();
+        behind.iter().for_each(|parcel| pressure.leave(parcel.stanza.to_bytes().len()));
+        behind
+    }
+
+    /// Whether the session has not got a message yet; from now on it has.
+    fn is_new(&mut self, id: StanzaId) -> bool {
+        if self.outbox.is_unsettled(id) || self.draining.recent.contains(&id) {
+            return false;
+        }
+        if self.draining.recent.len() == RECENT {
+            self.draining.recent.pop_front();
+        }
+        self.draining.recent.push_back(id);
+        true
+    }
+
+    /// The receiver's pass of a message under its id, unless the session has it already.
+    pub(super) fn pass_once(&mut self, stanza: Stanza) -> Effects {
+        let Some(id) = kept::id_of(&stanza, self.state.account()) else { return self.pass(stanza) };
+        if !self.is_new(id) {
+            self.node.metrics.dropped(Dropped::Twice);
+            return Effects::new();
+        }
+        let effects = self.pass(stanza);
+        if kept::is_pending(&self.node) {
+            self.settle_unless_delivered(id, &effects);
+        }
+        effects
+    }
+
+    /// The id of a message that is in the inbox until it has arrived.
+    pub(super) fn waited_as(&mut self, stanza: &Stanza) -> Option<StanzaId> {
+        let id = kept::id_of(stanza, self.state.account())?;
+        (self.draining.handed.remove(&id) || kept::is_pending(&self.node)).then_some(id)
     }
 
     /// What becomes of messages that have arrived.
@@ -146,12 +244,7 @@ impl Session {
 
     /// Which device of the account it is, where messages wait for each: that of its resource.
     fn device(&self) -> Option<DeviceId> {
-        self.node.config().offline.per_device.then(|| {
-            let hash = StanzaId::derived(b"device", &[self.state.jid().resource().as_str().as_bytes()]);
-            let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-            // 0 is no device.
-            DeviceId(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
-        })
+        kept::device(&self.node, self.state.jid().resource().as_str())
     }
 
     /// Lets the mailbox bring the word that something may wait: what comes for the session from here on waits behind it.
@@ -163,21 +256,21 @@ impl Session {
     pub(super) fn leave_waited(&self) -> Leaving {
         let left = self.draining.under_way || self.outbox.has_unsettled();
         self.outbox.leave_waited();
-        Leaving { drained: self.draining.pass > 0, left }
+        Leaving { settles: self.outbox.settles(), left }
     }
 }
 
 /// What a session that has ended leaves of messages that have waited.
 pub(super) struct Leaving {
-    drained: bool,
+    settles: bool,
     left: bool,
 }
 
 impl Leaving {
     /// Waits until what has arrived is in the store: who comes next is not to get it once more.
-    pub(super) async fn settled(&self, node: &NodeContext) {
-        if self.drained {
-            node.waiting.settles.flush().await;
+    pub(super) async fn settled(&self, node: &NodeContext, user: &BareJid) {
+        if self.settles {
+            node.waiting.settles.flush(user).await;
         }
     }
 
@@ -233,10 +326,6 @@ fn waited(message: &InboxMessage, account: &BareJid) -> Option<Stanza> {
             .build();
         element.append_child(delay);
     }
-    let id = Element::builder("stanza-id", ns::STANZA_ID)
-        .set(name!("by"), account.as_str())
-        .set(name!("id"), message.id.to_string())
-        .build();
-    element.append_child(id);
+    element.append_child(kept::stanza_id(account, message.id));
     Stanza::parse(element).ok()
 }

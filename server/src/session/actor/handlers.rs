@@ -52,6 +52,7 @@ impl Handler<Deliver> for Session {
             return;
         }
         self.when_serving(ctx, |session, ctx| {
+            let Some(parcel) = session.behind_drain(parcel, ctx) else { return };
             let effects = session.receive(parcel);
             session.perform_then(effects, ctx, |_, _| ());
         });

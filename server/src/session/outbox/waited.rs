@@ -124,6 +124,12 @@ impl Outbox {
         self.waited.settler.borrow_mut().get_or_insert(settler);
     }
 
+    /// Whether it has ever had messages of the store.
+    #[must_use]
+    pub fn settles(&self) -> bool {
+        self.waited.settler.borrow().is_some()
+    }
+
     /// Whether messages that have waited in the store have not arrived.
     #[must_use]
     pub fn has_unsettled(&self) -> bool {

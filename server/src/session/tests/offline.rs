@@ -94,7 +94,7 @@ async fn r18_r19_who_writes_to_a_full_inbox_hears_so() {
     }
     let told = written(&sender, &own).await;
     assert_eq!(told.matches("<message ").count(), 1, "{told}");
-    assert!(told.contains("id='3'") && told.contains("<service-unavailable "), "{told}");
+    assert!(told.contains("id='3'") && told.contains("<resource-constraint "), "{told}");
     let own = outbox();
     let session = bind(&node, "r", &own).await;
     done(&session, work("<presence xmlns='jabber:client'/>")).await;

@@ -2,6 +2,7 @@
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, Jid};
+use althing_proto::privacy::PrivacyChange;
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 
@@ -10,7 +11,7 @@ use super::super::messages::{
     KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, MAX_OWNERS, MAX_PAGE, MAX_PAGE_BYTES, Settle,
     SweepRules, Swept, Taker,
 };
-use super::super::{Storage, StorageError};
+use super::super::{PrivacyLimits, Storage, StorageError};
 use super::{account, jid, with_users};
 
 pub(in super::super) const ROMEO: &str = "romeo@example.com";
@@ -172,6 +173,60 @@ pub(super) async fn what_is_pending_for_the_living_is_left_alone(storage: Storag
     let entries = storage.inbox.list(&jid(JULIET), None, None, 9).await.unwrap();
     let takers: Vec<_> = entries.into_iter().map(|entry| entry.takers).collect();
     assert_eq!(takers, [vec![taker(1), taker(2)], vec![taker(3)], vec![taker(3)]]);
+}
+
+/// What arrives before it is kept is not known, and settled when it is told again; a message that is archived only waits
+/// once that is asked for.
+pub(super) async fn what_arrives_early_is_told_apart(storage: Storage) {
+    with_users(&storage).await;
+    keep(&storage, [1]).await;
+    assert_eq!(storage.inbox.arrived(vec![settle(1), settle(2)]).await, Ok(vec![1]));
+    assert_eq!(storage.inbox.arrived(vec![settle(1)]).await, Ok(vec![]), "she has it in her archive");
+    let mut early = message(2, 0);
+    waiting(&mut early).takers = vec![taker(7)];
+    storage.keep(early).await.unwrap();
+    assert_eq!(listed(&storage).await, ids([2]));
+    assert_eq!(storage.inbox.arrived(vec![settle(2)]).await, Ok(vec![]));
+    assert_eq!(listed(&storage).await, ids([]));
+
+    let inbox = waiting(&mut message(3, 0)).clone();
+    let full = KeepInInbox { quota: InboxQuota { messages: 0, bytes: 0 }, ..inbox.clone() };
+    let juliet = jid(JULIET);
+    let offline = async |number: u64, inbox: &KeepInInbox| {
+        storage.inbox.offline(&juliet, id(number), inbox.clone()).await
+    };
+    assert_eq!(offline(3, &inbox).await, Ok(false));
+    assert!(matches!(offline(1, &full).await, Err(StorageError::Full { .. })));
+    assert_eq!(offline(1, &inbox).await, Ok(true));
+    let entries = storage.inbox.list(&juliet, None, None, 9).await.unwrap();
+    assert_eq!((entries.len(), entries[0].id, entries[0].seq), (1, id(1), 1));
+    assert_eq!((entries[0].from.as_str(), entries[0].stamp), ("romeo@example.com/orchard", at(1)));
+    assert_eq!(drained(&storage, drain(8, 1, &[8])).await, ids([1]));
+    assert_eq!(offline(1, &full).await, Ok(true), "it is free again");
+    assert_eq!(drained(&storage, drain(9, 1, &[8, 9])).await, ids([1]));
+    assert_eq!(archived(&storage, JULIET).await, ids([1, 2]));
+}
+
+/// Who is blocked, and who writes to a disabled account that nobody uses, reaches neither inbox nor archive; decided
+/// where it is kept.
+pub(super) async fn what_is_not_wanted_is_not_kept(storage: Storage) {
+    with_users(&storage).await;
+    let juliet = jid(JULIET);
+    let since = |since| storage.accounts.set_disabled(&juliet, since);
+    since(Some(at(1))).await.unwrap();
+    assert_eq!(storage.keep(message(1, 0)).await, Ok(vec![Kept::At(1), Kept::Refused]));
+    since(None).await.unwrap();
+    let limits = PrivacyLimits { entries: 9, entry_bytes: 900, lists: 2, items: 2 };
+    let block = PrivacyChange::Block(vec![jid(ROMEO).into()]);
+    storage.privacy.change(&juliet, block, limits).await.unwrap().unwrap();
+    let mut live = message(2, 0);
+    waiting(&mut live).takers = vec![taker(7)];
+    assert_eq!(storage.keep(live).await, Ok(vec![Kept::At(2), Kept::Refused]));
+    let mut own = message(3, 0);
+    own.owners.remove(0);
+    own.owners[0].peer = Jid::new("juliet@example.com/balcony").unwrap();
+    assert_eq!(storage.keep(own).await, Ok(vec![Kept::At(1)]), "nobody blocks oneself");
+    assert_eq!(archived(&storage, JULIET).await, ids([3]));
 }
 
 pub(super) async fn a_long_inbox_is_taken_by_pages(storage: Storage) {

@@ -101,6 +101,8 @@ impl<'a> View<'a> {
             | Command::DrainInbox(_)
             | Command::ReleaseMessages(_)
             | Command::SettleMessages(_)
+            | Command::ArrivedMessages(_)
+            | Command::OfflineMessage(_)
             | Command::PurgeInbox(_)
             | Command::NoteDevice(_)
             | Command::SetArchivePreferences(_)

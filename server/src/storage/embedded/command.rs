@@ -12,8 +12,8 @@ use super::super::messages::KeepMessage;
 use super::super::profile::{Logout, Word, check_head, check_logouts};
 use super::super::{Account, PrivacyLimits, RosterLimits, RowBound, StorageError, check_privacy, check_row};
 use super::messages::command::{
-    DrainInbox, NoteDevice, PurgeInbox, ReleaseMessages, RetractMessage, SetArchivePreferences,
-    SettleMessages, SweepMessages,
+    DrainInbox, NoteDevice, OfflineMessage, PurgeInbox, ReleaseMessages, RetractMessage,
+    SetArchivePreferences, SettleMessages, SweepMessages,
 };
 #[cfg(doc)]
 use super::reply::Reply;
@@ -207,6 +207,11 @@ tagged! {
         81 ChangeStreams(ChangeStreams), since 1;
         /// Makes the secret of ids of streams, if there is none. Reply: [`Reply::Secret`].
         82 MakeStreamSecret([u8; 32]), since 1;
+        /// Notes what has arrived, perhaps before it is kept. Reply: [`Reply::Places`] of those not known.
+        90 ArrivedMessages(SettleMessages), since 1;
+        /// Makes a message wait that is archived only. Reply: [`Reply::Done`] with whether it is there, or
+        /// [`Reply::Full`].
+        91 OfflineMessage(OfflineMessage), since 1;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use althing_cluster::wire;
 use althing_proto::jid::{BareJid, Jid};
-use althing_proto::privacy::{Entry, Item, Lists, PrivacyError};
+use althing_proto::privacy::{Entry, Item, Kinds, Lists, PrivacyError};
 use serde::de::DeserializeOwned;
 use sled::{IVec, Tree};
 
@@ -111,6 +111,20 @@ impl View<'_> {
             }
         }
         Ok(Reply::Privacy(Ok(Box::new(changed))))
+    }
+}
+
+impl View<'_> {
+    /// Whether the default list of `user` lets no message of `peer` in.
+    pub(super) fn denies_messages(&self, user: &BareJid, peer: &Jid) -> Result<bool, Fault> {
+        let rows = Of { source: self, user };
+        // As a rule there is no list: that costs one look.
+        if self.get(&keys::privacy(user))?.is_none() {
+            return Ok(false);
+        }
+        let key = keys::roster_item(user, &peer.to_bare());
+        let item = self.get(&key)?.map(|value| decode(&key, &value)).transpose()?;
+        Ok(privacy_rules::judge(&rows, peer, item)?.denied.meets(Kinds::MESSAGE))
     }
 }
 

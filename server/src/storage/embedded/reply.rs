@@ -64,6 +64,8 @@ tagged! {
         54 Swept(Swept), since 1;
         /// The secret that is in force.
         80 Secret([u8; 32]), since 1;
+        /// Which of many, by their places.
+        90 Places(Vec<u32>), since 1;
     }
 }
 
@@ -149,7 +151,8 @@ impl Reply {
             | Reply::Count(_)
             | Reply::Purged(_)
             | Reply::Swept(_)
-            | Reply::Secret(_) => StorageError::Unknown,
+            | Reply::Secret(_)
+            | Reply::Places(_) => StorageError::Unknown,
         }
     }
 }

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::BareJid;
+use althing_proto::privacy::Kinds;
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::super::StorageError;
 use super::super::messages::rules::{
     ArchiveRow, ArchiveWish, Arrived, InboxRow, MAX_LOOKED, MailboxHead, PageFill, Take,
 };
 use super::super::messages::{
     Archive, ArchiveDefault, ArchiveEnds, ArchivePage, ArchivePreferences, ArchiveQuery, ArchivedMessage,
-    DeviceId, Drain, Drained, Due, Inbox, InboxEntry, InboxMessage, InboxSummary, KeepFor, KeepMessage, Kept,
-    MAX_MESSAGE_BYTES, MAX_PAGE, Messages, Retention, Settle, SweepRules, Swept, UnknownStanzaId, check_ids,
-    check_keep, check_preferences, check_query, within,
+    DeviceId, Drain, Drained, Due, Inbox, InboxEntry, InboxMessage, InboxSummary, KeepFor, KeepInInbox,
+    KeepMessage, Kept, MAX_MESSAGE_BYTES, MAX_PAGE, Messages, Retention, Settle, SweepRules, Swept,
+    UnknownStanzaId, check_ids, check_keep, check_preferences, check_query, within,
 };
+use super::super::{StorageError, privacy_rules};
 use super::{Memory, Name, State, User, name};
 
 /// The messages of one user.
@@ -60,6 +61,17 @@ impl Mailbox {
     }
 }
 
+/// Whether the owner does not want what comes from that peer.
+fn refuses(owner: &KeepFor, user: &User) -> Result<bool, StorageError> {
+    let absent = owner.inbox.as_ref().is_none_or(|inbox| inbox.takers.is_empty());
+    if absent && user.disabled.is_some() {
+        return Ok(true);
+    }
+    let item = user.items.get(&name(&owner.peer.to_bare())).cloned();
+    Ok(owner.may_be_blocked()
+        && privacy_rules::judge(&user.privacy, &owner.peer, item)?.denied.meets(Kinds::MESSAGE))
+}
+
 impl State {
     /// Lets go of texts that no user has any more.
     pub(super) fn drop_bodies(&mut self) {
@@ -93,6 +105,10 @@ impl State {
                 kept.push(Kept::UnknownUser);
                 continue;
             };
+            if !owner.outgoing && refuses(owner, user)? {
+                kept.push(Kept::Refused);
+                continue;
+            }
             let archives = user.mailbox.archives(owner, user);
             if !archives && owner.inbox.is_none() {
                 kept.push(Kept::Not);
@@ -298,6 +314,40 @@ impl Inbox for Memory {
             state.drop_bodies();
             u32::try_from(settled).unwrap_or(u32::MAX)
         })
+    }
+
+    async fn arrived(&self, messages: Vec<Settle>) -> Result<Vec<u32>, StorageError> {
+        check_ids(messages.len())?;
+        self.write(|state| {
+            let mut unknown = Vec::new();
+            for (place, settle) in (0..).zip(&messages) {
+                let owners = state.bodies.get(&settle.id).map(|body| &body.owners);
+                if owners.is_none_or(|owners| !owners.contains_key(&name(&settle.user))) {
+                    unknown.push(place);
+                }
+                state.settle(settle);
+            }
+            state.drop_bodies();
+            unknown
+        })
+    }
+
+    async fn offline(&self, user: &BareJid, id: StanzaId, inbox: KeepInInbox) -> Result<bool, StorageError> {
+        self.write(|state| {
+            let Some(seq) = state.seq(user, id) else { return Ok(false) };
+            let Some(owner) = state.users.get_mut(&name(user)) else { return Ok(false) };
+            let mailbox = &mut owner.mailbox;
+            if let Some(row) = mailbox.inbox.get_mut(&seq) {
+                row.takers.clear();
+                return Ok(true);
+            }
+            let Some(archived) = mailbox.archive.get(&seq) else { return Ok(false) };
+            mailbox.head.admits(inbox.quota, usize::try_from(archived.size).unwrap_or(usize::MAX))?;
+            let row = archived.waits(user, &inbox, &mailbox.head);
+            mailbox.head.wait(&row);
+            mailbox.inbox.insert(seq, row);
+            Ok(true)
+        })?
     }
 
     async fn summary(&self, user: &BareJid) -> Result<InboxSummary, StorageError> {

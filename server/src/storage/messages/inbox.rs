@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::StorageError;
-use super::{DeviceId, MAX_PAGE, within};
+use super::{DeviceId, KeepInInbox, MAX_PAGE, within};
 
 /// A session that messages are being delivered to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,20 @@ pub trait Inbox: Send + Sync {
     /// # Errors
     /// [`StorageError::TooLarge`] for more than [`MAX_PAGE`].
     async fn settle(&self, messages: Vec<Settle>) -> Result<u32, StorageError>;
+
+    /// As [`settle`](Self::settle), for messages that may have arrived before they are kept: which of them, by their
+    /// places, are not known. Those are kept later, or were settled and nobody has them any more.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    async fn arrived(&self, messages: Vec<Settle>) -> Result<Vec<u32>, StorageError>;
+
+    /// A message of the archive that nobody has got waits for whoever comes. One that waits already is pending for
+    /// nobody any more. `false`: the user has no such message.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`].
+    async fn offline(&self, user: &BareJid, id: StanzaId, inbox: KeepInInbox) -> Result<bool, StorageError>;
 
     /// How much waits for `user`.
     async fn summary(&self, user: &BareJid) -> Result<InboxSummary, StorageError>;

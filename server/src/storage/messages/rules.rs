@@ -159,6 +159,13 @@ pub(in super::super) struct InboxRow {
     pub(in super::super) devices: Vec<DeviceId>,
 }
 
+impl KeepFor {
+    /// Whether the owner may have blocked the other side: not itself, nor a service.
+    pub(in super::super) fn may_be_blocked(&self) -> bool {
+        !self.outgoing && self.peer.node().is_some() && self.peer.to_bare() != self.owner
+    }
+}
+
 /// What a drain does with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Take {
@@ -275,6 +282,18 @@ impl ArchiveRow {
     /// Whether the message is with `with`.
     pub(in super::super) fn is_with(&self, with: &Jid) -> bool {
         if with.resource().is_some() { self.with == *with } else { self.with.to_bare() == with.to_bare() }
+    }
+
+    /// The row of the same message where it is to wait for `owner`.
+    pub(in super::super) fn waits(
+        &self,
+        owner: &BareJid,
+        inbox: &KeepInInbox,
+        head: &MailboxHead,
+    ) -> InboxRow {
+        let (peer, outgoing) = (self.with.clone(), self.outgoing);
+        let of = KeepFor { owner: owner.clone(), peer, outgoing, archive: None, inbox: None };
+        InboxRow::new(self.id, self.stamp, self.size, &of, inbox, head)
     }
 
     /// Whether `sender` has sent it, where `owner` has it.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::super::StorageError;
 use super::super::messages::{
     Archive, ArchiveEnds, ArchivePage, ArchivePreferences, ArchiveQuery, DeviceId, Drain, Drained, Due,
-    Inbox, InboxEntry, InboxMessage, InboxSummary, KeepMessage, Kept, Messages, Retention, Settle,
-    SweepRules, Swept, UnknownStanzaId,
+    Inbox, InboxEntry, InboxMessage, InboxSummary, KeepInInbox, KeepMessage, Kept, Messages, Retention,
+    Settle, SweepRules, Swept, UnknownStanzaId,
 };
 use super::Metered;
 
@@ -38,6 +38,14 @@ impl Inbox for Metered {
 
     async fn settle(&self, messages: Vec<Settle>) -> Result<u32, StorageError> {
         self.write(self.inner.inbox.settle(messages)).await
+    }
+
+    async fn arrived(&self, messages: Vec<Settle>) -> Result<Vec<u32>, StorageError> {
+        self.write(self.inner.inbox.arrived(messages)).await
+    }
+
+    async fn offline(&self, user: &BareJid, id: StanzaId, inbox: KeepInInbox) -> Result<bool, StorageError> {
+        self.write(self.inner.inbox.offline(user, id, inbox)).await
     }
 
     async fn summary(&self, user: &BareJid) -> Result<InboxSummary, StorageError> {

@@ -34,6 +34,8 @@
 //! | DrainInbox     | of the same pass: gives the same messages again, but those settled since               |
 //! | ReleaseMessages | releases what was taken since: the same message may be delivered twice              |
 //! | SettleMessages | finds none: the count is less                                                         |
+//! | ArrivedMessages | names more of them as unknown                                                        |
+//! | OfflineMessage | makes it wait once more, though it may have arrived since                              |
 //! | PurgeInbox     | settles what came since                                                               |
 //! | NoteDevice     | notes the same again                                                                  |
 //! | SetArchivePreferences | sets the same again                                                            |

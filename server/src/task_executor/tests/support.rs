@@ -287,6 +287,8 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
     let issuer = Issuer::new(params, key);
 
     let log = Arc::new(Log::default());
+    // What one node has written another reads.
+    let storage = crate::storage::Storage::memory();
     let (mut nodes, mut peers) = (Vec::new(), Vec::new());
     for number in 1..=count {
         let (id, name) = (NodeId::new(number), format!("node-{number}"));
@@ -327,6 +329,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
             max: VERSION_MAX,
         };
         let mut context = NodeContext::for_tests();
+        context.storage = storage.clone();
         {
             let _on = runtime.enter();
             let set = (LinkTimes::default(), LinkLimits::default());

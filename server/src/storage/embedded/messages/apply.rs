@@ -11,8 +11,8 @@ use super::super::keys;
 use super::super::reply::Reply;
 use super::body::{BodyHead, MAX_OWNERS};
 use super::command::{
-    DrainInbox, DrainedRows, NoteDevice, ReleaseMessages, RetractMessage, SetArchivePreferences,
-    SettleMessages,
+    DrainInbox, DrainedRows, NoteDevice, OfflineMessage, ReleaseMessages, RetractMessage,
+    SetArchivePreferences, SettleMessages,
 };
 use super::scope::{Scope, decode};
 
@@ -32,6 +32,8 @@ impl View<'_> {
             Command::DrainInbox(command) => scope.drain(&command)?,
             Command::ReleaseMessages(command) => scope.release(&command)?,
             Command::SettleMessages(command) => scope.settle_all(&command)?,
+            Command::ArrivedMessages(command) => scope.arrived_all(&command)?,
+            Command::OfflineMessage(command) => scope.offline(&command)?,
             Command::PurgeInbox(command) => scope.purge(&command)?,
             Command::NoteDevice(command) => scope.note_device(command)?,
             Command::SetArchivePreferences(command) => scope.set_preferences(command)?,
@@ -66,10 +68,15 @@ impl Scope<'_, '_> {
                 kept.push(Kept::At(seq));
                 continue;
             }
-            let Some(head) = self.head(user)? else {
+            if self.head(user)?.is_none() {
                 kept.push(Kept::UnknownUser);
                 continue;
-            };
+            }
+            if !owner.outgoing && self.refuses(owner)? {
+                kept.push(Kept::Refused);
+                continue;
+            }
+            let Some(head) = self.head(user)? else { continue };
             if let Some(inbox) = &owner.inbox
                 && let Err(full) = head.admits(inbox.quota, xml.len())
             {
@@ -105,6 +112,16 @@ impl Scope<'_, '_> {
             self.put_raw(key, row);
         }
         Ok(Reply::Kept(kept))
+    }
+
+    /// Whether the owner does not want what comes from that peer: an account that is disabled and has nobody there, or
+    /// one that has blocked the sender.
+    fn refuses(&self, owner: &KeepFor) -> Result<bool, Fault> {
+        let absent = owner.inbox.as_ref().is_none_or(|inbox| inbox.takers.is_empty());
+        if absent && self.get(&keys::disabled(&owner.owner))?.is_some() {
+            return Ok(true);
+        }
+        Ok(owner.may_be_blocked() && self.denies_messages(&owner.owner, &owner.peer)?)
     }
 
     /// Whether the message goes into the owner's archive.
@@ -205,6 +222,44 @@ impl Scope<'_, '_> {
             }
         }
         Ok(Reply::Count(count))
+    }
+
+    fn arrived_all(&mut self, command: &SettleMessages) -> Result<Reply, Fault> {
+        let mut unknown = Vec::new();
+        for (place, settle) in (0_u32..).zip(&command.messages) {
+            match self.seq(&settle.user, settle.id)? {
+                None => unknown.push(place),
+                Some(seq) => {
+                    let row: Option<InboxRow> = self.read(&keys::inbox_row(&settle.user, seq))?;
+                    if let Some(mut row) = row.filter(|row| row.id == settle.id) {
+                        let arrived = row.arrive(settle.device);
+                        self.arrived(&settle.user, seq, &row, arrived)?;
+                    }
+                }
+            }
+        }
+        Ok(Reply::Places(unknown))
+    }
+
+    fn offline(&mut self, command: &OfflineMessage) -> Result<Reply, Fault> {
+        let OfflineMessage { user, id, inbox } = command;
+        if let Some((seq, mut row)) = self.waiting(user, *id)? {
+            row.takers.clear();
+            self.put(keys::inbox_row(user, seq), &row)?;
+            return Ok(Reply::Done(true));
+        }
+        let Some(seq) = self.seq(user, *id)? else { return Ok(Reply::Done(false)) };
+        let archived: Option<ArchiveRow> = self.read(&keys::archive_row(user, seq))?;
+        let (Some(archived), Some(head)) = (archived.filter(|row| row.id == *id), self.head(user)?) else {
+            return Ok(Reply::Done(false));
+        };
+        if let Err(full) = head.admits(inbox.quota, usize::try_from(archived.size).unwrap_or(usize::MAX)) {
+            return Ok(Reply::of(&full).unwrap_or(Reply::Lost(())));
+        }
+        let row = archived.waits(user, inbox, head);
+        head.wait(&row);
+        self.put(keys::inbox_row(user, seq), &row)?;
+        Ok(Reply::Done(true))
     }
 
     /// Writes what became of a row that has arrived.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::super::StorageError;
 use super::super::super::messages::{
-    ArchivePreferences, ArchiveQuery, DeviceId, Drain, MAX_MESSAGE_BYTES, Settle, SweepRules, check_ids,
-    check_keep, check_preferences, within,
+    ArchivePreferences, ArchiveQuery, DeviceId, Drain, KeepInInbox, MAX_MESSAGE_BYTES, Settle, SweepRules,
+    check_ids, check_keep, check_preferences, within,
 };
 use super::super::super::streams::check_changes;
 use super::super::command::Command;
@@ -47,11 +47,22 @@ pub struct ReleaseMessages {
     pub messages: Vec<(BareJid, StanzaId)>,
 }
 
-/// [`Command::SettleMessages`].
+/// [`Command::SettleMessages`] and [`Command::ArrivedMessages`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettleMessages {
     /// Which.
     pub messages: Vec<Settle>,
+}
+
+/// [`Command::OfflineMessage`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineMessage {
+    /// Whose message.
+    pub user: BareJid,
+    /// Which.
+    pub id: StanzaId,
+    /// How it waits.
+    pub inbox: KeepInInbox,
 }
 
 /// [`Command::PurgeInbox`].
@@ -191,7 +202,9 @@ impl Command {
             Command::RetractMessage(retract) => within("message", retract.tombstone.len(), MAX_MESSAGE_BYTES),
             Command::DrainInbox(DrainInbox { drain, .. }) => check_ids(drain.live.len()),
             Command::ReleaseMessages(ReleaseMessages { messages }) => check_ids(messages.len()),
-            Command::SettleMessages(SettleMessages { messages }) => check_ids(messages.len()),
+            Command::SettleMessages(SettleMessages { messages })
+            | Command::ArrivedMessages(SettleMessages { messages }) => check_ids(messages.len()),
+            Command::OfflineMessage(offline) => check_ids(offline.inbox.takers.len()),
             Command::PurgeInbox(PurgeInbox { live, .. }) => check_ids(live.len()),
             Command::SetArchivePreferences(set) => check_preferences(&set.preferences),
             _ => Ok(()),

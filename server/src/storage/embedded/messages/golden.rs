@@ -63,6 +63,8 @@ fn golden_bytes_of_commands() {
     }];
     let drain = Drain { taker: taker(), pass: 2, live: vec![BindIndex(1)], after: Some(6), limit: 8 };
     let settle = Settle { user: user(), id: ID, device: None };
+    let quota = InboxQuota { messages: 5, bytes: 5 };
+    let offline = KeepInInbox { takers: Vec::new(), expires: at(9), quota, each_device: true };
     let samples = [
         (
             "0032eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05017801036a4064036a40640101010101fb2c0101040905fb2c0101",
@@ -79,7 +81,15 @@ fn golden_bytes_of_commands() {
         ),
         (
             "003601036a4064eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee00",
-            Command::SettleMessages(SettleMessages { messages: vec![settle] }),
+            Command::SettleMessages(SettleMessages { messages: vec![settle.clone()] }),
+        ),
+        (
+            "005a01036a4064eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee00",
+            Command::ArrivedMessages(SettleMessages { messages: vec![settle.clone()] }),
+        ),
+        (
+            "005b036a4064eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0009050501",
+            Command::OfflineMessage(OfflineMessage { user: user(), id: ID, inbox: offline }),
         ),
         (
             "0037036a4064010401010608",
@@ -113,9 +123,13 @@ fn golden_bytes_of_commands() {
 #[test]
 fn golden_bytes_of_replies() {
     let samples = [
-        ("00320300fb2c010102", Reply::Kept(vec![Kept::At(300), Kept::Not, Kept::UnknownUser])),
+        (
+            "00320400fb2c01010203",
+            Reply::Kept(vec![Kept::At(300), Kept::Not, Kept::UnknownUser, Kept::Refused]),
+        ),
         ("00330201020103", Reply::Drained(DrainedRows { seqs: vec![1, 2], next: Some(3) })),
         ("003403", Reply::Count(3)),
+        ("005a020105", Reply::Places(vec![1, 5])),
         ("00350300", Reply::Purged(Purged { count: 3, next: None })),
         ("0036010201", Reply::Swept(Swept { inbox: 1, archive: 2, more: true })),
     ];

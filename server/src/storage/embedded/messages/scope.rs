@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use althing_cluster::wire;
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
 use althing_proto::stanza_id::StanzaId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -100,6 +100,11 @@ impl<'a, 'v> Scope<'a, 'v> {
             self.heads.insert(user.clone(), head);
         }
         Ok(self.heads.get_mut(user).and_then(Option::as_mut).map(|(_, now)| now))
+    }
+
+    /// Whether the default list of `user` lets no message of `peer` in.
+    pub(super) fn denies_messages(&self, user: &BareJid, peer: &Jid) -> Result<bool, Fault> {
+        self.view.denies_messages(user, peer)
     }
 
     /// The figures of `user` are not to be kept: they have gone with the account.

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use super::super::super::StorageError;
 use super::super::super::messages::{
     Archive, ArchiveEnds, ArchivePage, ArchivePreferences, ArchiveQuery, DeviceId, Drain, Drained, Due,
-    Inbox, InboxEntry, InboxMessage, InboxSummary, KeepMessage, Kept, Messages, Retention, Settle,
-    SweepRules, Swept, UnknownStanzaId, check_query,
+    Inbox, InboxEntry, InboxMessage, InboxSummary, KeepInInbox, KeepMessage, Kept, Messages, Retention,
+    Settle, SweepRules, Swept, UnknownStanzaId, check_query,
 };
 use super::super::command::Command;
 use super::super::query::{Answer, Query};
 use super::super::reply::Reply;
 use super::command::{
-    DrainInbox, FindDue, GetInboxMessage, ListInbox, NoteDevice, OfUser, PurgeInbox, ReadArchive, ReadInbox,
-    ReleaseMessages, RetractMessage, SetArchivePreferences, SettleMessages, SweepMessages,
+    DrainInbox, FindDue, GetInboxMessage, ListInbox, NoteDevice, OfUser, OfflineMessage, PurgeInbox,
+    ReadArchive, ReadInbox, ReleaseMessages, RetractMessage, SetArchivePreferences, SettleMessages,
+    SweepMessages,
 };
 
 /// Messages that one step of a purge looks at: each may be some rows of a batch.
@@ -89,6 +90,15 @@ impl<S: Commanded> Inbox for S {
 
     async fn settle(&self, messages: Vec<Settle>) -> Result<u32, StorageError> {
         replied!(Count, self.command(Command::SettleMessages(SettleMessages { messages })).await?)
+    }
+
+    async fn arrived(&self, messages: Vec<Settle>) -> Result<Vec<u32>, StorageError> {
+        replied!(Places, self.command(Command::ArrivedMessages(SettleMessages { messages })).await?)
+    }
+
+    async fn offline(&self, user: &BareJid, id: StanzaId, inbox: KeepInInbox) -> Result<bool, StorageError> {
+        let command = OfflineMessage { user: user.clone(), id, inbox };
+        replied!(Done, self.command(Command::OfflineMessage(command)).await?)
     }
 
     async fn summary(&self, user: &BareJid) -> Result<InboxSummary, StorageError> {

@@ -1,0 +1,282 @@
+//! One message that is to be kept: for whom, and how it gets into the store.
+//!
+//! Delivery runs ahead of the commit; the sender's acknowledgement does not (XEP-0198): its [`Hold`] goes when the message
+//! is in the store, or its sender was told that it is not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
+
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::ns;
+use althing_proto::stanza::{Kind, Stanza};
+use althing_proto::stanza_id::StanzaId;
+use althing_proto::time::Timestamp;
+use althing_proto::xml::Element;
+use althing_proto::xml::build::BuilderExt;
+use althing_proto::xml::name;
+
+use super::keep::{self, AbsentGuard};
+use super::keeping::{self, keeping};
+use super::receivers::Receiver;
+use super::{bounce, drive};
+use crate::config::Durability;
+use crate::metrics::{Delivery, Dropped};
+use crate::node::NodeContext;
+use crate::session::inbound::Hold;
+use crate::storage::StorageError;
+use crate::storage::messages::{
+    DeviceId, InboxQuota, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, Taker,
+};
+
+/// How often a message is kept of which nobody knows whether it is: under one id it is kept once.
+const REPEATS: usize = 2;
+
+/// A session takes no more than fits its mailbox and its outbox: that bounds what is pending for it.
+const PENDING: InboxQuota = InboxQuota { messages: u32::MAX, bytes: u64::MAX };
+
+/// The id under which `account` has a message in the store (XEP-0359 §3). Only this server may give it one.
+#[must_use]
+pub fn id_of(stanza: &Stanza, account: &BareJid) -> Option<StanzaId> {
+    if !matches!(stanza.kind(), Kind::Message(_)) {
+        return None;
+    }
+    let own =
+        |child: &&Element| child.is("stanza-id", ns::STANZA_ID) && child.attr("by") == Some(account.as_str());
+    stanza.element().children().find(own)?.attr("id")?.parse().ok()
+}
+
+/// The child that says under which id `account` has a message.
+#[must_use]
+pub fn stanza_id(account: &BareJid, id: StanzaId) -> Element {
+    Element::builder("stanza-id", ns::STANZA_ID)
+        .set(name!("by"), account.as_str())
+        .set(name!("id"), id.to_string())
+        .build()
+}
+
+/// Whether what goes to a session is in its account's inbox until it has arrived: only there, and not in the archive
+/// alone, nobody has to see to it that it is not lost with the session.
+#[must_use]
+pub fn is_pending(node: &NodeContext) -> bool {
+    let config = node.config();
+    config.offline.enabled && config.messages.durability == Durability::Commit
+}
+
+/// The device of a resource, where messages wait for each.
+#[must_use]
+pub fn device(node: &NodeContext, resource: &str) -> Option<DeviceId> {
+    node.config().offline.per_device.then(|| {
+        let hash = StanzaId::derived(b"device", &[resource.as_bytes()]);
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        // 0 is no device.
+        DeviceId(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
+    })
+}
+
+/// Those sessions as takers of a message.
+#[must_use]
+pub fn takers(node: &NodeContext, receivers: &[Receiver]) -> Vec<Taker> {
+    let per_device = node.config().offline.per_device;
+    let taker = |Receiver { route, remote }: &Receiver| {
+        let bind = route.index;
+        if !per_device {
+            return Taker { bind, device: None };
+        }
+        let resource = match remote {
+            Some(jid) => Some(jid.resource().as_str().to_owned()),
+            None => node.sessions.get(bind).map(|session| session.jid.resource().as_str().to_owned()),
+        };
+        Taker { bind, device: resource.and_then(|resource| device(node, &resource)) }
+    };
+    receivers.iter().map(taker).collect()
+}
+
+/// A message that is to be kept, and has its place among those that are.
+#[derive(Debug)]
+pub struct Plan {
+    id: StanzaId,
+    stamp: Timestamp,
+    xml: Bytes,
+    /// As it came.
+    stanza: Stanza,
+    keeping: keeping::Keeping,
+    /// Who gets it, if that is an account of this server's.
+    account: Option<BareJid>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Plan {
+    /// How `stanza` is to be kept. `None` for what is kept nowhere, and for what is too large. Its receiver is there, or
+    /// will be known not to be.
+    #[must_use]
+    pub fn new(
+        node: &NodeContext,
+        stanza: &Stanza,
+        keeping: keeping::Keeping,
+        account: Option<BareJid>,
+        (hold, permit): (Option<&Hold>, OwnedSemaphorePermit),
+    ) -> Option<Plan> {
+        let xml = Bytes::from(stanza.to_standalone());
+        if xml.len() > MAX_MESSAGE_BYTES {
+            return None;
+        }
+        let stamp = node.now();
+        // Without randomness of the system what is unique all the same is good enough for an id.
+        let derived = || {
+            let parts = [&node.node_id.get().to_be_bytes()[..], &stamp.as_millis().to_be_bytes(), &xml];
+            StanzaId::derived(&node.decoy_secret, &parts)
+        };
+        // Where it follows from how the message came it is kept once, however often it comes.
+        let known = hold.zip(node.stream_secret.get()).zip(stanza.to());
+        let id = known.and_then(|((hold, secret), to)| hold.stanza_id(secret, &to.to_bare()));
+        let random = || node.random().map(StanzaId::from_bytes);
+        let id = id.or_else(random).unwrap_or_else(derived);
+        Some(Plan { id, stamp, xml, stanza: stanza.clone(), keeping, account, permit })
+    }
+
+    /// As its receiver gets it.
+    #[must_use]
+    pub fn marked(&self, node: &NodeContext) -> Stanza {
+        let is_marked = self.keeping.archive || is_pending(node);
+        match self.account.as_ref().filter(|_| is_marked) {
+            Some(account) => self.stanza.with_child(stanza_id(account, self.id)),
+            None => self.stanza.clone(),
+        }
+    }
+
+    /// Whether it waits for who is not there.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.keeping.waits
+    }
+
+    /// As it came.
+    #[must_use]
+    pub fn stanza(&self) -> &Stanza {
+        &self.stanza
+    }
+
+    /// Keeps it while it goes to those sessions.
+    pub fn keep_live(self, node: &Arc<NodeContext>, takers: Vec<Taker>, hold: Option<Hold>) {
+        let hold = hold.filter(|_| node.config().messages.durability == Durability::Commit);
+        self.keep(node, Some(takers), hold, None);
+    }
+
+    /// Keeps it for who is not there.
+    pub fn keep_absent(self, node: &Arc<NodeContext>, hold: Option<Hold>) {
+        let guard = self.account.as_ref().map(|account| node.waiting.absent.begin(account));
+        self.keep(node, None, hold, guard);
+    }
+
+    fn keep(
+        self,
+        node: &Arc<NodeContext>,
+        takers: Option<Vec<Taker>>,
+        mut hold: Option<Hold>,
+        guard: Option<AbsentGuard>,
+    ) {
+        let message = self.message(node, takers.as_deref());
+        if message.owners.is_empty() {
+            return;
+        }
+        let keeping = node.storage.keep_and_handle(message, hold.as_mut().and_then(Hold::commits));
+        let own = Arc::clone(node);
+        node.remote.runtime().spawn(async move {
+            let mut kept = keeping.await;
+            for _ in 0..REPEATS {
+                if kept != Err(StorageError::Unknown) {
+                    break;
+                }
+                kept = own.storage.keep(self.message(&own, takers.as_deref())).await;
+            }
+            self.finish(&own, kept, takers.is_none(), hold).await;
+            drop(guard);
+        });
+    }
+
+    /// The message as the store gets it. Takers: those that it goes to; `None`: nobody is there.
+    fn message(&self, node: &NodeContext, takers: Option<&[Taker]>) -> KeepMessage {
+        let config = node.config();
+        let archived = self.keeping.archive && config.archive.enabled;
+        let archive = archived.then(|| config.archive.default.into());
+        let mut owners = Vec::with_capacity(2);
+        let accounts = self.stanza.from().zip(self.stanza.to());
+        if let (Some((from, to)), Some(_)) = (accounts, archive) {
+            let sender = from.to_bare();
+            let is_ours = from.node().is_some() && node.serves(from.domain().as_str());
+            if is_ours && self.account.as_ref() != Some(&sender) {
+                owners.push(KeepFor {
+                    owner: sender,
+                    peer: to.clone(),
+                    outgoing: true,
+                    archive,
+                    inbox: None,
+                });
+            }
+        }
+        if let Some(account) = &self.account {
+            let waits = match takers {
+                Some(_) => self.keeping.waits && is_pending(node),
+                None => true,
+            };
+            let inbox = waits.then(|| KeepInInbox {
+                takers: takers.unwrap_or_default().to_vec(),
+                expires: config.offline.expires(self.stamp),
+                quota: if takers.is_some() { PENDING } else { config.offline.quota() },
+                each_device: config.offline.per_device,
+            });
+            let peer = self.stanza.from().cloned().unwrap_or_else(|| Jid::from(account.clone()));
+            if archive.is_some() || inbox.is_some() {
+                owners.push(KeepFor { owner: account.clone(), peer, outgoing: false, archive, inbox });
+            }
+        }
+        KeepMessage { id: self.id, stamp: self.stamp, xml: self.xml.clone(), owners }
+    }
+
+    /// It is kept, or not.
+    async fn finish(
+        self,
+        node: &Arc<NodeContext>,
+        kept: Result<Vec<Kept>, StorageError>,
+        absent: bool,
+        hold: Option<Hold>,
+    ) {
+        let Plan { stanza, account, permit, .. } = self;
+        match kept {
+            Ok(kept) => {
+                drop(hold);
+                drop(permit);
+                let Some(account) = account.filter(|_| absent) else { return };
+                if matches!(kept.last(), Some(Kept::At(_))) {
+                    debug!(stop = "delivery.keep", jid = %account, "kept until somebody is there");
+                    node.metrics.delivery(Delivery::Kept);
+                    keep::tell_who_came(node, &account).await;
+                } else {
+                    node.metrics.dropped(Dropped::Rule);
+                }
+            }
+            // The sender hears of it before its stanza counts as handled.
+            Err(error) => {
+                drive(node, bounce::not_kept(node, &stanza, &error)).await;
+                drop(hold);
+            }
+        }
+    }
+}
+
+/// Where a message is to be kept, by what it is and by the configuration; nowhere, as a rule, for what is no message.
+#[must_use]
+pub fn wanted(node: &NodeContext, stanza: &Stanza) -> keeping::Keeping {
+    if !matches!(stanza.kind(), Kind::Message(_)) {
+        return keeping::Keeping::default();
+    }
+    let config = node.config();
+    let keeping = keeping(stanza);
+    keeping::Keeping {
+        waits: keeping.waits && config.offline.enabled,
+        archive: keeping.archive && config.archive.enabled,
+    }
+}

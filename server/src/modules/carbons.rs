@@ -11,9 +11,12 @@ use althing_proto::jid::{self, Jid};
 use althing_proto::ns;
 use althing_proto::privacy::Kinds;
 use althing_proto::stanza::{Kind, MessageType, Stanza, StanzaCondition, StanzaError};
+use althing_proto::stanza_id::StanzaId;
 
 use super::{Feature, Module, Spec};
 use crate::delivery::carbons::{Way, copied, copies, is_eligible};
+use crate::delivery::keeping::keeping;
+use crate::delivery::kept::stanza_id;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::packet::is_of_account;
@@ -103,7 +106,9 @@ fn sent(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Outcome 
     // What is for the account itself is copied where it arrives: each resource gets it once.
     let to = stanza.to().filter(|to| !is_of_account(to, account));
     let Some(to) = to.filter(|_| is_eligible(stanza, Way::Sent)) else { return Outcome::Pass };
-    let copies = copies(&*node.routes, stanza, Way::Sent, account, |jid, _| jid == session.jid());
+    let known = archived_as(stanza, to, session, node).map(|id| stanza.with_child(stanza_id(account, id)));
+    let known = known.as_ref().unwrap_or(stanza);
+    let copies = copies(&*node.routes, known, Way::Sent, account, |jid, _| jid == session.jid());
     if copies.is_empty() {
         return Outcome::Pass;
     }
@@ -112,6 +117,14 @@ fn sent(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Outcome 
     effects.extend(copies);
     effects.extend(hash(to, stanza, node).map(|hash| Effect::Session(SessionChange::Copied(hash))));
     Outcome::Done(effects)
+}
+
+/// Under which id the message will be in the sender's archive (XEP-0313 §3.5), where that is known before it is kept: on
+/// streams with XEP-0198.
+fn archived_as(stanza: &Stanza, to: &Jid, session: &SessionState, node: &NodeContext) -> Option<StanzaId> {
+    let archived = || node.config().archive.enabled && keeping(stanza).archive;
+    let (hold, secret) = session.in_hand().zip(node.stream_secret.get()).filter(|_| archived())?;
+    hold.stanza_id(secret, &to.to_bare())
 }
 
 /// §6.1: an error is copied where the message was that it answers.

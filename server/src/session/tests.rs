@@ -1,5 +1,6 @@
 //! Races between sessions: two binds of one address, deliveries to a session that ends.
 
+mod live;
 mod offline;
 mod pace;
 mod presence;

@@ -71,6 +71,9 @@ async fn s14_r19_r21_what_is_sent_while_somebody_comes_gets_there_once() {
             let id = format!(" id='{round}-{number}'");
             assert_eq!(text.matches(&id).count(), 1, "{id}: {text}");
         }
+        let places: Vec<_> =
+            (0..MESSAGES).map(|number| text.find(&format!(" id='{round}-{number}'"))).collect();
+        assert!(places.is_sorted(), "an earlier message was overtaken: {text}");
         assert_eq!(text.matches("<message ").count(), MESSAGES, "{text}");
         let user = BareJid::new("b@localhost").unwrap();
         assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 0, "round {round}");

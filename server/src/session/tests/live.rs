@@ -1,0 +1,120 @@
+//! Messages to who is online: in the store until they have arrived.
+
+use althing_proto::stanza_id::StanzaId;
+
+use super::*;
+use crate::config::Durability;
+use crate::storage::messages::ArchiveQuery;
+
+fn message(number: usize) -> Work {
+    let xml = format!(
+        "<message xmlns='jabber:client' to='b@localhost' type='chat' id='n{number}'><body>x</body></message>"
+    );
+    Work { elements: [xml.parse().unwrap()].into(), ..Work::default() }
+}
+
+fn presence() -> Work {
+    Work { elements: ["<presence xmlns='jabber:client'/>".parse().unwrap()].into(), ..Work::default() }
+}
+
+fn user(name: &str) -> BareJid {
+    BareJid::new(&format!("{name}@localhost")).unwrap()
+}
+
+/// What the outbox has, not yet written.
+async fn taken(session: &SessionHandle, outbox: &Outbox) -> String {
+    for _ in 0..30 {
+        tokio::task::yield_now().await;
+    }
+    session.advance(Work::default()).await.ok();
+    let mut out = Vec::new();
+    outbox.take_now(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+async fn waiting(node: &NodeContext) -> u32 {
+    node.storage.inbox.summary(&user("b")).await.unwrap().messages
+}
+
+async fn archived(node: &NodeContext, name: &str) -> Vec<StanzaId> {
+    let query = ArchiveQuery { limit: 9, ..ArchiveQuery::default() };
+    let page = node.storage.archive.page(&user(name), query).await.unwrap().unwrap();
+    page.messages.into_iter().map(|message| message.id).collect()
+}
+
+/// R1, R2: it is stored first, and goes when it has arrived; the next session gets what has not, once, under the same id.
+#[actix_rt::test]
+async fn r1_r2_what_goes_to_who_is_online_is_kept_until_it_has_arrived() {
+    let node = Arc::new(NodeContext::for_tests());
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, presence()).await;
+    taken(&session, &own).await;
+    own.written(usize::MAX);
+    for number in 0..2 {
+        done(&sender, message(number)).await;
+    }
+    let text = taken(&session, &own).await;
+    assert_eq!(text.matches("<message ").count(), 2, "{text}");
+    assert_eq!(waiting(&node).await, 2);
+    let ids = archived(&node, "b").await;
+    assert_eq!(archived(&node, "a").await, ids, "one text, two owners");
+    assert!(ids.len() == 2 && ids.iter().all(|id| text.contains(&id.to_string())), "{text}");
+
+    // The first one is written, the second is not.
+    own.written(text.find("<message to='b@localhost' from='a@localhost/x' id='n1'").unwrap());
+    node.waiting.settles.flush(&user("b")).await;
+    assert_eq!(waiting(&node).await, 1);
+    session.end(EndReason::ClientGone).await;
+    let own = outbox();
+    let session = bind(&node, "s", &own).await;
+    done(&session, presence()).await;
+    let text = taken(&session, &own).await;
+    assert_eq!(text.matches("<message ").count(), 1, "{text}");
+    assert!(text.contains(&ids[1].to_string()) && text.contains("<delay "), "{text}");
+    own.written(text.len());
+    session.end(EndReason::ClientGone).await;
+    assert_eq!(waiting(&node).await, 0);
+}
+
+/// With `messages.durability = "memory"` nothing is pending for who is online; archives are kept all the same.
+#[actix_rt::test]
+async fn in_memory_nothing_is_pending() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.messages.durability = Durability::Memory);
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, presence()).await;
+    done(&sender, message(0)).await;
+    let text = taken(&session, &own).await;
+    assert_eq!((text.matches("<message ").count(), waiting(&node).await), (1, 0), "{text}");
+    assert_eq!(archived(&node, "b").await.len(), 1);
+    session.end(EndReason::ClientGone).await;
+    done(&sender, message(1)).await;
+    taken(&sender, &outbox()).await;
+    assert_eq!((waiting(&node).await, archived(&node, "b").await.len()), (1, 2), "it waits for who is away");
+}
+
+/// A message that comes to a session by two ways is for its client once.
+#[actix_rt::test]
+async fn a_message_that_comes_twice_is_written_once() {
+    let node = Arc::new(NodeContext::for_tests());
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, presence()).await;
+    done(&sender, message(0)).await;
+    let text = taken(&session, &own).await;
+    let id = archived(&node, "b").await[0];
+    let again = format!(
+        "<message xmlns='jabber:client' to='b@localhost' from='a@localhost/x' type='chat' id='n0'><body>x</body>\
+         <stanza-id xmlns='urn:xmpp:sid:0' by='b@localhost' id='{id}'/></message>"
+    );
+    let again = Stanza::parse(again.parse().unwrap()).unwrap();
+    session.deliver(again, Share::Alone).unwrap();
+    assert_eq!(text.matches("<message ").count(), 1, "{text}");
+    let more = taken(&session, &own).await;
+    assert!(!more.contains("<message "), "{more}");
+}

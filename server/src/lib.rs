@@ -26,3 +26,4 @@ pub mod node;
 pub mod queues;
 pub mod statistics;
 pub mod telemetry;
+pub mod turns;

@@ -10,18 +10,24 @@ use std::time::Duration;
 use actix_rt::ArbiterHandle;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 use crate::auth::rate::network;
 use crate::metrics::{Listener, Rejection};
 use crate::node::NodeContext;
 use crate::stream::{component, connection};
+use crate::turns::Turns;
 
 /// How long to wait after a failed accept: descriptors may have run out, and spinning frees none.
 const BREATH: Duration = Duration::from_millis(100);
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1_024;
+
+/// How many connections of a listener are on their way to their arbiter. More wait to be accepted: each that is taken
+/// costs its arbiter memory and time before it says anything.
+const HANDED_OVER: usize = 16;
 
 /// The open connections of a node, counted for its limits.
 #[derive(Debug, Default)]
@@ -148,12 +154,17 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts until the task is dropped.
 pub async fn accept(node: Arc<NodeContext>, listener: TcpListener, kind: Listener, workers: Workers) {
+    let places = Arc::new(Semaphore::new(HANDED_OVER));
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 let peer = peer.ip();
                 match admit(&node, peer, kind) {
-                    Ok(admitted) => hand_over(&node, tcp, peer, admitted, kind, &workers),
+                    Ok(admitted) => {
+                        // Nobody closes it.
+                        let place = Arc::clone(&places).acquire_owned().await.ok();
+                        hand_over(&node, (tcp, place), peer, admitted, kind, &workers);
+                    }
                     // Closed without a word: a word would cost what the limit saves.
                     Err(rejection) => node.metrics.connection_rejected(rejection),
                 }
@@ -202,7 +213,7 @@ impl Drop for Carried {
 /// Moves the socket to an arbiter's reactor and serves it there.
 fn hand_over(
     node: &Arc<NodeContext>,
-    tcp: TcpStream,
+    (tcp, place): (TcpStream, Option<OwnedSemaphorePermit>),
     peer: IpAddr,
     admitted: Admitted,
     kind: Listener,
@@ -218,23 +229,25 @@ fn hand_over(
         Err(error) => return warn!(%error, "connection not handed over"),
     };
     let spawned = arbiter.spawn(async move {
-        match TcpStream::from_std(tcp) {
-            Ok(tcp) => {
-                actix_rt::spawn(async move {
-                    let node = Arc::clone(&carried.node);
-                    match kind {
-                        Listener::C2s | Listener::C2sTls | Listener::Web | Listener::WebTls => {
-                            connection::serve(node, tcp, peer, kind).await;
-                        }
-                        Listener::Component | Listener::ComponentTls => {
-                            component::serve(node, tcp, peer, kind).await;
-                        }
-                    }
-                    drop(carried);
-                });
+        actix_rt::spawn(async move {
+            Turns::here().next().await;
+            drop(place);
+            let tcp = match TcpStream::from_std(tcp) {
+                Ok(tcp) => tcp,
+                Err(error) => return warn!(%error, "connection not served"),
+            };
+            let node = Arc::clone(&carried.node);
+            // Boxed, so that it takes no memory before its turn.
+            match kind {
+                Listener::C2s | Listener::C2sTls | Listener::Web | Listener::WebTls => {
+                    Box::pin(connection::serve(node, tcp, peer, kind)).await;
+                }
+                Listener::Component | Listener::ComponentTls => {
+                    Box::pin(component::serve(node, tcp, peer, kind)).await;
+                }
             }
-            Err(error) => warn!(%error, "connection not served"),
-        }
+            drop(carried);
+        });
     });
     if !spawned {
         warn!("an arbiter has stopped: a connection is dropped");

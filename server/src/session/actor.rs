@@ -41,6 +41,7 @@ use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::router::steps::Origin;
+use crate::turns::Turns;
 
 /// How many times in a row effects may follow from effects before others have their turn.
 const FOLLOWED: usize = 256;
@@ -277,6 +278,13 @@ impl Session {
             | SessionChange::PrivacyLoaded(_)
             | SessionChange::ReloadBlocks
             | SessionChange::BlocksLoaded(_) => return self.change_privacy(change),
+            SessionChange::Arrive => {
+                let turn = Turns::here().next();
+                Next::Wait(Box::pin(async move {
+                    turn.await;
+                    [SessionChange::Broadcast, SessionChange::Probe].map(Effect::Session).into()
+                }))
+            }
             SessionChange::Broadcast => Next::Effects(self.state.presence_broadcast().into_iter().collect()),
             SessionChange::Probe => Next::Effects(self.state.probes().into_iter().collect()),
             SessionChange::Farewell => Next::Effects(self.state.take_untold()),
@@ -298,41 +306,6 @@ impl Session {
     fn receive(&mut self, parcel: Parcel) -> Effects {
         self.alone = matches!(parcel.share, Share::Alone);
         self.in_order(parcel).map_or_else(Vec::new, |stanza| self.pass_once(stanza))
-    }
-
-    /// The receiver's pass of what the session has asked for, one after another, as fast as the client reads: it may be
-    /// more than may wait for it. The writer is of this arbiter, and has its turn meanwhile.
-    fn receive_all(&mut self, mut parcels: VecDeque<Parcel>, ctx: &mut Context<Self>) {
-        while let Some(parcel) = parcels.pop_front() {
-            let pressure = Arc::clone(self.outbox.pressure());
-            if let Some(farewell) = self.over() {
-                // They are shown to the session that goes on, if one does.
-                parcels.push_front(parcel);
-                for parcel in &parcels {
-                    self.send_after(parcel, &farewell);
-                }
-                return;
-            }
-            if pressure.is_ending() && !self.resumption.handing {
-                return;
-            }
-            if pressure.is_congested() || !self.node.lease.holds() {
-                parcels.push_front(parcel);
-                let room = async move { pressure.relieved().await };
-                ctx.wait(room.into_actor(self).map(|(), session, ctx| {
-                    session.when_serving(ctx, |session, ctx| session.receive_all(parcels, ctx));
-                }));
-                return;
-            }
-            pressure.leave_shown(parcel.stanza.to_bytes().len());
-            let effects = self.receive(parcel);
-            if let Some(future) = self.perform_all(effects) {
-                ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
-                    session.perform_then(effects, ctx, |session, ctx| session.receive_all(parcels, ctx));
-                }));
-                return;
-            }
-        }
     }
 
     fn pass(&self, stanza: Stanza) -> Effects {
@@ -431,6 +404,7 @@ impl Session {
         let pressure = Arc::clone(self.outbox.pressure());
         self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
+        let turn = Turns::here().next();
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
             if let Some(recorded) = recorded {
@@ -438,6 +412,7 @@ impl Session {
             }
             waited.settled(&node, &jid.to_bare()).await;
             logouts::unbind(&node, &jid, index, logout).await;
+            turn.await;
             if pressure.is_displaced() {
                 // What contacts hear of the address now is the successor's.
                 effects.retain(|effect| !matches!(effect, Effect::FanOut { .. }));

@@ -236,7 +236,8 @@ impl SessionState {
             SessionChange::Carbons(enabled) => self.set_carbons(enabled),
             SessionChange::Copied(hash) => self.note_copied(hash),
             // What the actor does with the node at hand.
-            SessionChange::Broadcast
+            SessionChange::Arrive
+            | SessionChange::Broadcast
             | SessionChange::Probe
             | SessionChange::Farewell
             | SessionChange::Invisible(_)

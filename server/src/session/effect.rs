@@ -163,6 +163,8 @@ pub enum SessionChange {
     /// The session is no longer available. That is the word of it to all who hold it for available; they are told by
     /// [`SessionChange::Farewell`], or by the end of the session where that comes first.
     Left(Stanza),
+    /// The session has become available: [`SessionChange::Broadcast`] and [`SessionChange::Probe`], when it is its turn.
+    Arrive,
     /// Tell the presence that the session has now to all who may see it now: others may be in the way since it was sent.
     Broadcast,
     /// Ask for the presence of all whom the session may see now (RFC 6121 §4.3.1).

@@ -33,6 +33,7 @@ use crate::session::SessionHandle;
 use crate::session::messages::{EndReason, Work};
 use crate::session::outbox::Outbox;
 use crate::session::pressure::Pressure;
+use crate::turns::Turns;
 use crate::{auth, modules};
 
 /// Bytes read at a time.
@@ -90,7 +91,8 @@ impl Connection {
         let (mut socket, tls) = match listener {
             Listener::C2s | Listener::Web | Listener::Component => (Socket::Plain(tcp), None),
             Listener::C2sTls | Listener::WebTls | Listener::ComponentTls => {
-                let (stream, info) = login::accept_tls(&node, tcp, listener, patience).await?;
+                let accepted = login::accept_tls(&node, tcp, listener, patience);
+                let (stream, info) = Turns::here().each(accepted).await?;
                 (Socket::Tls(stream), Some(info))
             }
         };
@@ -129,7 +131,7 @@ impl Connection {
             kept: Vec::new(),
             _by_address: by_address,
         };
-        let result = connection.log_in(&first).await;
+        let result = Turns::here().each(connection.log_in(&first)).await;
         drop(first);
         match connection.session.take() {
             Some(session) if result.is_ok() && connection.machine.is_established() => {
@@ -339,6 +341,8 @@ impl Connection {
                 break;
             }
         }
+        // All clients may be cut off at once.
+        Turns::here().next().await;
         if in_order || !session.detach().await {
             session.end(EndReason::ClientGone).await;
         }

@@ -25,11 +25,10 @@ pub(super) fn decide(session: &SessionState, stanza: &Stanza) -> Effects {
     }
     let initial = session.presence().is_none();
     let shown = session.advertised(stanza);
-    let changes =
-        [SessionChange::Said(stanza.clone()), SessionChange::Presence(shown), SessionChange::Broadcast];
+    let tell = if initial { SessionChange::Arrive } else { SessionChange::Broadcast };
+    let changes = [SessionChange::Said(stanza.clone()), SessionChange::Presence(shown), tell];
     let mut effects = Effects::from(changes.map(Effect::Session));
     if initial {
-        effects.push(Effect::Session(SessionChange::Probe));
         // §3.1.3: requests that wait are delivered at every login until they are answered.
         let waiting = session.pending_requests().filter_map(|xml| Stanza::from_standalone(xml));
         let to = session.account().clone();

@@ -1,6 +1,11 @@
 //! What the session actor does with each message.
 
-use actix::{Actor, ActorContext, ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
+};
 
 use althing_proto::jid::FullJid;
 use althing_proto::stream::error::StreamCondition;
@@ -144,6 +149,41 @@ impl Handler<End> for Session {
 }
 
 impl Session {
+    /// The receiver's pass of what the session has asked for, one after another, as fast as the client reads: it may be
+    /// more than may wait for it. The writer is of this arbiter, and has its turn meanwhile.
+    fn receive_all(&mut self, mut parcels: VecDeque<Parcel>, ctx: &mut Context<Self>) {
+        while let Some(parcel) = parcels.pop_front() {
+            let pressure = Arc::clone(self.outbox.pressure());
+            if let Some(farewell) = self.over() {
+                // They are shown to the session that goes on, if one does.
+                parcels.push_front(parcel);
+                for parcel in &parcels {
+                    self.send_after(parcel, &farewell);
+                }
+                return;
+            }
+            if pressure.is_ending() && !self.resumption.handing {
+                return;
+            }
+            if pressure.is_congested() || !self.node.lease.holds() {
+                parcels.push_front(parcel);
+                let room = async move { pressure.relieved().await };
+                ctx.wait(room.into_actor(self).map(|(), session, ctx| {
+                    session.when_serving(ctx, |session, ctx| session.receive_all(parcels, ctx));
+                }));
+                return;
+            }
+            pressure.leave_shown(parcel.stanza.to_bytes().len());
+            let effects = self.receive(parcel);
+            if let Some(future) = self.perform_all(effects) {
+                ctx.wait(future.into_actor(self).map(|effects, session, ctx| {
+                    session.perform_then(effects, ctx, |session, ctx| session.receive_all(parcels, ctx));
+                }));
+                return;
+            }
+        }
+    }
+
     fn on_lost(&self, lost: &Lost) -> Effects {
         let is_back =
             |jid: &FullJid| self.node.routes.locate(jid).is_some_and(|route| route.priority.is_some());

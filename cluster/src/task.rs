@@ -334,6 +334,19 @@ cluster_tasks! {
         /// have it. Else 0.
         here: u32,
     } -> SessionFound, since 1, InOrder;
+
+    /// Gives a session to a node where it waits for its client, for the sender stops (XEP-0198). The route names it already.
+    /// Replies whether it is taken.
+    41 GiveStream {
+        /// The session's address.
+        jid: FullJid,
+        /// The bind that it has from now on.
+        owner: BindIndex,
+        /// How many of the stanzas for its client were sent, and may have arrived.
+        sent: u32,
+        /// The session, in the server's own form.
+        session: Bytes,
+    } -> bool, since 1, Aside;
 }
 
 #[cfg(test)]

@@ -89,6 +89,8 @@ pub struct NodeContext {
     pub requests: Requests,
     /// Who left, on the way into the store.
     pub logouts: Logouts,
+    /// The arbiters that carry connections, for sessions without one.
+    pub workers: OnceLock<Workers>,
     /// What the store knows of the node's streams.
     pub records: Records,
     /// By which messages of streams get their ids, on all nodes; not known at first.
@@ -265,6 +267,7 @@ impl Node {
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
             logouts: Logouts::default(),
+            workers: OnceLock::new(),
             records: Records::default(),
             stream_secret: OnceLock::new(),
             waiting: crate::delivery::keep::Waiting::default(),
@@ -314,6 +317,7 @@ impl Node {
         }
         let arbiters: Vec<Arbiter> = (0..workers(&context.config())).map(|_| Arbiter::new()).collect();
         let spread = Workers::new(arbiters.iter().map(Arbiter::handle));
+        context.workers.get_or_init(|| spread.clone());
         let config = context.config();
         let listen = &config.listen;
         for (kind, key, addresses) in [

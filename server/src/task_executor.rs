@@ -36,6 +36,7 @@ use crate::session::avatar::Avatar;
 use crate::session::copies::Share;
 use crate::session::effect::{Audience, UserEvent};
 use crate::session::ending;
+use crate::session::giving;
 use crate::session::losses::{self, Lost};
 use crate::session::messages::EndReason;
 use crate::session::registry::Refused;
@@ -177,6 +178,7 @@ impl NodeExecutor {
                 let to = (source.node, source.incarnation);
                 TaskReply::TakeStream(hand_over(node, to, &task).await)
             }
+            ClusterTask::GiveStream(task) => TaskReply::GiveStream(giving::take(node, task).await),
             ClusterTask::DescribeSession(task) => TaskReply::DescribeSession(describe(node, &task)),
             ClusterTask::PushRosterItem(PushRosterItem { account: owner, item }) => {
                 let malformed = |error| TaskRefusal::Malformed(format!("roster item: {error}"));
@@ -243,6 +245,7 @@ fn bind_of(task: &ClusterTask) -> BindIndex {
         ClusterTask::ReplaceSession(task) => task.by,
         ClusterTask::EndSession(task) => task.owner,
         ClusterTask::TakeStream(task) => task.owner,
+        ClusterTask::GiveStream(task) => task.owner,
         _ => BindIndex(0),
     }
 }

@@ -59,6 +59,7 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
             "0023056a40642f7207043c612f3efb2c0102",
             DeliverCopy { to: jid(), owner, xml: xml(), number: 300, here: 2 }.into(),
         ),
+        ("0029056a40642f720702043c612f3e", GiveStream { jid: jid(), owner, sent: 2, session: xml() }.into()),
     ]
 }
 
@@ -104,6 +105,7 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
         ("002803", TaskReply::DrainInbox(3)),
         ("001f03", TaskReply::CountShown(3)),
         ("002300", TaskReply::DeliverCopy(SessionFound::Done)),
+        ("002901", TaskReply::GiveStream(true)),
     ]
 }
 

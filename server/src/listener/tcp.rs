@@ -128,6 +128,11 @@ impl Workers {
         Workers(arbiters.into_iter().map(|arbiter| (arbiter, Arc::default())).collect())
     }
 
+    /// Runs something on the arbiter with the fewest connections; `false` where it will not.
+    pub fn spawn(&self, run: impl FnOnce() + Send + 'static) -> bool {
+        self.least().is_some_and(|(arbiter, _)| arbiter.spawn_fn(run))
+    }
+
     /// The arbiter with the fewest connections.
     fn least(&self) -> Option<&(ArbiterHandle, Arc<AtomicUsize>)> {
         self.0.iter().min_by_key(|(_, carried)| carried.load(Ordering::Relaxed))

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use althing_proto::stream::error::StreamCondition;
 
 use super::NodeContext;
 use crate::components::Ending;
 use crate::session::SessionHandle;
+use crate::session::giving::Giver;
 use crate::session::messages::EndReason;
 
 /// How long the sessions may take to end.
@@ -20,10 +21,24 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How long other nodes may take to take the last tasks.
 const LAST_TASKS: Duration = Duration::from_secs(3);
 
-/// Ends the sessions and components of this node, each with its farewell.
+/// Gives the sessions whose streams can be resumed to other nodes, and ends the rest and the components of this node, each
+/// with its farewell.
 pub(super) async fn end_sessions(context: &Arc<NodeContext>, sessions: Vec<Arc<SessionHandle>>) {
     let reason = || EndReason::Error(StreamCondition::SystemShutdown.into());
-    let sessions = join_all(sessions.iter().map(|session| session.end(reason())));
+    let giver = Giver::new(context);
+    let leave = async |session: &Arc<SessionHandle>| {
+        let given = giver.give(session).await;
+        if !given {
+            session.end(reason()).await;
+        }
+        usize::from(given)
+    };
+    let sessions = async {
+        let given: usize = join_all(sessions.iter().map(leave)).await.into_iter().sum();
+        if given > 0 {
+            info!(sessions = given, "sessions wait on other nodes for their clients");
+        }
+    };
     let ended = async { tokio::join!(sessions, end_components(context)) };
     if timeout(FAREWELL, ended).await.is_err() {
         warn!("some sessions did not end in time");

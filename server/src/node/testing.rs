@@ -49,6 +49,7 @@ impl NodeContext {
             seen_keys: RandomState::new(),
             started: crate::clock::now(),
             logouts: Logouts::default(),
+            workers: std::sync::OnceLock::new(),
             records: crate::session::records::Records::default(),
             stream_secret: std::sync::OnceLock::new(),
             waiting: crate::delivery::keep::Waiting::default(),

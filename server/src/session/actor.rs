@@ -83,6 +83,7 @@ enum Lane {
     Mailbox,
 }
 
+pub(super) use management::elsewhere;
 use resumption::Resumption;
 
 type Farewell = Shared<BoxFuture<'static, ()>>;

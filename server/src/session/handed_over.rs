@@ -123,6 +123,9 @@ pub struct HandedOver {
     /// The last stanza of the server that the client has handled.
     pub acknowledged: Count,
     unsent: Vec<Unsent>,
+    /// How many of them the client was sent and may have: told beside it, where its connection is not there yet that says.
+    #[serde(skip)]
+    pub sent: usize,
     /// The rest.
     pub carried: Carried,
 }
@@ -148,6 +151,7 @@ impl HandedOver {
             handled,
             acknowledged,
             unsent: unsent.collect(),
+            sent: 0,
             carried,
         }
     }

@@ -7,6 +7,7 @@ use actix::{Message, MessageResponse};
 use futures_util::future::BoxFuture;
 use minidom::Element;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_proto::stanza::Stanza;
@@ -88,15 +89,20 @@ pub struct LostSessions(pub Arc<Lost>);
 pub struct Detach;
 
 /// A client wants to resume the session's stream. Answered when all that it has sent is safe and the old connection is
-/// given up; then [`HandOver`] follows.
+/// given up; then [`HandOver`] follows. Without a claim: the node stops, and the connection stays for a moment.
 #[derive(Message)]
 #[rtype(result = "Result<(), NotHanded>")]
-pub struct Prepare(pub Claim);
+pub struct Prepare(pub Option<Claim>);
 
 /// Hand the session over to that start of a node. Nothing for it gets into its mailbox behind this.
 #[derive(Message)]
 #[rtype(result = "Result<HandedOver, NotHanded>")]
-pub struct HandOver(pub (NodeId, Incarnation));
+pub struct HandOver {
+    /// Who gets it.
+    pub to: (NodeId, Incarnation),
+    /// Where the node stops: ends when it is there. Then its connection is closed.
+    pub given: Option<oneshot::Receiver<()>>,
+}
 
 /// Why a session ends.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ pub mod copies;
 pub mod core;
 pub mod effect;
 pub mod ending;
+pub mod giving;
 pub mod handed_over;
 pub mod held;
 pub mod inbound;

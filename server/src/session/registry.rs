@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actix::prelude::SendError;
 use actix::{Addr, MailboxError};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::BindIndex;
@@ -171,11 +172,27 @@ impl SessionHandle {
     /// # Errors
     /// [`NotHanded`].
     pub async fn hand_over(&self, claim: Claim, to: (NodeId, Incarnation)) -> Result<HandedOver, NotHanded> {
+        self.prepare(Some(claim), HandOver { to, given: None }).await
+    }
+
+    /// Gives the session to that start of a node, for this one stops. When `given` ends the connection is closed.
+    ///
+    /// # Errors
+    /// [`NotHanded`].
+    pub async fn give(
+        &self,
+        to: (NodeId, Incarnation),
+        given: oneshot::Receiver<()>,
+    ) -> Result<HandedOver, NotHanded> {
+        self.prepare(None, HandOver { to, given: Some(given) }).await
+    }
+
+    async fn prepare(&self, claim: Option<Claim>, hand_over: HandOver) -> Result<HandedOver, NotHanded> {
         self.address.send(Prepare(claim)).await.unwrap_or(Err(NotHanded::Unknown))?;
         let handed = {
             let _shut = self.gate.write();
             self.pressure.set_ending();
-            self.address.send(HandOver(to))
+            self.address.send(hand_over)
         };
         handed.await.unwrap_or(Err(NotHanded::Unknown))
     }

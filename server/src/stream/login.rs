@@ -153,7 +153,7 @@ pub async fn bind(
 }
 
 /// Why a session that has just begun is over already, if it is.
-pub(super) fn overtaken(node: &NodeContext, session: &SessionHandle) -> Option<EndReason> {
+pub(crate) fn overtaken(node: &NodeContext, session: &SessionHandle) -> Option<EndReason> {
     if node.lease.standing() == Standing::Lost {
         return Some(EndReason::LeaseLost);
     }

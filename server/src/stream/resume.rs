@@ -56,7 +56,7 @@ pub(crate) async fn resume(
     if node.config().limits.resume_s == 0 {
         return Err(ResumeError::Unsupported);
     }
-    if !node.lease.holds() {
+    if !node.lease.holds() || *node.stopping.borrow() {
         return Err(ResumeError::Unavailable);
     }
     let Some(jid) = session_of(previd, user) else {

@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::time::Timestamp;
@@ -43,6 +42,12 @@ use crate::storage::streams::{Handled, StreamChange};
 
 /// How long what the client has sent may take to become safe before it is told less: it sends the rest again.
 const SAFE: Duration = Duration::from_secs(5);
+
+/// The same where the node stops.
+const SAFE_AT_STOP: Duration = Duration::from_secs(2);
+
+/// How long the connection of a session that is given away waits for that.
+const GIVEN: Duration = Duration::from_secs(8);
 
 /// How far the resumption of a session's stream has come.
 #[derive(Default)]
@@ -94,7 +99,7 @@ impl Session {
         let bounds = &node.bounds;
         session.inbound = Some(outbox.resume(
             (handed.handled, handed.acknowledged),
-            handed.take_unsent(),
+            (handed.take_unsent(), handed.sent),
             (bounds.unacked_stanzas.clone(), bounds.unacked_bytes.clone()),
             node.metrics.streams.unacknowledged(),
         ));
@@ -179,10 +184,10 @@ impl Session {
     fn give_away(
         &mut self,
         ticket: Ticket,
-        (node_id, incarnation): (NodeId, Incarnation),
+        HandOver { to: (node_id, incarnation), given }: HandOver,
     ) -> oneshot::Receiver<Result<HandedOver, NotHanded>> {
         let handled = self.inbound.as_ref().map(|inbound| inbound.safe()).unwrap_or_default();
-        let (acknowledged, unsent) = self.outbox.hand_over();
+        let (acknowledged, unsent, sent) = self.outbox.hand_over();
         let since = self.resumption.since.unwrap_or_else(|| {
             let own = self.node.sessions.get(self.state.index());
             own.map_or_else(|| self.node.now(), |own| own.since)
@@ -190,6 +195,10 @@ impl Session {
         let (from, carried) = (self.node.node_id, self.state.carried());
         let mut handed =
             HandedOver::new((from, since), ticket, (handled, acknowledged), unsent.clone(), carried);
+        if given.is_some() {
+            // Else the client has said what it has: the rest is sent again.
+            handed.sent = sent;
+        }
         let seen_leaving = self.state.invisible().is_none();
         let logout =
             seen_leaving.then(|| logouts::logout(self.state.jid(), self.node.now(), &self.state.last_word()));
@@ -232,6 +241,16 @@ impl Session {
             }
             node.sessions.remove(index);
         });
+        if let Some(given) = given {
+            let outbox = Rc::clone(&self.outbox);
+            actix_rt::spawn(async move {
+                // Where it came to nothing the connection ends all the same.
+                let _ = timeout(GIVEN, given).await;
+                let error =
+                    StreamError::new(StreamCondition::SystemShutdown, "this server stops: resume on another");
+                outbox.detach(outbox.last_words(Some(&error)));
+            });
+        }
         let farewell = farewell.shared();
         actix_rt::spawn(farewell.clone());
         self.farewell = Some(farewell.clone());
@@ -314,7 +333,8 @@ impl Handler<Prepare> for Session {
         }
         let is_over = self.over().is_some();
         let refuse = |why| Box::pin(std::future::ready(Err(why)).into_actor(self)) as Self::Result;
-        let known = self.resumption.ticket.filter(|ticket| ticket.hash == claim.hash);
+        let known = self.resumption.ticket;
+        let known = known.filter(|ticket| claim.is_none_or(|claim| claim.hash == ticket.hash));
         let (Some(ticket), Some(inbound)) = (known, self.inbound.clone()) else {
             return refuse(NotHanded::Unknown);
         };
@@ -323,21 +343,25 @@ impl Handler<Prepare> for Session {
             (true, false) => return refuse(NotHanded::Moving),
             (false, false) => {}
         }
-        // §5: as an <a/>.
-        if let Err(too_high) = self.outbox.acknowledged(claim.handled) {
-            return refuse(NotHanded::TooHigh(too_high));
+        let mut patience = SAFE_AT_STOP;
+        if let Some(claim) = claim {
+            // §5: as an <a/>.
+            if let Err(too_high) = self.outbox.acknowledged(claim.handled) {
+                return refuse(NotHanded::TooHigh(too_high));
+            }
+            if self.outbox.is_open() {
+                // §5: the old stream, if it seems to live.
+                let error = StreamError::new(StreamCondition::Conflict, "the stream is resumed elsewhere");
+                self.node.metrics.stream_error(error.condition);
+                self.outbox.detach(self.outbox.last_words(Some(&error)));
+            }
+            // Should nobody come for it after all.
+            self.wait_for_resumption(ticket.seconds.max(SAFE.as_secs() * 2), ctx);
+            patience = SAFE;
         }
         self.resumption.handing = true;
-        if self.outbox.is_open() {
-            // §5: the old stream, if it seems to live.
-            let error = StreamError::new(StreamCondition::Conflict, "the stream is resumed elsewhere");
-            self.node.metrics.stream_error(error.condition);
-            self.outbox.detach(self.outbox.last_words(Some(&error)));
-        }
-        // Should nobody come for it after all.
-        self.wait_for_resumption(ticket.seconds.max(SAFE.as_secs() * 2), ctx);
         let safe = async move {
-            if timeout(SAFE, inbound.all_safe()).await.is_err() {
+            if timeout(patience, inbound.all_safe()).await.is_err() {
                 debug!("not all of a stream that is resumed is safe");
             }
             Ok(())
@@ -349,12 +373,12 @@ impl Handler<Prepare> for Session {
 impl Handler<HandOver> for Session {
     type Result = ResponseActFuture<Self, Result<HandedOver, NotHanded>>;
 
-    fn handle(&mut self, HandOver(to): HandOver, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, hand_over: HandOver, _: &mut Self::Context) -> Self::Result {
         let ticket = self.resumption.ticket;
         let (None, Some(ticket)) = (self.over(), ticket) else {
             return Box::pin(std::future::ready(Err(NotHanded::Unknown)).into_actor(self));
         };
-        let answered = self.give_away(ticket, to);
+        let answered = self.give_away(ticket, hand_over);
         let answered = async move { answered.await.unwrap_or(Err(NotHanded::Unavailable)) };
         Box::pin(answered.into_actor(self).map(|handed, _, _| handed))
     }

@@ -89,13 +89,13 @@ impl Outbox {
         Ok(inbound)
     }
 
-    /// The stream goes on where another has broken off: the client has sent `handled` stanzas, was sent `acknowledged`, and
-    /// is to be sent those that wait.
+    /// The stream goes on where another has broken off: the client has sent `handled` stanzas, has `acknowledged`, and is
+    /// to be sent those that wait, but for the first `already`, which it may have.
     #[must_use]
     pub fn resume(
         &self,
         (handled, acknowledged): (Count, Count),
-        waiting: Vec<Left>,
+        (mut waiting, already): (Vec<Left>, usize),
         most: (Bound, Bound),
         kept: Waiting,
     ) -> Arc<Inbound> {
@@ -105,6 +105,13 @@ impl Outbox {
         let managed = Managed { inbound: Arc::clone(&inbound), sent, counting: true, most, kept };
         *self.managed.borrow_mut() = Some(managed);
         self.go_on_with(&waiting);
+        let now = Instant::now();
+        for stanza in waiting.drain(..already.min(waiting.len())) {
+            if let Some(managed) = self.managed.borrow_mut().as_mut() {
+                let length = stanza.bytes.len();
+                managed.change(|sent| sent.push(stanza, length, now));
+            }
+        }
         for stanza in waiting {
             let length = self.framing.length(&stanza.bytes);
             self.count(self.bytes.get() + length);
@@ -121,12 +128,13 @@ impl Outbox {
     }
 
     /// Takes out all stanzas that the client has not acknowledged or was not sent, in order, for a stream that goes on
-    /// after so many.
+    /// after so many; and how many of them it was sent.
     #[must_use]
-    pub fn hand_over(&self) -> (Count, Vec<Left>) {
+    pub fn hand_over(&self) -> (Count, Vec<Left>, usize) {
         let mut managed = self.managed.borrow_mut();
-        let Some(managed) = managed.as_mut() else { return (Count::default(), Vec::new()) };
+        let Some(managed) = managed.as_mut() else { return (Count::default(), Vec::new(), 0) };
         let mut stanzas = managed.change(Sent::again);
+        let sent = stanzas.len();
         let acknowledged = managed.sent.last();
         self.change(Queue::forget_inactive);
         while !self.queue.borrow().is_empty() {
@@ -140,7 +148,7 @@ impl Outbox {
             });
         }
         self.count(0);
-        (acknowledged, stanzas)
+        (acknowledged, stanzas, sent)
     }
 
     /// The client asks what is handled: it is told where its question stands among what it is sent.
@@ -419,7 +427,7 @@ mod tests {
             waited: None,
         };
         let waiting = vec![left("12345678"), left("12345678")];
-        drop(outbox.resume((Count(0), Count(0)), waiting, (9.into(), 20.into()), Waiting::for_tests()));
+        drop(outbox.resume((Count(0), Count(0)), (waiting, 0), (9.into(), 20.into()), Waiting::for_tests()));
         assert!(outbox.pressure().is_congested(), "whoever writes to it is slowed down");
         push(&outbox, "1234", None);
         assert!(

@@ -11,6 +11,7 @@ use althing_proto::stream::management::Count;
 use althing_proto::time::Timestamp;
 
 use super::support::{Client, Node, cluster, cluster_with, message};
+use crate::session::giving::Giver;
 use crate::session::inbound::Inbound;
 use crate::session::messages::EndReason;
 use crate::session::{handed_over, lost_lease, records};
@@ -210,4 +211,79 @@ async fn a_stream_that_is_closed_leaves_no_record_and_one_that_expires_does() {
         let Err(ResumeError::Unknown { handled }) = nodes[0].resume("a", &id, 0).await else { panic!() };
         assert_eq!(handled, (!closed).then_some(Count(1)));
     }
+}
+
+/// A node that stops gives its sessions to the others, attached and detached ones. Contacts notice nothing, and nothing is
+/// lost or comes twice, whatever the client had got of what it was sent.
+#[actix_rt::test]
+async fn a_node_that_stops_gives_its_sessions_to_the_others() {
+    const CLIENTS: usize = 60;
+    let (_log, nodes) = cluster(3).await;
+    let mut bob = nodes[1].bind("b", "r").await;
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let user = format!("c{number}");
+        for node in &nodes {
+            node.context.has_account(&BareJid::new(&format!("{user}@localhost")).unwrap()).await;
+        }
+        let mut client = nodes[0].bind(&user, "r").await;
+        let id = client.enable(200).await;
+        client.send(&format!("<presence to='b@localhost/r' id='{user}'/>")).await;
+        for message_number in 1..4 {
+            bob.send(&message(&format!("{user}@localhost/r"), "chat", message_number)).await;
+        }
+        client.until("id='n3'", 1).await;
+        if number % 3 == 0 {
+            assert!(client.session.detach().await);
+        }
+        clients.push((user, id, client));
+    }
+    bob.until("<presence ", CLIENTS).await;
+    let plain = nodes[0].bind("plain", "r").await;
+
+    let giver = Giver::new(&nodes[0].context);
+    let sessions = nodes[0].context.sessions.all();
+    let given = futures_util::future::join_all(sessions.iter().map(|session| giver.give(session))).await;
+    assert_eq!(given.into_iter().filter(|given| *given).count(), CLIENTS);
+    assert!(plain.outbox.is_open(), "that one is to end here");
+    let waiting = [1, 2].map(|node| nodes[node].context.sessions.len());
+    assert!(waiting.iter().all(|waiting| *waiting > CLIENTS / 4), "{waiting:?}");
+    for (number, (user, id, mut client)) in clients.into_iter().enumerate() {
+        bob.send(&message(&format!("{user}@localhost/r"), "chat", 4)).await;
+        if number % 3 > 0 {
+            client.until("<system-shutdown ", 1).await;
+        }
+        // It has handled some of what it was sent, perhaps all.
+        let handled = number % 4;
+        let (mut again, sent) = nodes[1 + number % 2].resume(&user, &id, handled as u32).await.unwrap();
+        assert_eq!(sent, 1);
+        again.until("id='n4'", 1).await;
+        assert_eq!(again.ids(), (handled + 1..=4).collect::<Vec<_>>());
+        again.send(&message("b@localhost/r", "chat", number)).await;
+    }
+    bob.until("<message ", CLIENTS).await;
+    assert_eq!(bob.read.matches("<presence ").count(), CLIENTS, "{}", bob.read);
+}
+
+/// Two nodes stop at once: who does not take a session passes it on; where nobody does it ends, and its messages go on.
+#[actix_rt::test]
+async fn a_session_that_nobody_takes_ends() {
+    let (_log, nodes) = cluster(3).await;
+    let (alice, mut bob, id) = pair(&nodes, "a").await;
+    nodes[1].context.stopping.send_replace(true);
+    nodes[2].context.has_account(&alice.session.jid.to_bare()).await;
+    let mut carol = nodes[0].bind("c", "r").await;
+    let other = carol.enable(200).await;
+    nodes[2].context.has_account(&carol.session.jid.to_bare()).await;
+    assert!(Giver::new(&nodes[0].context).give(&alice.session).await);
+    assert!(nodes[2].context.sessions.all().iter().any(|session| session.jid == alice.session.jid));
+    assert!(nodes[2].resume("a", &id, 1).await.is_ok());
+
+    nodes[2].context.stopping.send_replace(true);
+    carol.send("<presence to='b@localhost/r' id='p'/>").await;
+    bob.until("<presence ", 1).await;
+    assert!(Giver::new(&nodes[0].context).give(&carol.session).await);
+    assert_eq!(nodes[0].context.routes.locate(&carol.session.jid), None);
+    let Err(ResumeError::Unknown { handled }) = nodes[0].resume("c", &other, 0).await else { panic!() };
+    assert_eq!(handled, Some(Count(0)), "written behind");
 }

@@ -26,6 +26,7 @@ use althing_proto::stream::{Framing, ResumeError};
 
 use super::reads::Reads;
 use crate::delivery::remote::Remote;
+use crate::listener::tcp::Workers;
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::session::effect::Effect;
@@ -341,6 +342,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
         context.routes = Arc::clone(&view) as Arc<dyn Routes>;
         context.remote = Remote::new(runtime.handle().clone());
         let reads = Reads::count(&mut context.storage);
+        context.workers.get_or_init(|| Workers::new([actix_rt::Arbiter::current()]));
         let context = Arc::new(context);
         inner.set_node(&context);
         view.links.get_or_init(|| Arc::clone(&context.links));

@@ -249,7 +249,6 @@ async fn a_node_that_stops_gives_its_sessions_to_the_others() {
     let waiting = [1, 2].map(|node| nodes[node].context.sessions.len());
     assert!(waiting.iter().all(|waiting| *waiting > CLIENTS / 4), "{waiting:?}");
     for (number, (user, id, mut client)) in clients.into_iter().enumerate() {
-        bob.send(&message(&format!("{user}@localhost/r"), "chat", 4)).await;
         if number % 3 > 0 {
             client.until("<system-shutdown ", 1).await;
         }
@@ -257,6 +256,7 @@ async fn a_node_that_stops_gives_its_sessions_to_the_others() {
         let handled = number % 4;
         let (mut again, sent) = nodes[1 + number % 2].resume(&user, &id, handled as u32).await.unwrap();
         assert_eq!(sent, 1);
+        bob.send(&message(&format!("{user}@localhost/r"), "chat", 4)).await;
         again.until("id='n4'", 1).await;
         assert_eq!(again.ids(), (handled + 1..=4).collect::<Vec<_>>());
         again.send(&message("b@localhost/r", "chat", number)).await;

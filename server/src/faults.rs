@@ -8,6 +8,8 @@ pub(crate) enum Fault {
     AckBeforeCommit,
     /// `drain-deletes`: what has waited goes from the store when it is handed out, not when it has arrived.
     DrainDeletes,
+    /// `handled-not-committed`: what is handled of a stream is not in the command that keeps a message.
+    HandledNotCommitted,
 }
 
 /// Whether this mistake is to be made.
@@ -21,6 +23,7 @@ pub(crate) fn makes(fault: Fault) -> bool {
     let name = match fault {
         Fault::AckBeforeCommit => "ack-before-commit",
         Fault::DrainDeletes => "drain-deletes",
+        Fault::HandledNotCommitted => "handled-not-committed",
     };
     NAMED.get_or_init(|| std::env::var("ALTHING_FAULT").unwrap_or_default()) == name
 }

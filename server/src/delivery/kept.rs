@@ -23,6 +23,7 @@ use super::keeping::{self, keeping};
 use super::receivers::Receiver;
 use super::{bounce, drive};
 use crate::config::Durability;
+use crate::faults::{self, Fault};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;
@@ -183,6 +184,9 @@ impl Plan {
             return;
         }
         let keeping = node.storage.keep_and_handle(message, hold.as_mut().and_then(Hold::commits));
+        if faults::makes(Fault::AckBeforeCommit) {
+            hold = None;
+        }
         let own = Arc::clone(node);
         node.remote.runtime().spawn(async move {
             let mut kept = keeping.await;

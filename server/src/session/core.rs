@@ -29,7 +29,6 @@ use super::pushes::{Next, Pushes};
 use super::rules::Decision;
 use super::seen::Seen;
 use super::shown::{Contacts, Visible};
-use crate::faults::{self, Fault};
 
 use carbons::Carbons;
 use directed::Directed;
@@ -166,7 +165,7 @@ impl SessionState {
     /// clones the hold until that is done: so long the stanza is not acknowledged.
     #[must_use]
     pub fn in_hand(&self) -> Option<&Hold> {
-        self.in_hand.as_ref().filter(|_| !faults::makes(Fault::AckBeforeCommit))
+        self.in_hand.as_ref()
     }
 
     /// Another stanza is in hand, or none; gives back the one before.

@@ -13,6 +13,7 @@ use althing_proto::stream::management::Count;
 
 use super::acks::Received;
 use super::records::Records;
+use crate::faults::{self, Fault};
 use crate::node::NodeContext;
 use crate::storage::streams::{Handled, StreamKey, StreamRecord};
 
@@ -167,7 +168,7 @@ impl Hold {
     #[must_use]
     pub fn commits(&mut self) -> Option<Handled> {
         let (key, _) = self.inbound.recorded.get()?;
-        if self.own || self.ahead {
+        if self.own || self.ahead || faults::makes(Fault::HandledNotCommitted) {
             return None;
         }
         self.ahead = true;

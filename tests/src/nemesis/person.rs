@@ -41,6 +41,9 @@ const WINDOW: usize = 60;
 /// A connection is given up after this time, or up to twice as much, whatever there is.
 const TIRED: Duration = Duration::from_secs(12);
 
+/// Each so manieth client falls asleep at times.
+const DOZER: usize = 3;
+
 /// A client between two of its connections.
 pub struct Person {
     own: usize,
@@ -113,14 +116,25 @@ impl Person {
                 Ok(client) => {
                     if collects {
                         self.crowd.collecting(self.own);
+                        self.talk(client, collects).await;
+                    } else if self.own.is_multiple_of(DOZER) && self.dice.below(2) == 0 {
+                        self.doze(client).await;
+                    } else {
+                        self.talk(client, collects).await;
                     }
-                    self.talk(client, collects).await;
                 }
                 Err(_) => sleep(AGAIN).await,
             }
             self.note(Entry::Broke);
         }
         self.log
+    }
+
+    /// It is handed what waits and reads none of it; then it has forgotten its stream, and begins anew.
+    async fn doze(&mut self, client: Client) {
+        sleep(Duration::from_millis(1_000 + self.dice.below(4_000))).await;
+        drop(client);
+        self.give_up();
     }
 
     fn stage(&self) -> Stage {

@@ -75,7 +75,8 @@ const NET_PLACES: &[&str] = &[
     "server/src/cli/",
     "cluster/src/link/",
 ];
-const FAULT_PLACES: &[&str] = &["server/src/session/core.rs", "server/src/session/actor/drain.rs"];
+const FAULT_PLACES: &[&str] =
+    &["server/src/delivery/kept.rs", "server/src/session/actor/drain.rs", "server/src/session/inbound.rs"];
 const SLED_PLACES: &[&str] =
     &["server/src/storage/sled/", "server/src/storage/embedded/", "cluster/src/raft/log_store"];
 

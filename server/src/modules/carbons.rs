@@ -62,7 +62,8 @@ impl Module for Carbons {
             return Verdict::Block(Vec::new());
         }
         // It passes the list of this very session: another one may have got the message by a list of its own.
-        let from = original.attr("from").and_then(|from| jid::parse(from).ok()).filter(|_| way == Way::Received);
+        let from =
+            original.attr("from").and_then(|from| jid::parse(from).ok()).filter(|_| way == Way::Received);
         let kinds = Kinds::inbound(packet.stanza.kind());
         if from.is_some_and(|from| session.decide(&from, kinds) != Decision::Allow) {
             view.node.metrics.dropped(Dropped::Blocked);

@@ -62,7 +62,8 @@ impl Module for Archive {
         if !view.node.config().archive.enabled {
             return Vec::new();
         }
-        let own = [ns::MAM, EXTENDED, GROUPCHAT_FIELD, TOMBSTONES].map(|var| Feature { var, at: At::OWN_ACCOUNT });
+        let own =
+            [ns::MAM, EXTENDED, GROUPCHAT_FIELD, TOMBSTONES].map(|var| Feature { var, at: At::OWN_ACCOUNT });
         own.into_iter().chain([Feature { var: ns::RETRACTION, at: At::SERVER }]).collect()
     }
 

@@ -98,12 +98,15 @@ mod tests {
     use super::*;
 
     fn parsed(xml: &str) -> Result<ArchivePreferences, StanzaCondition> {
-        read(&xml.replacen("prefs", "prefs xmlns='urn:xmpp:mam:2'", 1).parse().unwrap()).map_err(|error| error.condition)
+        read(&xml.replacen("prefs", "prefs xmlns='urn:xmpp:mam:2'", 1).parse().unwrap())
+            .map_err(|error| error.condition)
     }
 
     #[test]
     fn preferences_are_written_as_they_were_read() {
-        let said = parsed("<prefs default='roster'><never><jid>b@c</jid><jid>a@c/r</jid><jid>b@c</jid></never></prefs>");
+        let said = parsed(
+            "<prefs default='roster'><never><jid>b@c</jid><jid>a@c/r</jid><jid>b@c</jid></never></prefs>",
+        );
         let said = said.unwrap();
         assert_eq!((said.default, said.always.len(), said.never.len()), (ArchiveDefault::Roster, 0, 2));
         assert_eq!(read(&written(&said)).map_err(|error| error.condition), Ok(said));

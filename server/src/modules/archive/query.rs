@@ -67,11 +67,17 @@ fn filter(form: &Form, archive: &mut ArchiveQuery) -> Result<(), StanzaError> {
         let Some(var) = field.var.as_deref() else { continue };
         let mut values = field.values.iter().map(String::as_str);
         // A field without a value is one that was not filled out.
-        let value = if matches!(var, "FORM_TYPE" | "ids") { None } else { values.next().filter(|text| !text.is_empty()) };
+        let value = if matches!(var, "FORM_TYPE" | "ids") {
+            None
+        } else {
+            values.next().filter(|text| !text.is_empty())
+        };
         match (var, value) {
             ("FORM_TYPE", _) => {}
             ("ids", _) => archive.ids = values.map(id).collect::<Result<_, _>>()?,
-            ("with", Some(with)) => archive.with = Some(jid::parse(with).map_err(|_| bad("'with' is no address"))?),
+            ("with", Some(with)) => {
+                archive.with = Some(jid::parse(with).map_err(|_| bad("'with' is no address"))?)
+            }
             ("start", Some(start)) => archive.start = Some(time(start)?),
             ("end", Some(end)) => archive.end = Some(time(end)?),
             ("after-id", Some(after)) => archive.after.push(id(after)?),
@@ -123,7 +129,8 @@ mod tests {
             let values: String = values.iter().map(|value| format!("<value>{value}</value>")).collect();
             format!("<field var='{var}'>{values}</field>")
         };
-        let fields: String = [("FORM_TYPE", &["urn:xmpp:mam:2"][..])].iter().chain(fields).map(field).collect();
+        let fields: String =
+            [("FORM_TYPE", &["urn:xmpp:mam:2"][..])].iter().chain(fields).map(field).collect();
         format!("<x xmlns='jabber:x:data' type='submit'>{fields}</x>")
     }
 
@@ -148,7 +155,8 @@ mod tests {
             ("include-groupchat", &["false"]),
         ]);
         let other = "ffffffffffffffffffffffffffffffff";
-        let found = read(&format!("{form}{}<flip-page/>", set(&format!("<max>7</max><after>{other}</after>"))));
+        let found =
+            read(&format!("{form}{}<flip-page/>", set(&format!("<max>7</max><after>{other}</after>"))));
         let found = found.unwrap();
         assert!(found.flipped);
         let (id, other) = (ID.parse().unwrap(), other.parse().unwrap());
@@ -202,7 +210,10 @@ mod tests {
     fn the_form_has_all_fields_and_the_list_is_open() {
         let xml = String::from(&form());
         for var in ["with", "start", "end", "before-id", "after-id", "ids", "include-groupchat"] {
-            assert!(xml.contains(&format!("var='{var}'")) || xml.contains(&format!("var=\"{var}\"")), "{xml}");
+            assert!(
+                xml.contains(&format!("var='{var}'")) || xml.contains(&format!("var=\"{var}\"")),
+                "{xml}"
+            );
         }
         assert!(xml.contains("<open/>") && !xml.contains("required"), "{xml}");
     }

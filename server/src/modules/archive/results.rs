@@ -86,7 +86,9 @@ mod tests {
         ArchivedMessage {
             id: StanzaId::from_bytes([number; 16]),
             stamp: Timestamp::from_millis(number.into()),
-            xml: Bytes::from_static(b"<message xmlns='jabber:client' from='a@b/c' to='d@e'><body>x</body></message>"),
+            xml: Bytes::from_static(
+                b"<message xmlns='jabber:client' from='a@b/c' to='d@e'><body>x</body></message>",
+            ),
             retracted: false,
         }
     }
@@ -139,8 +141,12 @@ mod tests {
 
     #[test]
     fn an_empty_page_tells_no_ends() {
-        let (results, fin) =
-            of(ArchivePage { complete: true, ..ArchivePage::default() }, &query(false, false), &FullJid::new("d@e/f").unwrap(), 9);
+        let (results, fin) = of(
+            ArchivePage { complete: true, ..ArchivePage::default() },
+            &query(false, false),
+            &FullJid::new("d@e/f").unwrap(),
+            9,
+        );
         assert!(results.is_empty());
         assert!(!String::from(&fin).contains("first"));
     }

@@ -32,7 +32,8 @@ pub(super) fn retract(packet: &Packet, view: &View<'_>) -> Verdict {
     let Kind::Message(MessageType::Chat | MessageType::Normal) = packet.stanza.kind() else {
         return Verdict::Pass;
     };
-    let retracted = packet.stanza.element().get_child("retract", ns::RETRACTION).and_then(|child| child.attr("id"));
+    let retracted =
+        packet.stanza.element().get_child("retract", ns::RETRACTION).and_then(|child| child.attr("id"));
     let (Some(retracted), Some(peer)) = (retracted, packet.stanza.to()) else { return Verdict::Pass };
     if !view.node.config().archive.enabled {
         return Verdict::Pass;
@@ -59,7 +60,8 @@ async fn replace(
     retracted: &str,
     (by, now): (Option<&str>, Timestamp),
 ) -> Result<bool, StorageError> {
-    let mut query = ArchiveQuery { with: Some(peer), limit: PAGE, backwards: true, ..ArchiveQuery::default() };
+    let mut query =
+        ArchiveQuery { with: Some(peer), limit: PAGE, backwards: true, ..ArchiveQuery::default() };
     for _ in 0..PAGES {
         let Ok(page) = node.storage.archive.page(account, query.clone()).await? else { return Ok(false) };
         let own = page.messages.iter().rev().filter(|message| !message.retracted);
@@ -84,12 +86,14 @@ fn is_that(stanza: &Stanza, account: &BareJid, id: &str) -> bool {
 
 /// What stays: addresses, type and id, and that it was retracted by which message and when.
 fn tombstone(original: &Stanza, by: Option<&str>, now: Timestamp) -> Bytes {
-    let mut retracted = Element::builder("retracted", ns::RETRACTION).set(name!("stamp"), now.to_xep0082()).build();
+    let mut retracted =
+        Element::builder("retracted", ns::RETRACTION).set(name!("stamp"), now.to_xep0082()).build();
     if let Some(by) = by {
         retracted.set(name!("id"), by);
     }
     let mut element = Element::bare("message", ns::CLIENT);
-    for (attribute, value) in [(name!("type"), original.element().attr("type")), (name!("id"), original.id())] {
+    for (attribute, value) in [(name!("type"), original.element().attr("type")), (name!("id"), original.id())]
+    {
         if let Some(value) = value {
             element.set(attribute, value);
         }
@@ -141,7 +145,9 @@ mod tests {
             keep(&node, number, &message(from, to, &format!("m{number}"))).await;
         }
         let gone = async |owner: &BareJid, peer: &BareJid, id: &str| {
-            replace(&node, owner, peer.clone().into(), id, (Some("r1"), Timestamp::from_millis(5))).await.unwrap()
+            replace(&node, owner, peer.clone().into(), id, (Some("r1"), Timestamp::from_millis(5)))
+                .await
+                .unwrap()
         };
         assert!(!gone(&bob, &alice, "m2").await, "not his");
         assert!(!gone(&alice, &bob, "m121").await, "unknown");

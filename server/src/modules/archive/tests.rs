@@ -19,7 +19,9 @@ async fn node(messages: u8) -> Arc<NodeContext> {
     node.has_account(&alice).await;
     for number in 1..=messages {
         let peer = Jid::new(if number % 2 == 0 { "bob@localhost/x" } else { "carol@localhost/x" }).unwrap();
-        let xml = format!("<message xmlns='jabber:client' from='{peer}' to='{ALICE}'><body>{number}</body></message>");
+        let xml = format!(
+            "<message xmlns='jabber:client' from='{peer}' to='{ALICE}'><body>{number}</body></message>"
+        );
         let archive = Some(ArchiveDefault::Always);
         let owners = vec![KeepFor { owner: alice.clone(), peer, outgoing: false, archive, inbox: None }];
         let (id, stamp) = (id(number), Timestamp::from_millis(u64::from(number) * 1_000));
@@ -36,7 +38,8 @@ fn id(number: u8) -> StanzaId {
 async fn asked(node: &Arc<NodeContext>, from: &str, kind: &str, payload: &str) -> Vec<String> {
     let from = FullJid::new(from).unwrap();
     let session = SessionState::new(from.clone(), BindIndex(1), 0, Vec::new());
-    let xml = format!("<iq xmlns='jabber:client' type='{kind}' id='1' from='{from}' to='{ALICE}'>{payload}</iq>");
+    let xml =
+        format!("<iq xmlns='jabber:client' type='{kind}' id='1' from='{from}' to='{ALICE}'>{payload}</iq>");
     let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
     let packet = Packet::new(stanza, Pass::Account(BareJid::new(ALICE).unwrap()));
     let view = View { node, session: Some(&session), now: node.now() };
@@ -104,7 +107,8 @@ async fn pages_follow_each_other_without_a_gap_both_ways() {
 async fn a_query_filters() {
     let node = node(10).await;
     let form = |fields: &[(&str, String)]| {
-        let field = |(var, value): &(&str, String)| format!("<field var='{var}'><value>{value}</value></field>");
+        let field =
+            |(var, value): &(&str, String)| format!("<field var='{var}'><value>{value}</value></field>");
         let fields: String = fields.iter().map(field).collect();
         format!(
             "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>urn:xmpp:mam:2</value></field>{fields}</x>"
@@ -136,7 +140,9 @@ async fn a_query_filters() {
 #[actix_rt::test]
 async fn the_ends_of_an_archive_are_told_and_nothing_of_an_empty_one() {
     let metadata = "<metadata xmlns='urn:xmpp:mam:2'/>";
-    let [told] = &asked(&node(3).await, "alice@localhost/x", "get", metadata).await[..] else { panic!("one answer") };
+    let [told] = &asked(&node(3).await, "alice@localhost/x", "get", metadata).await[..] else {
+        panic!("one answer")
+    };
     let expected = format!(
         "<start id='{}' timestamp='1970-01-01T00:00:01.000Z'/><end id='{}' timestamp='1970-01-01T00:00:03.000Z'/>",
         id(1),
@@ -152,7 +158,10 @@ async fn preferences_are_kept_and_the_operators_hold_before() {
     let node = node(0).await;
     let get = "<prefs xmlns='urn:xmpp:mam:2'/>";
     let told = asked(&node, "alice@localhost/x", "get", get).await;
-    assert!(told[0].contains("<prefs xmlns='urn:xmpp:mam:2' default='always'><always/><never/></prefs>"), "{told:?}");
+    assert!(
+        told[0].contains("<prefs xmlns='urn:xmpp:mam:2' default='always'><always/><never/></prefs>"),
+        "{told:?}"
+    );
     let set = "<prefs xmlns='urn:xmpp:mam:2' default='roster'><always/><never><jid>b@c</jid></never></prefs>";
     for (kind, payload) in [("set", set), ("get", get)] {
         let told = asked(&node, "alice@localhost/x", kind, payload).await;

@@ -296,6 +296,8 @@ impl Connection {
                 read = read(&node, &mut reader, &mut machine, &mut kept, &mut actions) => {
                     silence.heard();
                     if read.unwrap_or(0) == 0 {
+                        // All clients may be cut off at once.
+                        Turns::here().next().await;
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
                     }
                 }

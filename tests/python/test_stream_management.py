@@ -102,15 +102,15 @@ def test_r4_who_does_not_come_back_in_time_binds_anew(node, play):
         # Delivered to a session without a connection.
         bob.send_message(mto=alice.boundjid, mbody="for you", mtype="chat")
         await bob.plugin["xep_0199"].ping(timeout=STEP_S)
-        # Another client takes the address: the one that waits to be resumed ends.
+        # Another client takes the address, and is not available: the one that waits to be resumed ends.
         again = Person(node, account)
         await again.arrive(online=False)
-        got = await again.message()
+        got = await tablet.message()
         assert (got["body"], got["from"]) == ("for you", bob.boundjid)
         assert got.xml.find("{urn:xmpp:delay}delay") is not None
         with pytest.raises(AssertionError, match="not resumed"):
             await resume(alice, node)
-        assert tablet.messages.empty()
+        assert again.messages.empty()
         for person in (again, tablet, bob):
             await person.leave()
         alice.abort()

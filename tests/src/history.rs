@@ -26,6 +26,8 @@ struct Records {
     /// The number of the next message when a bind was answered.
     answered: BTreeMap<(String, usize), u64>,
     generations: BTreeMap<String, usize>,
+    /// Where each JID has been bound last.
+    nodes: BTreeMap<String, usize>,
     sent: BTreeMap<u64, (Bound, String)>,
     /// In the order of receipt.
     received: BTreeMap<Bound, Vec<u64>>,
@@ -76,6 +78,7 @@ impl History {
         let generation = records.generations.entry(jid.to_owned()).or_default();
         *generation += 1;
         let bound = Bound { jid: jid.to_owned(), generation: *generation, node };
+        records.nodes.insert(jid.to_owned(), node);
         records.answered.insert((bound.jid.clone(), bound.generation), next);
         bound
     }
@@ -124,6 +127,31 @@ impl History {
         let pairs = jids().flat_map(|from| jids().map(move |to| (from, to)));
         let silent = pairs.filter(|(from, to)| from != to && !heard.contains(&(from.as_str(), to.as_str())));
         silent.map(|(from, to)| (from.clone(), to.clone())).collect()
+    }
+
+    /// For people: each of those pairs, where both are now, and what became of the messages.
+    #[must_use]
+    pub fn silent(&self, since: u64) -> String {
+        let pairs = self.silent_pairs(since);
+        let records = self.records();
+        let place = |jid: &String| {
+            let generation = records.generations.get(jid).copied().unwrap_or_default();
+            let node = records.nodes.get(jid).copied().unwrap_or_default();
+            format!("{jid} (bind {generation}, node-{node})")
+        };
+        let tell = |(from, to): (String, String)| {
+            let sent = records.sent.range(since..).filter(|(_, (by, at))| by.jid == from && *at == to);
+            let sent: Vec<(u64, usize)> = sent.map(|(number, (by, _))| (*number, by.generation)).collect();
+            let back = sent.iter().filter(|(number, _)| records.bounced.contains(number)).count();
+            let last = sent.last();
+            format!(
+                "{} to {}: {} sent, {back} came back, the last is {last:?}",
+                place(&from),
+                place(&to),
+                sent.len()
+            )
+        };
+        pairs.into_iter().map(tell).collect::<Vec<_>>().join("; ")
     }
 
     /// Messages with numbers in `numbers` that were neither received nor came back, between JIDs whose generations

@@ -77,7 +77,7 @@ impl Scene {
         });
         match heard.await {
             Ok(()) => Ok(()),
-            Err(error) => bail!("{error:#}; silent are {:?}", self.history.silent_pairs(since)),
+            Err(error) => bail!("{error:#}; silent are {}", self.history.silent(since)),
         }
     }
 

@@ -136,10 +136,19 @@ impl Lease {
         }
     }
 
+    /// Waits until the node serves, also one whose lease is lost: it may come back.
+    pub async fn held(&self) {
+        self.until(Standing::Serving).await;
+    }
+
     /// Waits until the lease is lost.
     pub async fn lost(&self) {
+        self.until(Standing::Lost).await;
+    }
+
+    async fn until(&self, standing: Standing) {
         let mut changes = self.changes();
-        while self.standing() != Standing::Lost {
+        while self.standing() != standing {
             if changes.changed().await.is_err() {
                 // Whoever kept it is gone: nothing changes any more.
                 std::future::pending::<()>().await;

@@ -60,6 +60,8 @@ pub enum Failure {
     NoSession(u64),
     /// Nobody knows whether it was delivered there.
     Unsure(Route),
+    /// It was not delivered there: this node had been declared down when it sent it.
+    Stale,
     /// The session takes no more now.
     Congested,
     /// It cannot be delivered there, now or later.
@@ -372,6 +374,7 @@ fn outcome(reply: Result<TaskReply, LinkError>, route: Route) -> Outcome<Failure
             | LinkError::Wire(_)
             | LinkError::Refused(TaskRefusal::Unknown(_) | TaskRefusal::Malformed(_)),
         ) => Outcome::Failed(Failure::Never),
+        Err(LinkError::Refused(TaskRefusal::StaleSender)) => Outcome::Failed(Failure::Stale),
         Err(_) => Outcome::Failed(Failure::Unsure(route)),
     }
 }

@@ -29,6 +29,9 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 /// declared down: longer than that takes.
 const UNSURE: Duration = Duration::from_secs(20);
 
+/// How long a stanza waits that others do not take from this node until it has come back.
+const BACK: Duration = Duration::from_secs(20);
+
 /// How long the second attempt waits for its answer.
 const SECOND: Duration = Duration::from_secs(30);
 
@@ -175,6 +178,10 @@ async fn until_known(node: &NodeContext, to: &FullJid, why: Failure) {
             if !matches!(timeout(CATCH_UP, node.routes.wait_for(applied)).await, Ok(true)) {
                 debug!(%to, applied, "the route table does not catch up");
             }
+        }
+        Failure::Stale => {
+            // Time is up: it is tried once more all the same.
+            let _ = timeout(BACK, node.lease.held()).await;
         }
         Failure::Unsure(route) => {
             let known = async {

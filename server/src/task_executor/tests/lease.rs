@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use althing_proto::jid::FullJid;
+use althing_proto::stanza::Stanza;
 use althing_proto::stream::Framing;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, duplex};
@@ -11,9 +13,12 @@ use tokio::io::{AsyncReadExt, duplex};
 use althing_cluster::executor::TaskRefusal;
 use althing_cluster::lease::{Lease, LeaseTimes, Standing, boot_time};
 use althing_cluster::link::LinkError;
+use althing_cluster::node_id::Incarnation;
+use althing_cluster::routes::command::{NodeDown, NodeUp};
 use althing_cluster::task::{NodeStats, TaskKind};
 
 use super::support::{Node, cluster_with, message};
+use crate::delivery::remote::{self, Parcel, Posted};
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
 use crate::session::lost_lease;
@@ -97,6 +102,37 @@ async fn a_lost_lease_closes_the_sessions_and_nothing_else() {
 
     let ask = first.context.links.ask(second.context.node_id, NodeStats {}.into(), LONG).await;
     assert_eq!(ask, Err(LinkError::Refused(TaskRefusal::Suspended)));
+}
+
+/// What others did not take from a node that they had declared down is sent again as soon as that is back: they have
+/// said that they did not, so nothing more is to be waited for.
+#[actix_rt::test]
+async fn what_was_refused_to_a_node_that_was_declared_down_goes_on_when_it_is_back() {
+    let lease = granted(LONG * 2, LONG);
+    let (log, mut nodes) =
+        cluster_with(2, |number| if number == 1 { lease.clone() } else { Lease::always() }).await;
+    let (second, first) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+    let mut b = second.bind("b", "r").await;
+    let (context, own) = (Arc::clone(&first.context), first.context.node_id);
+    lease.lose();
+    log.append(None, NodeDown { node: own, incarnation: Incarnation(1) });
+    let to = b.session.jid.clone();
+    let xml = message("b@localhost/r", "normal", 1).replacen(' ', " xmlns='jabber:client' ", 1);
+    let stanza = Stanza::received(xml.parse().unwrap(), &FullJid::new("a@localhost/r").unwrap()).unwrap();
+    let parcel = Parcel { stanza, tries: 0, copies: None, only: false };
+    let route = context.routes.locate(&to).unwrap();
+    assert!(matches!(remote::post(&context, &to, &route, parcel), Posted::Taken));
+    while second.tasks.count(TaskKind::DeliverStanza) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!b.read.contains("id='n1'"), "{}", b.read);
+
+    log.append(None, NodeUp { node: own, incarnation: Incarnation(2) });
+    context.links.set_incarnation(Incarnation(2));
+    lease.begin_anew();
+    lease.grant(boot_time(), LONG);
+    let soon = Duration::from_secs(10);
+    tokio::time::timeout(soon, b.until("id='n1'", 1)).await.expect("it waits for nothing");
 }
 
 /// The lease comes back before anybody has looked: what was before the loss is over all the same.

@@ -11,13 +11,15 @@ use althing_cluster::node_id::NodeId;
 use althing_cluster::routes::BindIndex;
 use althing_cluster::task::FanOutPresence;
 use althing_proto::jid::{BareJid, FullJid};
-use althing_proto::stanza::{Broadcast, Stanza};
+use althing_proto::stanza::{Broadcast, Kind, PresenceType, Stanza};
 
-use super::{drive_aside, local, route};
+use super::{drive_aside, local, probes, route};
 use crate::node::NodeContext;
 use crate::router::steps::Origin;
+use crate::session::SessionHandle;
 use crate::session::copies::Share;
 use crate::session::effect::Hidden;
+use crate::session::registry::Refused;
 
 /// Most recipients of one task, and most bytes of their addresses: with the stanza they stay well below what the
 /// lane takes (4 MiB), and no task keeps its lane for long.
@@ -33,7 +35,7 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid], hidd
     debug!(stop = "delivery.fan_out", receivers = to.len());
     let broadcast = Broadcast::new(stanza);
     let mut elsewhere: BTreeMap<NodeId, Recipients> = BTreeMap::new();
-    let mut here = Vec::new();
+    let (mut here, mut told) = (Vec::new(), Told::of(broadcast.stanza()));
     for (at, account) in to.iter().enumerate() {
         if !node.serves(account.domain().as_str()) {
             let copy = broadcast.stanza().with_to(account.clone());
@@ -56,10 +58,11 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid], hidd
         for index in &here {
             if let Some(session) = node.sessions.get(*index) {
                 // A full mailbox is dealt with there; a session that has gone has missed nothing.
-                let _ = local::deliver_to(node, &session, copy.clone(), Share::Broadcast);
+                let _ = told.tell(node, &session, copy.clone());
             }
         }
     }
+    told.ask_again(node);
     if elsewhere.is_empty() {
         return;
     }
@@ -77,7 +80,7 @@ pub fn to_accounts(node: &Arc<NodeContext>, stanza: Stanza, to: &[BareJid], hidd
 pub fn to_sessions(node: &Arc<NodeContext>, stanza: Stanza, recipients: &[(FullJid, BindIndex)]) -> u64 {
     let broadcast = Broadcast::new(stanza);
     let mut copy: Option<(BareJid, Stanza)> = None;
-    let mut met = 0;
+    let (mut met, mut told) = (0, Told::of(broadcast.stanza()));
     for (jid, owner) in recipients {
         let Some(session) = node.sessions.get(*owner).filter(|session| session.jid == *jid) else { continue };
         let account = jid.to_bare();
@@ -89,9 +92,51 @@ pub fn to_sessions(node: &Arc<NodeContext>, stanza: Stanza, recipients: &[(FullJ
                 fresh
             }
         };
-        met += u64::from(local::deliver_to(node, &session, stanza, Share::Broadcast).is_ok());
+        met += u64::from(told.tell(node, &session, stanza).is_ok());
     }
+    told.ask_again(node);
     met
+}
+
+/// Whom a broadcast has told on this node that a session is gone.
+///
+/// A session may be followed by another one with its address, and that one's first presence come before the word of its
+/// end: from another node, or because the first was slow. So whoever was told of an end, while the table says that the
+/// address is available, asks what is shown there *now*. The table had the successor before anybody heard of it.
+struct Told {
+    gone: Option<FullJid>,
+    sessions: Vec<Arc<SessionHandle>>,
+}
+
+impl Told {
+    fn of(stanza: &Stanza) -> Told {
+        let is_end = stanza.kind() == Kind::Presence(PresenceType::Unavailable);
+        let gone = stanza.from().filter(|_| is_end).and_then(|from| from.try_as_full().ok()).cloned();
+        Told { gone, sessions: Vec::new() }
+    }
+
+    fn tell(
+        &mut self,
+        node: &Arc<NodeContext>,
+        session: &Arc<SessionHandle>,
+        stanza: Stanza,
+    ) -> Result<(), Refused> {
+        match &self.gone {
+            // Nobody is told of his own end.
+            Some(gone) if *gone == session.jid => return Ok(()),
+            Some(_) => self.sessions.push(Arc::clone(session)),
+            None => {}
+        }
+        local::deliver_to(node, session, stanza, Share::Broadcast)
+    }
+
+    fn ask_again(self, node: &Arc<NodeContext>) {
+        let route = self.gone.and_then(|gone| node.routes.locate(&gone));
+        let Some(route) = route.filter(|route| route.priority.is_some()) else { return };
+        for session in self.sessions {
+            probes::ask_one(node, &session, &route);
+        }
+    }
 }
 
 /// Divides recipients into tasks within the bounds.

@@ -14,7 +14,7 @@ use parking_lot::RwLockReadGuard;
 use tracing::debug;
 
 use althing_cluster::node_id::NodeId;
-use althing_cluster::routes::BindIndex;
+use althing_cluster::routes::{BindIndex, Route};
 use althing_cluster::task::{CountShown, ProbeSessions, ShowPresence, TaskReply};
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::ns;
@@ -95,6 +95,24 @@ pub fn ask(
         asked
     });
     here.split_off(asked)
+}
+
+/// Asks on behalf of a session of this node what the one at `route` shows now.
+pub fn ask_one(node: &Arc<NodeContext>, asker: &Arc<SessionHandle>, route: &Route) {
+    if route.index == asker.index {
+        return;
+    }
+    if route.node != node.node_id {
+        let sessions = vec![route.index];
+        let task = ProbeSessions { from: asker.jid.clone(), asker: asker.index, sessions };
+        node.remote.overflow().tell(node, route.node, task.into());
+        return;
+    }
+    let from = Jid::from(asker.jid.clone());
+    while_shown(node, &[route.index], |shown| {
+        let answers = shown.iter().filter_map(|(_, visible)| visible.as_ref()?.answer(&from));
+        local::show(node, asker, answers.collect());
+    });
 }
 
 /// Answers a session of the node `to` for those of this node's sessions that it may see; how many that were.

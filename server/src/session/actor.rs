@@ -412,8 +412,9 @@ impl Session {
                 recorded.await;
             }
             waited.settled(&node, &jid.to_bare()).await;
-            logouts::unbind(&node, &jid, index, logout).await;
+            // Before the address is free: a successor is not to be heard of before the end of this one.
             turn.await;
+            logouts::unbind(&node, &jid, index, logout).await;
             if pressure.is_displaced() {
                 // What contacts hear of the address now is the successor's.
                 effects.retain(|effect| !matches!(effect, Effect::FanOut { .. }));

@@ -72,8 +72,8 @@ async fn done(session: &SessionHandle, mut work: Work) {
     }
 }
 
-/// Commands take their time, as with a log that several nodes share: the first bind after it is in the table, a
-/// priority and an end until there is a permit for it.
+/// Commands take their time, as with a log that several nodes share: the first bind after it is in the table, an end
+/// too, until there is a permit for it, and a priority before.
 struct SlowRoutes(LocalRoutes, AtomicBool, Arc<Semaphore>, Arc<Semaphore>);
 
 impl SlowRoutes {
@@ -104,8 +104,9 @@ impl Routes for SlowRoutes {
     }
 
     async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
+        let unbound = self.0.unbind(jid, index).await;
         self.3.acquire().await.unwrap().forget();
-        self.0.unbind(jid, index).await
+        unbound
     }
 
     async fn set_priority(&self, jid: &FullJid, index: BindIndex, to: Option<i8>) -> Result<(), RouteError> {

@@ -263,3 +263,34 @@ async fn a_displaced_session_that_is_slow_does_not_have_the_last_word() {
     assert_eq!(written.matches("from='b@localhost/r'/>").count(), 2, "{written}");
     assert!(!written.contains("type='unavailable'"), "{written}");
 }
+
+/// The word of an end that is late, behind the presence of whoever has the address now, is not the last one.
+#[actix_rt::test]
+async fn a_late_farewell_is_followed_by_what_the_successor_shows() {
+    let (permits, unbinds) = (Arc::new(Semaphore::new(100)), Arc::new(Semaphore::new(0)));
+    let node = SlowRoutes::node_with(&permits, &unbinds);
+    let (watching, first, second) = (outbox(), outbox(), outbox());
+    let watcher = bind(&node, "watcher", &watching).await;
+    done(&watcher, from_client("<presence />")).await;
+    let old = bind(&node, "r", &first).await;
+    done(&old, from_client("<presence />")).await;
+    let ending = Arc::clone(&old);
+    let ended = actix_rt::spawn(async move { ending.end(EndReason::ClientGone).await });
+    while node.routes.locate(&old.jid).is_some() {
+        tokio::task::yield_now().await;
+    }
+    let new = bind(&node, "r", &second).await;
+    done(&new, from_client("<presence />")).await;
+    unbinds.add_permits(1);
+    ended.await.unwrap();
+    let read = written(&watcher, &watching).await;
+    let (before, after) = read.split_once("type='unavailable'").unwrap();
+    assert_eq!(
+        before.matches("from='b@localhost/r'").count(),
+        3,
+        "two that came, and one that leaves: {read}"
+    );
+    assert!(after.contains("from='b@localhost/r'"), "{read}");
+    let read = written(&new, &second).await;
+    assert!(!read.contains("type='unavailable'"), "nobody is told of his own end: {read}");
+}

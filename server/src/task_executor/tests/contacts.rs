@@ -149,3 +149,86 @@ async fn p10_contacts_at_random_on_three_nodes_hear_once() {
 async fn p10_contacts_at_random_on_five_nodes_hear_once() {
     each_hears_once(5, 7).await;
 }
+
+/// Whatever way the word of an end takes, it does not outlive the presence of a successor: on the same node or on another
+/// one, with contacts on all of them.
+#[actix_rt::test]
+async fn a_farewell_behind_the_successors_presence_is_not_the_last_word() {
+    let (_log, nodes) = cluster(3).await;
+    let mut contacts = Vec::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let user = format!("c{number}");
+        befriend(&nodes[0], "a", &user).await;
+        befriend(node, &user, "a").await;
+        let contact = node.bind(&user, "r").await;
+        contact.send("<presence />").await;
+        contacts.push(contact);
+    }
+    let accounts: Vec<BareJid> = (0..3).map(|number| jid(&format!("c{number}"))).collect();
+    let from = "from='a@localhost/r'";
+    let xml = format!("<presence xmlns='jabber:client' {from} type='unavailable'/>");
+    let farewell = Stanza::parse(xml.parse().unwrap()).unwrap();
+    for (round, node) in nodes.iter().enumerate() {
+        let a = node.bind("a", "r").await;
+        a.send(&format!("<presence ><status>{round}</status></presence>")).await;
+        let shown = format!("<status>{round}</status>");
+        for contact in &mut contacts {
+            contact.until(&shown, 1).await;
+        }
+        // That of a session which was on the first node.
+        fan_out::to_accounts(&nodes[0].context, farewell.clone(), &accounts, None);
+        for contact in &mut contacts {
+            contact.until(&shown, 2).await;
+            let (_, last) = contact.read.rsplit_once(from).unwrap();
+            assert!(!last.contains("unavailable"), "{}", contact.read);
+        }
+        // One that is to be seen by nobody is not asked in vain, and nobody else comes in its place.
+        a.session.end(EndReason::ClientGone).await;
+        for contact in &mut contacts {
+            contact.until(&format!("{from} type='unavailable'"), 2 * (round + 1)).await;
+            assert_eq!(contact.read.matches(&shown).count(), 2, "{}", contact.read);
+        }
+    }
+}
+
+/// A client whose connection breaks and who binds its resource again at once, here or elsewhere, is available in the end.
+#[actix_rt::test]
+async fn who_comes_back_at_once_is_seen() {
+    const ROUNDS: usize = 60;
+    let (_log, nodes) = cluster(3).await;
+    let mut contacts = Vec::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let user = format!("c{number}");
+        befriend(&nodes[0], "a", &user).await;
+        befriend(node, &user, "a").await;
+        let contact = node.bind(&user, "r").await;
+        contact.send("<presence />").await;
+        contacts.push(contact);
+    }
+    let mut a = nodes[0].bind("a", "r").await;
+    a.send("<presence ><status>0</status></presence>").await;
+    for round in 1..=ROUNDS {
+        let comes = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            let next = nodes[(round / 8) % 3].bind("a", "r").await;
+            next.send(&format!("<presence ><status>{round}</status></presence>")).await;
+            next
+        };
+        let ((), next) = tokio::join!(a.session.end(EndReason::ClientGone), comes);
+        a = next;
+        for contact in &mut contacts {
+            contact.until("type='unavailable'", round).await;
+            let shown = format!("<status>{round}</status>");
+            let is_last = |read: &str| {
+                read.rsplit_once("type='unavailable'").is_some_and(|(_, last)| last.contains(&shown))
+            };
+            let mut times = 0;
+            while !is_last(&contact.read) {
+                times += 1;
+                contact.until(&shown, times).await;
+            }
+        }
+    }
+}

@@ -183,7 +183,8 @@ impl Plan {
         if message.owners.is_empty() {
             return;
         }
-        let keeping = node.storage.keep_and_handle(message, hold.as_mut().and_then(Hold::commits));
+        let handled = hold.as_mut().and_then(Hold::commits);
+        let keeping = node.storage.keep_and_handle(message, handled.clone());
         if faults::makes(Fault::AckBeforeCommit) {
             hold = None;
         }
@@ -194,7 +195,8 @@ impl Plan {
                 if kept != Err(StorageError::Unknown) {
                     break;
                 }
-                kept = own.storage.keep(self.message(&own, takers.as_deref())).await;
+                let again = self.message(&own, takers.as_deref());
+                kept = own.storage.keep_and_handle(again, handled.clone()).await;
             }
             self.finish(&own, kept, takers.is_none(), hold).await;
             drop(guard);
@@ -250,6 +252,13 @@ impl Plan {
     ) {
         let Plan { stanza, account, permit, .. } = self;
         match kept {
+            // Its sender has been told elsewhere that it is not handled, and writes it once more.
+            Ok(kept) if kept.contains(&Kept::Closed) => {
+                debug!(stop = "delivery.keep", "the stream of a message is closed");
+                if let Some(hold) = hold {
+                    hold.never();
+                }
+            }
             Ok(kept) => {
                 drop(hold);
                 drop(permit);

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use althing_proto::jid::BareJid;
+use althing_proto::stanza_id::StanzaId;
 
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
@@ -31,9 +32,16 @@ const GATHER: Duration = Duration::from_millis(50);
 const ATTEMPTS: u32 = 5;
 const REST: Duration = Duration::from_secs(1);
 
-/// When the store is told once more of a message that it does not know. Then it has gone, or was never kept.
-const AGAIN: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(3), Duration::from_secs(15)];
+/// When the store is told once more of a message that it does not know: for as long as a node may try to keep one. Then it
+/// was never kept.
+const AGAIN: [Duration; 12] = {
+    let mut again = [Duration::from_secs(4); 12];
+    again[0] = Duration::from_millis(100);
+    again[1] = Duration::from_millis(500);
+    again[2] = Duration::from_secs(1);
+    again[3] = Duration::from_secs(2);
+    again
+};
 
 /// How long the end of a session waits for what has arrived at it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -57,6 +65,8 @@ struct State {
     watchers: Vec<(BareJid, oneshot::Sender<()>)>,
     /// How many rest before they are told once more.
     resting: usize,
+    /// Those that the store does not know, by account; bounded with those that rest.
+    unknown: HashMap<BareJid, Vec<StanzaId>>,
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +88,7 @@ impl Settles {
             let mut state = settles.state.lock();
             if state.waiting.len() + state.resting >= MAX_WAITING {
                 node.metrics.dropped(Dropped::SettlesFull);
+                state.is_known(&noted.settle, true);
                 if noted.told == 1 {
                     state.done(&noted.settle.user);
                 }
@@ -112,6 +123,18 @@ impl Settles {
         let _ = timeout(PATIENCE, done).await;
     }
 
+    /// Those of an account that the store did not know when it was told last.
+    #[must_use]
+    pub fn unknown(&self, user: &BareJid) -> Vec<StanzaId> {
+        self.state.lock().unknown.get(user).cloned().unwrap_or_default()
+    }
+
+    /// Whether that one is among them.
+    #[must_use]
+    pub fn is_unknown(&self, user: &BareJid, id: StanzaId) -> bool {
+        self.state.lock().unknown.get(user).is_some_and(|ids| ids.contains(&id))
+    }
+
     /// Waits until what gathers is to be written.
     async fn gathered(&self) {
         let is_due = {
@@ -134,6 +157,22 @@ impl Settles {
 }
 
 impl State {
+    /// Notes whether the store knows a message.
+    fn is_known(&mut self, Settle { user, id, .. }: &Settle, is_known: bool) {
+        match self.unknown.get_mut(user) {
+            None if is_known => {}
+            None => drop(self.unknown.insert(user.clone(), vec![*id])),
+            Some(ids) => {
+                ids.retain(|other| other != id);
+                if !is_known {
+                    ids.push(*id);
+                } else if ids.is_empty() {
+                    self.unknown.remove(user);
+                }
+            }
+        }
+    }
+
     fn done(&mut self, user: &BareJid) {
         let Some(count) = self.open.get_mut(user) else { return };
         *count -= 1;
@@ -162,6 +201,11 @@ async fn write(node: Arc<NodeContext>) {
         }
         {
             let mut state = node.waiting.settles.state.lock();
+            for (noted, is_known) in
+                noted.iter().map(|noted| (noted, true)).chain(again.iter().map(|noted| (noted, false)))
+            {
+                state.is_known(&noted.settle, is_known || noted.told >= AGAIN.len());
+            }
             let known = noted.iter().filter(|noted| noted.told < 2);
             // Told twice, it is done with for who waits, and only told once more.
             for noted in known.chain(again.iter().filter(|noted| noted.told == 1)) {
@@ -215,8 +259,6 @@ fn tell_again(node: &Arc<NodeContext>, mut noted: Vec<Noted>) {
 
 #[cfg(test)]
 mod tests {
-    use althing_proto::stanza_id::StanzaId;
-
     use super::*;
     use crate::storage::messages::{ArchiveDefault, InboxQuota, KeepFor, KeepInInbox, KeepMessage, Taker};
 

@@ -96,6 +96,8 @@ pub struct Carried {
     pub seen: Vec<u64>,
     /// Whether the client wants copies of what its other resources send and get (XEP-0280).
     pub carbons: bool,
+    /// Messages that have arrived and that the store does not know yet.
+    pub arrived: Vec<StanzaId>,
 }
 
 /// A stanza that is to be sent, perhaps once more.
@@ -224,6 +226,7 @@ mod tests {
             invisible: Some(true),
             seen: vec![9],
             carbons: true,
+            arrived: vec![StanzaId::from_bytes([8; 16])],
         };
         let elsewhere = Some(Timestamp::from_millis(6));
         let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, waited: None };
@@ -239,8 +242,9 @@ mod tests {
         let bytes = handed.encode().unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = format!(
-            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c01010102000101010901",
-            "01".repeat(32)
+            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c0101010200010101090101{}",
+            "01".repeat(32),
+            "08".repeat(16)
         );
         assert_eq!(hex, golden);
         let mut back = HandedOver::decode(&bytes).unwrap();

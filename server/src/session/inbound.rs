@@ -85,7 +85,7 @@ impl Inbound {
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Hold {
         let number = self.received.lock().begin();
-        Hold { inbound: Arc::clone(self), number, own: true, ahead: false }
+        Hold { inbound: Arc::clone(self), number, own: true, ahead: false, void: false }
     }
 
     /// The client asks what is safe.
@@ -148,9 +148,16 @@ pub struct Hold {
     own: bool,
     /// What it is for has its place in the order of the store.
     ahead: bool,
+    /// It will never be safe.
+    void: bool,
 }
 
 impl Hold {
+    /// What it is for is not kept, and its sender was told so on another stream: nothing more is acknowledged on this one.
+    pub fn never(mut self) {
+        self.void = true;
+    }
+
     /// The stanza's number on its stream.
     #[must_use]
     pub fn number(&self) -> Count {
@@ -193,12 +200,16 @@ impl Hold {
 impl Clone for Hold {
     fn clone(&self) -> Self {
         self.inbound.received.lock().more(self.number);
-        Hold { inbound: Arc::clone(&self.inbound), number: self.number, own: false, ahead: false }
+        let inbound = Arc::clone(&self.inbound);
+        Hold { inbound, number: self.number, own: false, ahead: false, void: false }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        if self.void {
+            return;
+        }
         let (advanced, due) = {
             let mut received = self.inbound.received.lock();
             (received.done(self.number, self.own, self.ahead), received.is_due())

@@ -30,8 +30,11 @@ const MAX_WAITING: usize = 65_536;
 /// How long the end of a session waits for the note.
 const NOTED: Duration = Duration::from_millis(250);
 
-/// How long the node's stop waits for what is not written, and a client for what is known of its stream.
+/// How long the node's stop waits for what is not written.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a client waits for what is known of its stream: as long as the store may take, for without it it writes too much.
+const CLOSES: Duration = Duration::from_secs(10);
 
 /// What one node has not written.
 #[derive(Debug, Default)]
@@ -161,9 +164,15 @@ async fn keep_up(node: Weak<NodeContext>) {
     }
 }
 
-/// How much is handled of a stream whose session is not there any more, where that is known.
-pub async fn handled(node: &NodeContext, jid: &FullJid, hash: &[u8; 32]) -> Option<Count> {
-    match timeout(PATIENCE, node.storage.streams.get(jid)).await {
+/// How much is handled of a stream whose session is not there any more, where that is known. Its client is told, and writes the
+/// rest on another stream: nothing more of this one is kept from now on, by whichever node.
+pub async fn close(node: &NodeContext, jid: &FullJid, hash: &[u8; 32]) -> Option<Count> {
+    let streams = &node.storage.streams;
+    let closed = async {
+        streams.change(vec![StreamChange::Closed(key(jid, *hash))]).await?;
+        streams.get(jid).await
+    };
+    match timeout(CLOSES, closed).await {
         Ok(Ok(record)) => record.filter(|record| record.key.hash == *hash).map(|record| record.handled),
         Ok(Err(error)) => {
             debug!(%jid, %error, "what is handled of a stream is not known");
@@ -184,11 +193,16 @@ pub async fn sweep(node: &NodeContext, now: Timestamp, mine: impl Fn() -> bool) 
         let page = node.storage.streams.list(after.as_ref(), MAX_CHANGES).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.key.jid.clone());
+        // A record may be of a bind that this node has not heard of.
+        if let Err(error) = node.routes.barrier().await {
+            return Err(StorageError::Unavailable { why: error.to_string() });
+        }
         let is_gone = |record: &StreamRecord| {
             node.routes.locate(&record.key.jid).is_none_or(|route| route.index != record.bind)
         };
         let gone = page.iter().filter(|record| is_gone(record));
-        let gone: Vec<_> = gone.map(|record| StreamChange::Gone(record.key.clone(), now)).collect();
+        let gone: Vec<_> =
+            gone.map(|record| StreamChange::GoneOf(record.key.clone(), record.bind, now)).collect();
         if !gone.is_empty() {
             node.storage.streams.change(gone).await?;
         }

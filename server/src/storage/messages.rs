@@ -110,6 +110,8 @@ pub enum Kept {
     UnknownUser,
     /// Its owner does not want it: the sender is blocked, or the account is disabled and nobody there.
     Refused,
+    /// The stream that it came by is closed: its sender was told that it is not handled, and writes it once more.
+    Closed,
 }
 
 /// What is done with messages as a whole.

@@ -58,6 +58,11 @@ pub enum StreamChange {
     Ended(StreamKey),
     /// Its session was found gone at that time. When it has been for as long as the record is worth something, it goes.
     Gone(StreamKey, Timestamp),
+    /// The same of the session of that bind: where the record is of a later one by now, nothing is known of that.
+    GoneOf(StreamKey, BindIndex, Timestamp),
+    /// Its client is told how much of it is handled, and writes the rest on another stream: no more of it is handled from
+    /// now on, and nothing more of it is kept, unless it begins anew.
+    Closed(StreamKey),
 }
 
 impl StreamChange {
@@ -67,7 +72,10 @@ impl StreamChange {
         match self {
             StreamChange::Began(record) => &record.key,
             StreamChange::Handled(handled) => &handled.key,
-            StreamChange::Ended(key) | StreamChange::Gone(key, _) => key,
+            StreamChange::Ended(key)
+            | StreamChange::Gone(key, _)
+            | StreamChange::GoneOf(key, ..)
+            | StreamChange::Closed(key) => key,
         }
     }
 }
@@ -77,33 +85,57 @@ impl StreamChange {
 pub(super) struct StreamRow {
     pub(super) record: StreamRecord,
     gone: Option<Timestamp>,
+    /// Streams of the address that are closed, the last ones: a node that was cut off may still want to keep something of them.
+    closed: Vec<[u8; 32]>,
 }
+
+/// How many closed streams of an address are remembered.
+const MAX_CLOSED: usize = 4;
 
 impl StreamRow {
     /// What is in the place of `before` afterwards.
     pub(super) fn changed(before: Option<StreamRow>, change: &StreamChange) -> Option<StreamRow> {
+        let hash = change.key().hash;
         if let StreamChange::Began(record) = change {
-            let mut record = record.clone();
-            if let Some(before) = before.filter(|before| before.record.key.hash == record.key.hash) {
-                record.handled = later(before.record.handled, record.handled);
+            let (mut record, mut closed) = (record.clone(), Vec::new());
+            if let Some(before) = before {
+                if before.record.key.hash == hash {
+                    record.handled = later(before.record.handled, record.handled);
+                }
+                closed = before.closed;
+                closed.retain(|of| *of != hash);
             }
-            return Some(StreamRow { record, gone: None });
+            return Some(StreamRow { record, gone: None, closed });
         }
         let mut row = before?;
-        if row.record.key.hash != change.key().hash {
+        if row.record.key.hash != hash {
             return Some(row);
         }
         match change {
+            StreamChange::Handled(_) if row.is_closed(&hash) => {}
             StreamChange::Handled(handled) => row.record.handled = later(row.record.handled, handled.number),
-            StreamChange::Gone(_, at) => match row.gone {
+            StreamChange::GoneOf(_, bind, _) if *bind != row.record.bind => {}
+            StreamChange::Gone(_, at) | StreamChange::GoneOf(_, _, at) => match row.gone {
                 None => row.gone = Some(*at),
                 Some(since) if at.since(since).as_secs() >= row.record.seconds => return None,
                 Some(_) => {}
             },
             StreamChange::Ended(_) => return None,
+            StreamChange::Closed(_) if row.is_closed(&hash) => {}
+            StreamChange::Closed(_) => {
+                row.closed.push(hash);
+                if row.closed.len() > MAX_CLOSED {
+                    row.closed.remove(0);
+                }
+            }
             StreamChange::Began(_) => {}
         }
         Some(row)
+    }
+
+    /// Whether nothing of that stream is kept any more.
+    pub(super) fn is_closed(&self, hash: &[u8; 32]) -> bool {
+        self.closed.contains(hash)
     }
 }
 
@@ -119,7 +151,8 @@ pub trait Streams: Send + Sync {
     async fn change(&self, changes: Vec<StreamChange>) -> Result<(), StorageError>;
 
     /// As [`Messages::keep`](super::Messages::keep), and in the same change so much of the sender's stream is handled:
-    /// both or neither. Its order is that of the other messages.
+    /// both or neither. Its order is that of the other messages. Where the stream is closed: neither, for each owner
+    /// [`Kept::Closed`].
     ///
     /// # Errors
     /// As there.

@@ -74,7 +74,7 @@ pub(crate) async fn resume(
     let handed = match fetched {
         Err(UNKNOWN) => {
             // §5: as far as the store knows; the client may bind.
-            return Err(ResumeError::Unknown { handled: records::handled(node, &jid, &claim.hash).await });
+            return Err(ResumeError::Unknown { handled: records::close(node, &jid, &claim.hash).await });
         }
         fetched => fetched?,
     };

@@ -27,7 +27,8 @@ use althing_cluster::task::{ClusterTask, DeliverCopy, DeliverStanza, SessionFoun
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 
-use super::{bounce, drive, local};
+use super::keep::{Planned, taken_by_nobody};
+use super::{Next, bounce, drive, kept, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
@@ -56,8 +57,13 @@ pub struct Parcel {
 /// Why a stanza was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The node had no such session when it had applied that index.
-    NoSession(u64),
+    /// The node had no such session when it had applied that index, or has one that ends or moves.
+    NoSession {
+        /// The index.
+        applied: u64,
+        /// The session that was asked for.
+        asked: BindIndex,
+    },
     /// Nobody knows whether it was delivered there.
     Unsure(Route),
     /// It was not delivered there: this node had been declared down when it sent it.
@@ -282,7 +288,8 @@ fn keep_parcel(
     node.remote.runtime.spawn(async move {
         until.await;
         let applied = own.routes.applied();
-        finish(&own, &to, number, Outcome::Failed(Failure::NoSession(applied)), None);
+        let gone = Failure::NoSession { applied, asked: owner };
+        finish(&own, &to, number, Outcome::Failed(gone), None);
     });
     Posted::Taken
 }
@@ -342,6 +349,18 @@ pub fn send_after(
 ) {
     let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: true };
     if let Posted::Congested = keep_parcel(node, to, index, parcel, moved) {
+        let account = to.to_bare();
+        if let Some(id) = kept::id_of(&stanza, &account).filter(|_| kept::is_pending(node)) {
+            // It is in the store, or soon: from there it comes in its order.
+            let own = Arc::clone(node);
+            node.remote.runtime.spawn(async move {
+                let free = taken_by_nobody(&own, &stanza, &account, Planned::Already(id), None);
+                if let Next::Wait(freed) = free {
+                    drive(&own, freed.await).await;
+                }
+            });
+            return;
+        }
         node.metrics.dropped(Dropped::Undeliverable);
         let effects = bounce::congested(node, &stanza);
         let own = Arc::clone(node);
@@ -364,7 +383,9 @@ fn outcome(reply: Result<TaskReply, LinkError>, route: Route) -> Outcome<Failure
         Ok(TaskReply::DeliverStanza(found) | TaskReply::DeliverCopy(found)) => match found {
             SessionFound::Done => Outcome::Done,
             SessionFound::Slowly => Outcome::Slowly,
-            SessionFound::NoSession { applied } => Outcome::Failed(Failure::NoSession(applied)),
+            SessionFound::NoSession { applied } => {
+                Outcome::Failed(Failure::NoSession { applied, asked: route.index })
+            }
             SessionFound::Congested => Outcome::Failed(Failure::Congested),
         },
         Ok(_)

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 use tracing::{debug, error};
 
-use althing_cluster::routes::NodeState;
+use althing_cluster::routes::{BindIndex, NodeState};
 use althing_proto::jid::FullJid;
 use althing_proto::stanza::Stanza;
 
@@ -25,6 +25,10 @@ use crate::session::copies::Share;
 /// How long a stanza waits for this node's table to have what the other node's had.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
+/// How long a session that ends or moves may take until its route says so: as long as a change of the table takes where
+/// members are lost.
+const LEAVES: Duration = Duration::from_secs(15);
+
 /// How long a stanza of which nobody knows whether it was delivered waits until its route changes or its node is
 /// declared down: longer than that takes.
 const UNSURE: Duration = Duration::from_secs(20);
@@ -34,6 +38,9 @@ const BACK: Duration = Duration::from_secs(20);
 
 /// How long the second attempt waits for its answer.
 const SECOND: Duration = Duration::from_secs(30);
+
+/// How often a stanza goes after a session that moves.
+const MAX_MOVES: usize = 8;
 
 /// After so many failed attempts a stanza goes back to its sender.
 const MAX_TRIES: u8 = 3;
@@ -88,13 +95,16 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
     }
     // Whether the session that the table has was asked for, and is not there: then the rule for an absent resource
     // decides. It may lead to the same address, where the stanza would queue behind later ones: nothing less may.
-    let mut absent = false;
+    let (mut absent, mut moves) = (false, 0);
     loop {
         if let Some(why) = failure.take() {
-            tries += 1;
-            absent = tries > 1 && matches!(why, Failure::NoSession(_)) && lane_named(to).is_none();
             debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
             until_known(node, to, why).await;
+            moves += usize::from(has_moved(node, to, why));
+            if !has_moved(node, to, why) || moves > MAX_MOVES {
+                tries += 1;
+                absent = tries > 1 && matches!(why, Failure::NoSession { .. }) && lane_named(to).is_none();
+            }
             if why == Failure::Congested {
                 return drive(node, bounce::congested(node, &stanza)).await;
             }
@@ -174,9 +184,13 @@ async fn deliver_once(node: &Arc<NodeContext>, to: &FullJid, stanza: &Stanza, co
 async fn until_known(node: &NodeContext, to: &FullJid, why: Failure) {
     match why {
         Failure::Never | Failure::Congested => {}
-        Failure::NoSession(applied) => {
+        Failure::NoSession { applied, asked } => {
             if !matches!(timeout(CATCH_UP, node.routes.wait_for(applied)).await, Ok(true)) {
                 debug!(%to, applied, "the route table does not catch up");
+            }
+            // Looked up before that, it would be asked for in vain once more, and given to others.
+            if lane_named(to).is_none() {
+                let _ = timeout(LEAVES, until_left(node, to, asked)).await;
             }
         }
         Failure::Stale => {
@@ -197,5 +211,26 @@ async fn until_known(node: &NodeContext, to: &FullJid, why: Failure) {
             // Time is up: it is tried once more all the same.
             let _ = timeout(UNSURE, known).await;
         }
+    }
+}
+
+/// Waits until `to` is not the address of that session any more.
+async fn until_left(node: &NodeContext, to: &FullJid, session: BindIndex) {
+    loop {
+        let applied = node.routes.applied();
+        let there = component::owner(node, to).is_some_and(|now| now.index == session);
+        if !there || !node.routes.wait_for(applied + 1).await {
+            return;
+        }
+    }
+}
+
+/// Whether the session that was not found has gone on as another one.
+fn has_moved(node: &NodeContext, to: &FullJid, why: Failure) -> bool {
+    match why {
+        Failure::NoSession { asked, .. } => {
+            component::owner(node, to).is_some_and(|now| now.index != asked) && lane_named(to).is_none()
+        }
+        _ => false,
     }
 }

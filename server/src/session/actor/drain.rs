@@ -51,6 +51,8 @@ pub(super) struct Draining {
     handed: HashSet<StanzaId>,
     /// The last ones that the session has got.
     recent: VecDeque<StanzaId>,
+    /// Those that had arrived at the session that this one goes on for, and that the store did not know then.
+    arrived: HashSet<StanzaId>,
 }
 
 /// Most messages that wait behind those that are being taken; their bytes are the mailbox's.
@@ -71,8 +73,12 @@ impl Session {
     /// Takes what waits, if the session is one that takes it (RFC 6121 §8.5.2.1.1: no negative priority).
     pub(super) fn drain(&mut self, ctx: &mut Context<Self>) {
         let takes = self.state.presence().and_then(Stanza::priority) >= Some(0);
+        if takes && !self.outbox.is_open() {
+            // What was due is so still when its client is back: what comes meanwhile waits behind it.
+            return;
+        }
         self.draining.due = false;
-        if !takes || self.draining.under_way || !self.outbox.is_open() {
+        if !takes || self.draining.under_way {
             return;
         }
         self.draining.pass += 1;
@@ -116,7 +122,7 @@ impl Session {
                 return;
             }
             let id = message.id;
-            if !self.is_new(id) {
+            if self.has_arrived(id) || !self.is_new(id) {
                 continue;
             }
             if !kept::is_pending(&self.node) {
@@ -169,13 +175,19 @@ impl Session {
         }
         let bytes = parcel.stanza.to_bytes().len();
         if behind.len() >= MAX_BEHIND || !self.outbox.pressure().enter(bytes) {
-            self.congested(&parcel);
+            let waits = kept::is_pending(&self.node)
+                && kept::id_of(&parcel.stanza, self.state.account()).is_some()
+                && !self.outbox.is_open();
+            // Where its client is gone whoever comes takes it from the store.
+            if !waits {
+                self.congested(&parcel);
+            }
             return None;
         }
         self.draining.behind.push_back(parcel);
         if self.draining.due {
             self.drain(ctx);
-            if !self.draining.under_way {
+            if !self.draining.under_way && !self.draining.due {
                 self.receive_behind(ctx);
             }
         }
@@ -202,6 +214,25 @@ impl Session {
         let pressure = self.outbox.pressure();
         behind.iter().for_each(|parcel| pressure.leave(parcel.stanza.to_bytes().len()));
         behind
+    }
+
+    /// Whether a message has arrived that was kept later than that: the store is told once more, and it goes nowhere.
+    fn has_arrived(&self, id: StanzaId) -> bool {
+        if self.node.waiting.settles.is_unknown(self.state.account(), id) {
+            return true;
+        }
+        let arrived = self.draining.arrived.contains(&id);
+        if arrived {
+            self.settler().settle(id);
+        }
+        arrived
+    }
+
+    /// The session goes on where another was: these messages have arrived there, and what waits comes before what comes.
+    pub(super) fn go_on_draining(&mut self, arrived: Vec<StanzaId>) {
+        self.draining.arrived = arrived.into_iter().collect();
+        self.will_drain();
+        self.look_what_waits();
     }
 
     /// Whether the session has not got a message yet; from now on it has.

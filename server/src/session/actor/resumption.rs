@@ -136,14 +136,15 @@ impl Session {
     pub(super) fn go_on_as_carried(&mut self, ctx: &mut Context<Self>) {
         let Some(handed) = self.resumption.carried.take() else { return };
         let HandedOver { from, mut carried, .. } = *handed;
+        let arrived = std::mem::take(&mut carried.arrived);
         if from != self.node.node_id {
             carried.seen = self.probably_seen();
         }
         let effects = self.state.carry(carried);
         self.show();
-        self.perform_then(effects, ctx, |_, _| ());
         // What waited for the stream that broke off waits for this one.
-        self.look_what_waits();
+        self.go_on_draining(arrived);
+        self.perform_then(effects, ctx, |_, _| ());
     }
 
     /// Whose presence a client has seen whose session was on a node with other hashes: of whoever it may see and is there.
@@ -214,6 +215,7 @@ impl Session {
             if settles {
                 // The session that goes on is not to get once more what its client has acknowledged.
                 node.waiting.settles.flush(&jid.to_bare()).await;
+                handed.carried.arrived = node.waiting.settles.unknown(&jid.to_bare());
             }
             let moved = node.routes.move_to(&jid, index, (node_id, incarnation)).await;
             let answer = match moved {

@@ -24,6 +24,7 @@ impl SessionState {
             invisible: self.invisible,
             seen: self.seen.iter().collect(),
             carbons: self.wants_carbons(),
+            arrived: Vec::new(),
         }
     }
 

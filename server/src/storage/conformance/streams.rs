@@ -73,6 +73,48 @@ pub(super) async fn r1_a_message_advances_the_stream_that_it_came_by(storage: St
     assert_eq!((again, number(&storage, &key).await), (kept, Some(3)));
 }
 
+/// R1: a client that was told how much is handled writes the rest on another stream. A node that was cut off and comes to
+/// keep it later keeps nothing; a stream that goes on after all does.
+pub(super) async fn r1_nothing_more_of_a_closed_stream_is_kept(storage: Storage) {
+    with_users(&storage).await;
+    let [closed, next] = [1, 2].map(|seed| stream("romeo@example.com", "orchard", seed));
+    change(
+        &storage,
+        [StreamChange::Began(began(closed.clone(), 5, 3)), StreamChange::Closed(closed.clone())],
+    )
+    .await;
+    let late = async |mail, count| {
+        let kept = storage.keep_and_handle(message(mail, 0), Some(handled(&closed, count))).await.unwrap();
+        change(&storage, [StreamChange::Handled(handled(&closed, count))]).await;
+        kept
+    };
+    assert_eq!(late(1, 4).await, [Kept::Closed; 2]);
+    assert_eq!(number(&storage, &closed).await, Some(3));
+    change(&storage, [StreamChange::Began(began(next.clone(), 6, 0))]).await;
+    assert_eq!(late(1, 5).await, [Kept::Closed; 2], "also when there is another one");
+    assert_eq!(storage.inbox.get(&jid(JULIET), id(1)).await, Ok(None));
+    let kept = storage.keep_and_handle(message(2, 0), Some(handled(&next, 1))).await.unwrap();
+    assert!(kept.iter().all(|kept| matches!(kept, Kept::At(_))), "{kept:?}");
+    change(&storage, [StreamChange::Began(began(closed.clone(), 7, 3))]).await;
+    assert!(late(1, 4).await.iter().all(|kept| matches!(kept, Kept::At(_))));
+    assert_eq!(number(&storage, &closed).await, Some(4));
+    change(&storage, [StreamChange::Closed(next.clone())]).await;
+    assert!(matches!(late(3, 5).await[..], [Kept::At(_), Kept::At(_)]), "what is closed is not the last one");
+}
+
+/// What was found gone before it went on, or by a node that had not heard of it, is not gone.
+pub(super) async fn a_record_is_not_taken_for_gone_by_an_old_bind(storage: Storage) {
+    with_users(&storage).await;
+    let key = stream(JULIET, "a", 1);
+    let at = |seconds: u64| Timestamp::from_millis(seconds * 1_000);
+    let gone = |bind, second| StreamChange::GoneOf(key.clone(), BindIndex(bind), at(second));
+    change(&storage, [StreamChange::Began(began(key.clone(), 6, 0)), gone(5, 100), gone(6, 200)]).await;
+    change(&storage, [gone(6, 209)]).await;
+    assert_eq!(number(&storage, &key).await, Some(0), "gone for nine seconds");
+    change(&storage, [gone(6, 210)]).await;
+    assert_eq!(number(&storage, &key).await, None);
+}
+
 pub(super) async fn records_go_when_nobody_comes_for_them(storage: Storage) {
     with_users(&storage).await;
     let (gone, back) = (stream(JULIET, "a", 1), stream(JULIET, "b", 2));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::StorageError;
 use super::super::messages::{KeepMessage, Kept};
 use super::super::streams::{
-    Handled, MAX_CHANGES, StreamChange, StreamRecord, StreamRow, Streams, check_changes,
+    Handled, MAX_CHANGES, StreamChange, StreamKey, StreamRecord, StreamRow, Streams, check_changes,
 };
 use super::command::Command;
 use super::fault::Fault;
@@ -52,6 +52,11 @@ pub struct ListStreams {
 impl Scope<'_, '_> {
     /// Both or neither.
     pub(super) fn keep_of_stream(&mut self, command: KeepOfStream) -> Result<Reply, Fault> {
+        let StreamKey { jid, hash } = &command.handled.key;
+        let row: Option<StreamRow> = self.read(&keys::stream(jid))?;
+        if row.is_some_and(|row| row.is_closed(hash)) {
+            return Ok(Reply::Kept(vec![Kept::Closed; command.message.owners.len()]));
+        }
         let reply = self.keep(&command.message)?;
         if matches!(reply, Reply::Kept(_)) {
             self.change_stream(&StreamChange::Handled(command.handled))?;
@@ -167,7 +172,7 @@ pub(super) fn any_command(user: &'static str) -> impl proptest::strategy::Strate
     use althing_proto::stream::management::Count;
     use althing_proto::time::Timestamp;
     use proptest::prelude::*;
-    (0..2_u8, 0..5_u32, 0..5_u8).prop_map(move |(seed, number, what)| {
+    (0..2_u8, 0..5_u32, 0..7_u8).prop_map(move |(seed, number, what)| {
         let key = stream(user, "r", seed);
         let handled = Handled { key: key.clone(), number: Count(number) };
         let change = match what {
@@ -175,6 +180,11 @@ pub(super) fn any_command(user: &'static str) -> impl proptest::strategy::Strate
             1 => StreamChange::Handled(handled),
             2 => StreamChange::Ended(key),
             3 => StreamChange::Gone(key, Timestamp::from_millis(u64::from(number) * 4_000)),
+            4 => {
+                let at = Timestamp::from_millis(u64::from(number) * 4_000);
+                StreamChange::GoneOf(key, althing_cluster::routes::BindIndex(2), at)
+            }
+            5 => StreamChange::Closed(key),
             _ => {
                 let message = message(u64::from(number), 0);
                 return Command::KeepOfStream(KeepOfStream { message, handled });
@@ -191,7 +201,6 @@ mod tests {
     use althing_proto::stream::management::Count;
     use althing_proto::time::Timestamp;
 
-    use super::super::super::streams::StreamKey;
     use super::super::tagged::assert_golden;
     use super::*;
 
@@ -217,13 +226,15 @@ mod tests {
             StreamChange::Began(record.clone()),
             StreamChange::Handled(handled.clone()),
             StreamChange::Ended(key.clone()),
-            StreamChange::Gone(key, Timestamp::from_millis(6)),
+            StreamChange::Gone(key.clone(), Timestamp::from_millis(6)),
+            StreamChange::GoneOf(key.clone(), BindIndex(300), Timestamp::from_millis(6)),
+            StreamChange::Closed(key),
         ];
         let keep = format!("0050{}05043c6d2f3e00KEY08", "ee".repeat(16));
         let commands = [
             (golden(&keep), Command::KeepOfStream(KeepOfStream { message, handled })),
             (
-                golden("00510400KEYfb2c01070901KEY0802KEY03KEY06"),
+                golden("00510600KEYfb2c01070901KEY0802KEY03KEY0604KEYfb2c010605KEY"),
                 Command::ChangeStreams(ChangeStreams { changes }),
             ),
             (golden(&format!("0052{}", "02".repeat(32))), Command::MakeStreamSecret([2; 32])),
@@ -247,6 +258,6 @@ mod tests {
         let row = StreamRow::changed(None, &StreamChange::Began(record)).unwrap();
         let hex: String =
             althing_cluster::wire::encode(&row).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, golden("KEYfb2c01070900"));
+        assert_eq!(hex, golden("KEYfb2c0107090000"));
     }
 }

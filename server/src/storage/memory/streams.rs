@@ -39,6 +39,11 @@ impl Streams for Memory {
     async fn keep(&self, message: KeepMessage, handled: Handled) -> Result<Vec<Kept>, StorageError> {
         check_keep(&message)?;
         self.write(|state| {
+            let (user, resource) = place(&handled.key.jid);
+            let row = state.users.get(&user).and_then(|user| user.streams.get(&resource));
+            if row.is_some_and(|row| row.is_closed(&handled.key.hash)) {
+                return Ok(vec![Kept::Closed; message.owners.len()]);
+            }
             let kept = state.keep(message)?;
             state.change_stream(&StreamChange::Handled(handled));
             Ok(kept)

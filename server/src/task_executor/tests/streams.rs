@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
+use althing_cluster::node_id::NodeId;
+use althing_cluster::task::NodeStats;
 use althing_proto::jid::BareJid;
 use althing_proto::stream::ResumeError;
 use althing_proto::stream::management::Count;
@@ -145,12 +147,14 @@ async fn r1_r2_what_was_handled_is_known_when_the_session_is_lost() {
         Err(ResumeError::Unknown { handled }) => handled.map(|count| count.0),
         other => panic!("{other:?}"),
     };
+    let in_store =
+        async || node.storage.streams.get(&alice.session.jid).await.unwrap().map(|record| record.handled.0);
     // The node is gone with all that it had in memory.
     node.sessions.remove(alice.session.index);
     node.routes.unbind(&alice.session.jid, alice.session.index).await.unwrap();
-    assert_eq!(known().await, Some(4), "with the messages");
+    assert_eq!(in_store().await, Some(4), "with the messages");
     alice.send("<iq type='get' id='i'><ping xmlns='urn:xmpp:ping'/></iq>").await;
-    assert_eq!(known().await, Some(4), "written behind");
+    assert_eq!(in_store().await, Some(4), "written behind");
     node.records.flush(node).await.unwrap();
     assert_eq!(known().await, Some(5));
     assert!(matches!(
@@ -263,6 +267,43 @@ async fn a_node_that_stops_gives_its_sessions_to_the_others() {
     }
     bob.until("<message ", CLIENTS).await;
     assert_eq!(bob.read.matches("<presence ").count(), CLIENTS, "{}", bob.read);
+}
+
+/// What comes for a session while the table does not say yet that it moves is its own all the same: it goes after it, in order,
+/// and is neither refused nor given to others.
+#[actix_rt::test]
+async fn what_comes_while_a_session_moves_goes_after_it_in_order() {
+    let (_log, nodes) = cluster(3).await;
+    let (alice, mut bob, id) = pair(&nodes, "a").await;
+    let mut tablet = nodes[1].bind("a", "tablet").await;
+    tablet.send("<presence id='p'/>").await;
+    nodes[0].view.hold_moves(true);
+    let moving = async {
+        while !alice.session.pressure().is_ending() {
+            tokio::task::yield_now().await;
+        }
+        bob.send(&message("a@localhost/r", "chat", 2)).await;
+        bob.send("<iq type='get' to='a@localhost/r' id='q'><query xmlns='jabber:iq:version'/></iq>").await;
+        bob.send(&message("a@localhost/r", "chat", 3)).await;
+        // Longer than it takes to be refused again and again.
+        for _ in 0..50 {
+            let asked = NodeStats {}.into();
+            let answer = nodes[2].context.links.ask(NodeId::new(1), asked, Duration::from_secs(5)).await;
+            answer.unwrap();
+        }
+        nodes[0].view.hold_moves(false);
+    };
+    let (resumed, ()) = tokio::join!(nodes[1].resume("a", &id, 1), moving);
+    let mut again = resumed.unwrap().0;
+    bob.send(&message("a@localhost/r", "chat", 4)).await;
+    again.until("id='n4'", 1).await;
+    assert_eq!(again.ids(), [2, 3, 4]);
+    assert!(again.read.find("id='n2'") < again.read.find("id='q'"), "{}", again.read);
+    assert!(again.read.find("id='q'") < again.read.find("id='n3'"), "{}", again.read);
+    bob.send(&message("b@localhost/r", "chat", 5)).await;
+    bob.until("id='n5'", 1).await;
+    assert!(!bob.read.contains("error"), "{}", bob.read);
+    assert!(!tablet.read_now().contains("<message "), "{}", tablet.read);
 }
 
 /// Two nodes stop at once: who does not take a session passes it on; where nobody does it ends, and its messages go on.

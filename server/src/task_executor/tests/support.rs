@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::lease::Lease;
@@ -72,6 +72,8 @@ pub(super) struct View {
     table: Mutex<RouteTable>,
     applied: watch::Sender<u64>,
     lags: Mutex<bool>,
+    /// A move takes one of them.
+    moves: Semaphore,
     links: OnceLock<Arc<Links>>,
     ended: mpsc::Sender<Ended>,
 }
@@ -104,6 +106,15 @@ impl View {
         *self.lags.lock() = lags;
         if !lags {
             self.catch_up(&entries);
+        }
+    }
+
+    /// From now on moves that this node proposes wait, or go on.
+    pub(super) fn hold_moves(&self, held: bool) {
+        if held {
+            self.moves.forget_permits(Semaphore::MAX_PERMITS);
+        } else {
+            self.moves.add_permits(Semaphore::MAX_PERMITS);
         }
     }
 
@@ -144,6 +155,7 @@ impl Routes for View {
         index: BindIndex,
         (node, incarnation): (NodeId, Incarnation),
     ) -> Result<BindIndex, RouteError> {
+        let _turn = self.moves.acquire().await;
         match self.log.append(Some(self), Move { jid: jid.clone(), index, node, incarnation }) {
             RouteReply::Moved { index, .. } => Ok(index),
             _ => Err(RouteError::Stale(index)),
@@ -309,6 +321,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
             table: Mutex::default(),
             applied: watch::Sender::new(0),
             lags: Mutex::new(false),
+            moves: Semaphore::new(Semaphore::MAX_PERMITS),
             links: OnceLock::new(),
             ended,
         });
@@ -420,6 +433,16 @@ impl Client {
         };
         let read = tokio::time::timeout(PATIENCE, reading).await;
         assert!(read.is_ok(), "{text} did not come: {}", self.read);
+    }
+
+    /// Reads what is there.
+    pub(super) fn read_now(&mut self) -> &str {
+        let mut bytes = Vec::new();
+        if self.outbox.take_now(&mut bytes) {
+            self.outbox.written(bytes.len());
+            self.read.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        &self.read
     }
 
     /// What was read of messages: their ids.

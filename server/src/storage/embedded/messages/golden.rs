@@ -124,8 +124,8 @@ fn golden_bytes_of_commands() {
 fn golden_bytes_of_replies() {
     let samples = [
         (
-            "00320400fb2c01010203",
-            Reply::Kept(vec![Kept::At(300), Kept::Not, Kept::UnknownUser, Kept::Refused]),
+            "00320500fb2c0101020304",
+            Reply::Kept(vec![Kept::At(300), Kept::Not, Kept::UnknownUser, Kept::Refused, Kept::Closed]),
         ),
         ("00330201020103", Reply::Drained(DrainedRows { seqs: vec![1, 2], next: Some(3) })),
         ("003403", Reply::Count(3)),

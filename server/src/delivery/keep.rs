@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -31,10 +31,14 @@ use crate::pipeline::Effects;
 use crate::router::rules::{self, Presence, Rule};
 use crate::session::effect::UserEvent;
 use crate::session::inbound::Hold;
-use crate::storage::messages::{KeepInInbox, MAX_MESSAGE_BYTES};
+use crate::storage::StorageError;
+use crate::storage::messages::{KeepFor, KeepInInbox, KeepMessage, MAX_MESSAGE_BYTES};
 
 /// Most messages of one node that are being kept at the same time. With more, whoever sends them waits.
 const MAX_KEEPS: usize = 1_024;
+
+/// The place of a message among those that are being kept.
+pub type Place = OwnedSemaphorePermit;
 
 /// How often the routes are asked who came meanwhile, where the cluster does not answer.
 const ATTEMPTS: u32 = 8;
@@ -148,9 +152,14 @@ pub enum Planned {
 }
 
 /// What a stanza is to the store. `account`: its receiver, if that is one of this server's; `hold`: as what it came, if it
-/// came over a stream with XEP-0198.
+/// came over a stream with XEP-0198; `place`: what it has waited for, if it has.
 #[must_use]
-pub fn plan(node: &NodeContext, stanza: &Stanza, account: Option<&BareJid>, hold: Option<&Hold>) -> Planned {
+pub fn plan(
+    node: &NodeContext,
+    stanza: &Stanza,
+    account: Option<&BareJid>,
+    (hold, place): (Option<&Hold>, Option<Place>),
+) -> Planned {
     if let Some(id) = account.and_then(|account| kept::id_of(stanza, account)) {
         return Planned::Already(id);
     }
@@ -159,8 +168,9 @@ pub fn plan(node: &NodeContext, stanza: &Stanza, account: Option<&BareJid>, hold
     if !waits && !wanted.archive {
         return Planned::Not;
     }
-    let Ok(permit) = Arc::clone(&node.waiting.keeps).try_acquire_owned() else { return Planned::Crowded };
-    Plan::new(node, stanza, wanted, account.cloned(), (hold, permit)).map_or(Planned::Not, Planned::New)
+    let free = || Arc::clone(&node.waiting.keeps).try_acquire_owned().ok();
+    let Some(place) = place.or_else(free) else { return Planned::Crowded };
+    Plan::new(node, stanza, wanted, account.cloned(), (hold, place)).map_or(Planned::Not, Planned::New)
 }
 
 /// What becomes of a stanza for whom nobody of the account is there. `hold`: it is not safe before it is kept.
@@ -176,12 +186,12 @@ pub fn for_absent(
             plan.keep_absent(node, hold);
             Next::NOTHING
         }
-        Planned::Already(id) if node.config().offline.enabled => free(node, account, id),
+        Planned::Already(id) if node.config().offline.enabled => free(node, stanza, account, id),
         Planned::Crowded if is_kept(node, stanza) => {
             let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
             Next::Wait(Box::pin(async move {
-                room(&node).await;
-                let planned = plan(&node, &stanza, Some(&account), hold.as_ref());
+                let place = room(&node).await;
+                let planned = plan(&node, &stanza, Some(&account), (hold.as_ref(), place));
                 for_absent(&node, &stanza, &account, planned, hold).into()
             }))
         }
@@ -194,38 +204,53 @@ pub fn for_absent(
     }
 }
 
-/// Waits until one more message may be kept.
-pub async fn room(node: &NodeContext) {
-    // Nobody closes it.
-    drop(node.waiting.keeps.acquire().await);
+/// Waits until one more message may be kept, and gives its place: whoever waits longest gets the next one. `None`: never,
+/// for nobody closes what gives them.
+pub async fn room(node: &NodeContext) -> Option<Place> {
+    Arc::clone(&node.waiting.keeps).acquire_owned().await.ok()
 }
 
-/// A message that is in the store, and that no session has taken: it waits for whoever comes.
-fn free(node: &Arc<NodeContext>, account: &BareJid, id: StanzaId) -> Next {
-    let (node, account) = (Arc::clone(node), account.clone());
+/// A message that has an id, and that no session has taken: it waits for whoever comes.
+fn free(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: StanzaId) -> Next {
+    let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
     let guard = node.waiting.absent.begin(&account);
     Next::Wait(Box::pin(async move {
-        let (now, config) = (node.now(), node.config());
-        let freed = match kept::is_pending(&node) {
+        let mut effects = Effects::new();
+        if kept::is_pending(&node) {
             // What is not there any more has arrived.
-            true => node.storage.inbox.release(vec![(account.clone(), id)]).await,
-            false => {
-                let inbox = KeepInInbox {
-                    takers: Vec::new(),
-                    expires: config.offline.expires(now),
-                    quota: config.offline.quota(),
-                    each_device: config.offline.per_device,
-                };
-                node.storage.inbox.offline(&account, id, inbox).await.map(|_known| ())
+            if let Err(error) = node.storage.inbox.release(vec![(account.clone(), id)]).await {
+                warn!(jid = %account, %error, "a message waits until the session that it was for has ended");
             }
-        };
-        if let Err(error) = freed {
-            warn!(jid = %account, %error, "a message waits until the session that it was for has ended");
+        } else if let Err(error) = wait_from_now_on(&node, &stanza, &account, id).await {
+            effects = bounce::not_kept(&node, &stanza, &error);
         }
         tell_who_came(&node, &account).await;
         drop(guard);
-        Effects::new()
+        effects
     }))
+}
+
+/// Has a message wait that was to be in the archive only. Its owner may not want it there: then it is nowhere yet.
+async fn wait_from_now_on(
+    node: &NodeContext,
+    stanza: &Stanza,
+    account: &BareJid,
+    id: StanzaId,
+) -> Result<(), StorageError> {
+    let (stamp, config) = (node.now(), node.config());
+    let inbox = KeepInInbox {
+        takers: Vec::new(),
+        expires: config.offline.expires(stamp),
+        quota: config.offline.quota(),
+        each_device: config.offline.per_device,
+    };
+    if node.storage.inbox.offline(account, id, inbox.clone()).await? {
+        return Ok(());
+    }
+    let peer = stanza.from().cloned().unwrap_or_else(|| account.clone().into());
+    let owner = KeepFor { owner: account.clone(), peer, outgoing: false, archive: None, inbox: Some(inbox) };
+    let xml = kept::unmarked(stanza, account).to_standalone().into();
+    node.storage.keep(KeepMessage { id, stamp, xml, owners: vec![owner] }).await.map(|_kept| ())
 }
 
 /// What becomes of a stanza that no session has taken, whoever the table of routes still has: the same as if nobody were
@@ -291,5 +316,62 @@ pub fn tell_those_here(node: &Arc<NodeContext>, account: &BareJid) {
     });
     for index in here {
         local::notify(node, index, &UserEvent::Drain);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config::Durability;
+    use crate::storage::messages::{ArchiveDefault, ArchivePreferences};
+
+    /// With `messages.durability = "memory"` what has an id may be in no store: it waits all the same where its receiver has
+    /// gone, also where that one wants no archive.
+    #[tokio::test]
+    async fn what_was_in_no_store_waits_when_its_receiver_has_gone() {
+        let node = Arc::new(NodeContext::for_tests());
+        node.configure(|config| {
+            config.messages.durability = Durability::Memory;
+            config.offline.messages = 1;
+        });
+        let account = BareJid::new("b@localhost").unwrap();
+        node.has_account(&account).await;
+        let never =
+            ArchivePreferences { default: ArchiveDefault::Never, always: Vec::new(), never: Vec::new() };
+        node.storage.archive.set_preferences(&account, never).await.unwrap();
+        let xml = "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' type='chat'><body>x</body></message>";
+        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+        let mut bounced = Vec::new();
+        for number in 1..=2 {
+            let id = StanzaId::from_bytes([number; 16]);
+            let marked = stanza.with_child(kept::stanza_id(&account, id));
+            let next = for_absent(&node, &marked, &account, Planned::Already(id), None);
+            let Next::Wait(freed) = next else { panic!("it is known at once") };
+            bounced.push(freed.await.len());
+        }
+        assert_eq!(bounced, [0, 1], "there is room for one, and who wrote the other is told");
+        let found = node.storage.inbox.get(&account, StanzaId::from_bytes([1; 16])).await.unwrap().unwrap();
+        assert_eq!(Stanza::from_standalone(&found.xml).unwrap().to_bytes(), stanza.to_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_becomes_free_is_given_to_one_of_those_who_wait() {
+        let node = NodeContext::for_tests();
+        let many = u32::try_from(MAX_KEEPS).unwrap();
+        let mut taken = Arc::clone(&node.waiting.keeps).acquire_many_owned(many).await.unwrap();
+        let (first, second) = (room(&node), room(&node));
+        tokio::pin!(first, second);
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        drop(taken.split(1));
+        let place = first.await;
+        assert!(place.is_some());
+        assert!(
+            second.as_mut().now_or_never().is_none(),
+            "the place is the first one's until its message is kept"
+        );
+        drop(place);
+        assert!(second.await.is_some());
     }
 }

@@ -4,9 +4,10 @@
 //! is in the store, or its sender was told that it is not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use althing_proto::jid::{BareJid, Jid};
@@ -27,13 +28,20 @@ use crate::faults::{self, Fault};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;
-use crate::storage::StorageError;
 use crate::storage::messages::{
     DeviceId, InboxQuota, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, Taker,
 };
+use crate::storage::{self, StorageError};
 
-/// How often a message is kept of which nobody knows whether it is: under one id it is kept once.
-const REPEATS: usize = 2;
+/// How often a message is kept again of which nobody knows whether it is: under one id it is kept once.
+const REPEATS: u32 = 2;
+
+/// For so long a message is tried to be kept that somebody has got: its sender is not told that it failed before.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The first pause before it is tried again, and the longest: each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(3);
 
 /// A session takes no more than fits its mailbox and its outbox: that bounds what is pending for it.
 const PENDING: InboxQuota = InboxQuota { messages: u32::MAX, bytes: u64::MAX };
@@ -44,9 +52,7 @@ pub fn id_of(stanza: &Stanza, account: &BareJid) -> Option<StanzaId> {
     if !matches!(stanza.kind(), Kind::Message(_)) {
         return None;
     }
-    let own =
-        |child: &&Element| child.is("stanza-id", ns::STANZA_ID) && child.attr("by") == Some(account.as_str());
-    stanza.element().children().find(own)?.attr("id")?.parse().ok()
+    stanza.element().children().find(|child| is_id_of(child, account))?.attr("id")?.parse().ok()
 }
 
 /// The child that says under which id `account` has a message.
@@ -56,6 +62,22 @@ pub fn stanza_id(account: &BareJid, id: StanzaId) -> Element {
         .set(name!("by"), account.as_str())
         .set(name!("id"), id.to_string())
         .build()
+}
+
+/// The message without the id under which `account` has it.
+#[must_use]
+pub fn unmarked(stanza: &Stanza, account: &BareJid) -> Stanza {
+    let mut element = stanza.element().clone();
+    for node in element.take_nodes() {
+        if !node.as_element().is_some_and(|child| is_id_of(child, account)) {
+            element.append_node(node);
+        }
+    }
+    Stanza::from_parts(stanza.kind(), stanza.from().cloned(), stanza.to().cloned(), element)
+}
+
+fn is_id_of(child: &Element, account: &BareJid) -> bool {
+    child.is("stanza-id", ns::STANZA_ID) && child.attr("by") == Some(account.as_str())
 }
 
 /// Whether what goes to a session is in its account's inbox until it has arrived: only there, and not in the archive
@@ -106,7 +128,7 @@ pub struct Plan {
     keeping: keeping::Keeping,
     /// Who gets it, if that is an account of this server's.
     account: Option<BareJid>,
-    permit: OwnedSemaphorePermit,
+    place: keep::Place,
 }
 
 impl Plan {
@@ -118,7 +140,7 @@ impl Plan {
         stanza: &Stanza,
         keeping: keeping::Keeping,
         account: Option<BareJid>,
-        (hold, permit): (Option<&Hold>, OwnedSemaphorePermit),
+        (hold, place): (Option<&Hold>, keep::Place),
     ) -> Option<Plan> {
         let xml = Bytes::from(stanza.to_standalone());
         if xml.len() > MAX_MESSAGE_BYTES {
@@ -131,11 +153,11 @@ impl Plan {
             StanzaId::derived(&node.decoy_secret, &parts)
         };
         // Where it follows from how the message came it is kept once, however often it comes.
-        let known = hold.zip(node.stream_secret.get()).zip(stanza.to());
-        let id = known.and_then(|((hold, secret), to)| hold.stanza_id(secret, &to.to_bare()));
+        let known = hold.zip(node.stream_secret.get());
+        let id = known.and_then(|(hold, secret)| hold.stanza_id(secret, stanza, &xml));
         let random = || node.random().map(StanzaId::from_bytes);
         let id = id.or_else(random).unwrap_or_else(derived);
-        Some(Plan { id, stamp, xml, stanza: stanza.clone(), keeping, account, permit })
+        Some(Plan { id, stamp, xml, stanza: stanza.clone(), keeping, account, place })
     }
 
     /// As its receiver gets it.
@@ -184,23 +206,58 @@ impl Plan {
             return;
         }
         let handled = hold.as_mut().and_then(Hold::commits);
-        let keeping = node.storage.keep_and_handle(message, handled.clone());
+        let first = node.storage.keep_and_handle(message, handled);
         if faults::makes(Fault::AckBeforeCommit) {
             hold = None;
         }
         let own = Arc::clone(node);
         node.remote.runtime().spawn(async move {
-            let mut kept = keeping.await;
-            for _ in 0..REPEATS {
-                if kept != Err(StorageError::Unknown) {
-                    break;
-                }
-                let again = self.message(&own, takers.as_deref());
-                kept = own.storage.keep_and_handle(again, handled.clone()).await;
-            }
+            let kept = self.committed(&own, takers.as_deref(), first, hold.as_mut()).await;
             self.finish(&own, kept, takers.is_none(), hold).await;
             drop(guard);
         });
+    }
+
+    /// What becomes of it in the end. Of what may be kept already the store is asked again; what somebody has got is tried for
+    /// a while, unless the node is over: what it has not kept then nobody expects any more.
+    async fn committed(
+        &self,
+        node: &Arc<NodeContext>,
+        takers: Option<&[Taker]>,
+        mut keeping: storage::Keeping,
+        mut hold: Option<&mut Hold>,
+    ) -> Result<Vec<Kept>, StorageError> {
+        let (since, losses) = (Instant::now(), node.lease.losses());
+        let (mut attempt, mut pause) = (0, FIRST_PAUSE);
+        loop {
+            attempt += 1;
+            let kept = keeping.await;
+            let again = match &kept {
+                Ok(_) if attempt > 1 && takers.is_some() => {
+                    // Who was to get it may have ended meanwhile, and others have looked too early.
+                    if let Some(account) = &self.account {
+                        keep::tell_those_there(node, account);
+                    }
+                    false
+                }
+                Err(StorageError::Unknown) if attempt <= REPEATS => true,
+                Err(error) => takers.is_some() && error.is_passing() && since.elapsed() < PATIENCE,
+                Ok(_) => false,
+            };
+            if !again {
+                return kept;
+            }
+            if let Some(hold) = &mut hold {
+                hold.is_behind();
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+            if !node.lease.serving().await || node.lease.losses() != losses {
+                return kept;
+            }
+            let handled = hold.as_ref().and_then(|hold| hold.commits_alone());
+            keeping = node.storage.keep_and_handle(self.message(node, takers), handled);
+        }
     }
 
     /// The message as the store gets it. Takers: those that it goes to; `None`: nobody is there.
@@ -248,9 +305,9 @@ impl Plan {
         node: &Arc<NodeContext>,
         kept: Result<Vec<Kept>, StorageError>,
         absent: bool,
-        hold: Option<Hold>,
+        mut hold: Option<Hold>,
     ) {
-        let Plan { stanza, account, permit, .. } = self;
+        let Plan { stanza, account, place, .. } = self;
         match kept {
             // Its sender has been told elsewhere that it is not handled, and writes it once more.
             Ok(kept) if kept.contains(&Kept::Closed) => {
@@ -261,7 +318,7 @@ impl Plan {
             }
             Ok(kept) => {
                 drop(hold);
-                drop(permit);
+                drop(place);
                 let Some(account) = account.filter(|_| absent) else { return };
                 if matches!(kept.last(), Some(Kept::At(_))) {
                     debug!(stop = "delivery.keep", jid = %account, "kept until somebody is there");
@@ -273,6 +330,9 @@ impl Plan {
             }
             // The sender hears of it before its stanza counts as handled.
             Err(error) => {
+                if let Some(hold) = &mut hold {
+                    hold.is_behind();
+                }
                 drive(node, bounce::not_kept(node, &stanza, &error)).await;
                 drop(hold);
             }
@@ -293,3 +353,6 @@ pub fn wanted(node: &NodeContext, stanza: &Stanza) -> keeping::Keeping {
         archive: keeping.archive && config.archive.enabled,
     }
 }
+
+#[cfg(test)]
+mod tests;

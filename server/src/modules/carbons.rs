@@ -107,7 +107,7 @@ fn sent(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Outcome 
     // What is for the account itself is copied where it arrives: each resource gets it once.
     let to = stanza.to().filter(|to| !is_of_account(to, account));
     let Some(to) = to.filter(|_| is_eligible(stanza, Way::Sent)) else { return Outcome::Pass };
-    let known = archived_as(stanza, to, session, node).map(|id| stanza.with_child(stanza_id(account, id)));
+    let known = archived_as(stanza, session, node).map(|id| stanza.with_child(stanza_id(account, id)));
     let known = known.as_ref().unwrap_or(stanza);
     let copies = copies(&*node.routes, known, Way::Sent, account, |jid, _| jid == session.jid());
     if copies.is_empty() {
@@ -122,10 +122,10 @@ fn sent(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Outcome 
 
 /// Under which id the message will be in the sender's archive (XEP-0313 §3.5), where that is known before it is kept: on
 /// streams with XEP-0198.
-fn archived_as(stanza: &Stanza, to: &Jid, session: &SessionState, node: &NodeContext) -> Option<StanzaId> {
+fn archived_as(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Option<StanzaId> {
     let archived = || node.config().archive.enabled && keeping(stanza).archive;
     let (hold, secret) = session.in_hand().zip(node.stream_secret.get()).filter(|_| archived())?;
-    hold.stanza_id(secret, &to.to_bare())
+    hold.stanza_id(secret, stanza, &stanza.to_standalone())
 }
 
 /// §6.1: an error is copied where the message was that it answers.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use althing_proto::stanza::Stanza;
 
-use crate::delivery::keep::Planned;
+use crate::delivery::keep::{Place, Planned};
 use crate::delivery::kept;
 use crate::delivery::receivers::Receiver;
 use crate::node::NodeContext;
@@ -14,11 +14,13 @@ use crate::session::inbound::Hold;
 pub(super) struct Letter {
     pub(super) stanza: Stanza,
     pub(super) planned: Option<Planned>,
+    /// Its place among those that are being kept, where it has waited for one.
+    pub(super) place: Option<Place>,
 }
 
 impl From<Stanza> for Letter {
     fn from(stanza: Stanza) -> Self {
-        Letter { stanza, planned: None }
+        Letter { stanza, planned: None, place: None }
     }
 }
 
@@ -32,8 +34,8 @@ impl Letter {
     }
 
     /// It goes to those: it is kept, if it is to be.
-    pub(super) fn keep_live(self, node: &Arc<NodeContext>, receivers: &[Receiver], hold: Option<Hold>) {
-        if let Some(Planned::New(plan)) = self.planned {
+    pub(super) fn keep_live(&mut self, node: &Arc<NodeContext>, receivers: &[Receiver], hold: Option<Hold>) {
+        if let Some(Planned::New(plan)) = self.planned.take() {
             plan.keep_live(node, kept::takers(node, receivers), hold);
         }
     }

@@ -5,3 +5,4 @@ pub mod component;
 mod letter;
 pub mod rules;
 pub mod steps;
+mod waits;

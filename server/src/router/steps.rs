@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use tracing::debug;
 
 use althing_cluster::routes::{BindIndex, Route};
@@ -16,16 +16,14 @@ use super::letter::Letter;
 use super::rules::{self, Presence, Rule};
 use crate::delivery::carbons::Way;
 use crate::delivery::keep::Planned;
-use crate::delivery::receivers::{self, Delivered, Receiver, Slow};
+use crate::delivery::receivers::{self, Delivered, Receiver};
 use crate::delivery::remote::pending::Behind;
 use crate::delivery::{Next, bounce, carbons, keep};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
-use crate::session::SessionHandle;
 use crate::session::core::SessionState;
 use crate::session::inbound::Hold;
-use crate::session::messages::EndReason;
 
 /// Where the chain has led.
 pub enum Routed {
@@ -66,7 +64,7 @@ pub enum Origin<'a> {
 
 /// Walks the chain.
 pub fn route(node: &Arc<NodeContext>, stanza: Stanza, origin: Origin<'_>) -> Routed {
-    Walk { node, origin, tries: 0, hold: None }.route(stanza)
+    Walk { node, origin, tries: 0, hold: None }.route(stanza.into())
 }
 
 /// The one session on another node that `stanza` would go to now, if there is just one and it is not here; or the
@@ -100,7 +98,7 @@ pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFutur
     let target = classify(stanza.to(), stanza.from(), &node.config().xmpp.domains);
     let routed = match target {
         Target::Resource(full) if tries > 1 => walk.absent(stanza.into(), &full),
-        _ => walk.route(stanza),
+        _ => walk.route(stanza.into()),
     };
     routed.into()
 }
@@ -123,45 +121,35 @@ impl From<Next> for Routed {
     }
 }
 
-/// Walks the chain for a stanza that had to wait for others. `hold`: it is not safe before.
-fn anew(
-    node: &Arc<NodeContext>,
-    stanza: Stanza,
-    tries: u8,
-    hold: Option<Hold>,
-) -> BoxFuture<'static, Effects> {
-    Walk { node, origin: Origin::Elsewhere, tries, hold }.route(stanza).into()
-}
-
 /// One walk along the chain.
-struct Walk<'a> {
-    node: &'a Arc<NodeContext>,
-    origin: Origin<'a>,
+pub(super) struct Walk<'a> {
+    pub(super) node: &'a Arc<NodeContext>,
+    pub(super) origin: Origin<'a>,
     /// Attempts on other nodes that have failed for this stanza. With any, it waits behind nobody: those that do
     /// wait behind it.
-    tries: u8,
+    pub(super) tries: u8,
     /// What sees to it that the stanza is not safe, where it does not come from the session that has it in hand.
-    hold: Option<Hold>,
+    pub(super) hold: Option<Hold>,
 }
 
 impl Walk<'_> {
-    fn route(&self, stanza: Stanza) -> Routed {
+    pub(super) fn route(&self, letter: Letter) -> Routed {
+        let stanza = &letter.stanza;
         let target = classify(stanza.to(), stanza.from(), &self.node.config().xmpp.domains);
         debug!(stop = "router", to = stanza.to().map(tracing::field::display));
         match target {
-            Target::Server => self.for_receiver(stanza, Pass::Server),
-            Target::Account(account) => self.to_account(stanza, account),
-            Target::Resource(full) => self.to_resource(stanza, &full),
-            Target::Remote => match component::find(self.node, &stanza) {
-                Some(place) => self.to_component(stanza, &place),
-                None => remote(self.node, &stanza),
+            Target::Server => self.for_receiver(letter.stanza, Pass::Server),
+            Target::Account(account) => self.to_account(letter, account),
+            Target::Resource(full) => self.to_resource(letter, &full),
+            Target::Remote => match component::find(self.node, stanza) {
+                Some(place) => self.to_component(letter, &place),
+                None => remote(self.node, stanza),
             },
         }
     }
 
-    fn to_component(&self, stanza: Stanza, place: &Place) -> Routed {
+    fn to_component(&self, mut letter: Letter, place: &Place) -> Routed {
         let address = place.address();
-        let mut letter = Letter::from(stanza);
         if self.tries == 0 {
             if let Some(wait) = self.plan(&mut letter, None) {
                 return wait;
@@ -215,26 +203,23 @@ impl Walk<'_> {
         Routed::Done(pipeline::run(&node.modules, &packet, &view))
     }
 
-    fn to_account(&self, stanza: Stanza, account: BareJid) -> Routed {
+    fn to_account(&self, letter: Letter, account: BareJid) -> Routed {
         // An IQ never asks who is available.
-        if matches!(stanza.kind(), Kind::Iq(_)) {
-            return self.for_receiver(stanza, Pass::Account(account));
+        if matches!(letter.stanza.kind(), Kind::Iq(_)) {
+            return self.for_receiver(letter.stanza, Pass::Account(account));
         }
         let sessions = Receiver::of_account(self.node, &account);
         let there = Presence::Account { reachable: reachable(&sessions) };
-        self.obey(stanza.into(), sessions, there, account)
+        self.obey(letter, sessions, there, account)
     }
 
-    fn to_resource(&self, stanza: Stanza, full: &FullJid) -> Routed {
-        let subscription = matches!(stanza.kind(), Kind::Presence(presence) if presence.is_subscription());
-        let mut letter = Letter::from(stanza);
-        if subscription {
+    fn to_resource(&self, mut letter: Letter, full: &FullJid) -> Routed {
+        if matches!(letter.stanza.kind(), Kind::Presence(presence) if presence.is_subscription()) {
             return self.absent(letter, full);
         }
-        let node = self.node;
+        let (node, account) = (self.node, full.to_bare());
         let route = node.routes.locate(full);
         if matches!(letter.stanza.kind(), Kind::Message(_)) {
-            let account = full.to_bare();
             let wait = || route.and_then(|_| self.behind(&letter, &account));
             if let Some(wait) = wait() {
                 return wait;
@@ -245,34 +230,22 @@ impl Walk<'_> {
         }
         let receiver = route.map(|route| Receiver::new(node, full, &route));
         let marked = letter.marked(node);
-        let copies = || self.copies(&marked, &full.to_bare(), |jid, _| jid == full);
         if self.tries == 0 {
             match node.remote.wait_behind(full, route.map(|route| route.index), &marked) {
                 Behind::Nothing => {}
                 Behind::Queued => {
                     letter.keep_live(node, receiver.as_slice(), self.hold());
-                    return self.until_found(full).and(copies());
+                    let copies = self.copies(&marked, &account, |jid, _| jid == full);
+                    return self.until_found(full).and(copies);
                 }
                 Behind::Full => return Routed::Done(bounce::congested(node, &letter.stanza)),
             }
         }
         let Some(receiver) = receiver else { return self.absent(letter, full) };
-        let receivers = [receiver];
-        match receivers::deliver(node, &marked, &receivers, self.tries) {
-            Delivered::Some => {
-                letter.keep_live(node, &receivers, self.hold());
-                Routed::Done(copies())
-            }
-            Delivered::Slowly(slow) => {
-                letter.keep_live(node, &receivers, self.hold());
-                self.brake(slow).and(copies())
-            }
-            Delivered::Ending(receiver) => {
-                letter.keep_live(node, &receivers, self.hold());
-                self.after(receiver, marked)
-            }
-            Delivered::None => self.absent(letter, full),
-            Delivered::Congested => Routed::Done(bounce::congested(node, &letter.stanza)),
+        match self.hand(&mut letter, &marked, &[receiver], &account) {
+            Ok(routed) => routed,
+            Err(Untaken::Nobody) => self.absent(letter, full),
+            Err(Untaken::Congested) => Routed::Done(bounce::congested(node, &letter.stanza)),
         }
     }
 
@@ -318,37 +291,50 @@ impl Walk<'_> {
         let receivers = chosen(rule, sessions).unwrap_or_default();
         let presence = matches!(letter.stanza.kind(), Kind::Presence(_));
         let marked = letter.marked(node);
-        let gets_it = |_: &FullJid, index| receivers.iter().any(|receiver| receiver.route.index == index);
-        let copies = || self.copies(&marked, &account, gets_it);
-        match receivers::deliver(node, &marked, &receivers, self.tries) {
-            Delivered::Some => {
-                letter.keep_live(node, &receivers, self.hold());
-                Routed::Done(copies())
-            }
-            Delivered::Slowly(slow) => {
-                letter.keep_live(node, &receivers, self.hold());
-                self.brake(slow).and(copies())
-            }
-            Delivered::Ending(receiver) => {
-                letter.keep_live(node, &receivers, self.hold());
-                self.after(receiver, marked)
-            }
+        match self.hand(&mut letter, &marked, &receivers, &account) {
+            Ok(routed) => routed,
             // A receiver without room has been dealt with. Nobody to see a presence is no failure; a message must
             // not vanish (RFC 6121 §8.5.2.2.1).
-            Delivered::Congested if presence => Routed::Done(Vec::new()),
-            Delivered::None if presence => {
+            Err(Untaken::Congested) if presence => Routed::Done(Vec::new()),
+            Err(Untaken::Congested) => Routed::Done(bounce::congested(node, &letter.stanza)),
+            Err(Untaken::Nobody) if presence => {
                 node.metrics.dropped(Dropped::Rule);
                 Routed::Done(Vec::new())
             }
-            Delivered::None => {
-                let copies = copies();
-                let Letter { stanza, planned } = letter;
-                let planned = planned.unwrap_or(Planned::Not);
-                let nobody = keep::taken_by_nobody(node, &stanza, &account, planned, self.hold());
+            Err(Untaken::Nobody) => {
+                let copies = self.copies_but_for(&marked, &account, &receivers);
+                let planned = letter.planned.take().unwrap_or(Planned::Not);
+                let nobody = keep::taken_by_nobody(node, &letter.stanza, &account, planned, self.hold());
                 Routed::from(nobody).and(copies)
             }
-            Delivered::Congested => Routed::Done(bounce::congested(node, &letter.stanza)),
         }
+    }
+
+    /// Hands a letter to those sessions, as it is `marked`; it is kept, if it is to be, and copied to the account's other
+    /// ones. What the letter has stays where nobody took it.
+    fn hand(
+        &self,
+        letter: &mut Letter,
+        marked: &Stanza,
+        receivers: &[Receiver],
+        account: &BareJid,
+    ) -> Result<Routed, Untaken> {
+        let routed = match receivers::deliver(self.node, marked, receivers, self.tries) {
+            Delivered::Some => Routed::Done(Vec::new()),
+            Delivered::Slowly(slow) => self.brake(slow),
+            Delivered::Ending(receiver) => self.after(receiver, marked.clone()),
+            Delivered::None => return Err(Untaken::Nobody),
+            Delivered::Congested => return Err(Untaken::Congested),
+        };
+        letter.keep_live(self.node, receivers, self.hold());
+        Ok(routed.and(self.copies_but_for(marked, account, receivers)))
+    }
+
+    /// The copies for the account's sessions but for those that get the message.
+    fn copies_but_for(&self, stanza: &Stanza, account: &BareJid, receivers: &[Receiver]) -> Effects {
+        self.copies(stanza, account, |_, index| {
+            receivers.iter().any(|receiver| receiver.route.index == index)
+        })
     }
 
     /// The copies for those of the account who do not get the message (XEP-0280 §7): made at the first attempt.
@@ -366,95 +352,17 @@ impl Walk<'_> {
 
     /// Nobody of the account is there: what is to wait waits, and is not safe before.
     fn keep(&self, letter: Letter, account: &BareJid) -> Routed {
-        let Letter { stanza, planned } = letter;
-        let planned = planned.unwrap_or(Planned::Not);
-        keep::for_absent(self.node, &stanza, account, planned, self.hold()).into()
+        let planned = letter.planned.unwrap_or(Planned::Not);
+        keep::for_absent(self.node, &letter.stanza, account, planned, self.hold()).into()
     }
+}
 
-    /// Finds out what of a message is to be kept. Gives back what has to be waited for, where it has to wait for its turn.
-    fn plan(&self, letter: &mut Letter, account: Option<&BareJid>) -> Option<Routed> {
-        if letter.planned.is_some() || !matches!(letter.stanza.kind(), Kind::Message(_)) {
-            return None;
-        }
-        let planned = keep::plan(self.node, &letter.stanza, account, self.in_hand());
-        let crowded = matches!(planned, Planned::Crowded);
-        letter.planned = Some(planned);
-        crowded.then(|| self.later(letter, |node| Box::pin(async move { keep::room(&node).await })))
-    }
-
-    /// Whether a message for somebody who is there has to wait for earlier ones that are being kept because nobody was:
-    /// they come first.
-    fn behind(&self, letter: &Letter, account: &BareJid) -> Option<Routed> {
-        let behind = self.tries == 0
-            && matches!(letter.stanza.kind(), Kind::Message(_))
-            && self.node.waiting.absent.holds(account);
-        let account = account.clone();
-        behind.then(|| {
-            self.later(letter, |node| Box::pin(async move { node.waiting.absent.told(&account).await }))
-        })
-    }
-
-    /// Walks anew when that is done.
-    fn later(
-        &self,
-        letter: &Letter,
-        until: impl FnOnce(Arc<NodeContext>) -> BoxFuture<'static, ()>,
-    ) -> Routed {
-        let (node, tries, hold) = (Arc::clone(self.node), self.tries, self.hold());
-        let (stanza, until) = (letter.stanza.clone(), until(Arc::clone(self.node)));
-        Routed::Later(Box::pin(async move {
-            until.await;
-            anew(&node, stanza, tries, hold).await
-        }))
-    }
-
-    /// What sees to it that the stanza is not safe meanwhile.
-    fn hold(&self) -> Option<Hold> {
-        self.in_hand().cloned()
-    }
-
-    /// The same, where it is.
-    fn in_hand(&self) -> Option<&Hold> {
-        match self.origin {
-            Origin::Client(session) | Origin::Session(session) => session.in_hand(),
-            Origin::Elsewhere => self.hold.as_ref(),
-        }
-    }
-
-    /// Receivers have the stanza, but do not keep up: the client that sent it goes on when all of them have room
-    /// again, or after a while. Nobody else waits: what follows from an effect is no client's pace.
-    fn brake(&self, slow: Vec<Slow>) -> Routed {
-        let Origin::Client(sender) = self.origin else { return Routed::Done(Vec::new()) };
-        let own = |slow: &Slow| matches!(slow, Slow::Here(session) if session.jid == *sender.jid());
-        let pauses: Vec<_> = slow.into_iter().filter(|slow| !own(slow)).map(Slow::pause).collect();
-        if pauses.is_empty() {
-            return Routed::Done(Vec::new());
-        }
-        Routed::Later(Box::pin(async move {
-            join_all(pauses).await;
-            Vec::new()
-        }))
-    }
-
-    /// Walks on for a stanza when its receiver has ended: those behind it wait meanwhile.
-    fn after(&self, receiver: Arc<SessionHandle>, stanza: Stanza) -> Routed {
-        let (node, tries) = (Arc::clone(self.node), self.tries);
-        Routed::Later(Box::pin(async move {
-            receiver.end(EndReason::ClientGone).await;
-            once_more(&node, stanza, tries).await
-        }))
-    }
-
-    /// The stanza waits behind others for that address: its client goes on when they are found, or after a while.
-    fn until_found(&self, to: &FullJid) -> Routed {
-        let (node, to) = (Arc::clone(self.node), to.clone());
-        self.pause(Box::pin(async move { node.remote.found(&to).await }))
-    }
-
-    /// As `brake`, for one receiver that is not on this node, or is a component.
-    fn pause(&self, pause: BoxFuture<'static, ()>) -> Routed {
-        self.brake(vec![Slow::Elsewhere(pause)])
-    }
+/// Why nobody took a stanza.
+enum Untaken {
+    /// Nobody was there.
+    Nobody,
+    /// Who was there has too much to do.
+    Congested,
 }
 
 /// The sessions of an account that a rule is for; `None` for a rule that is for no session.

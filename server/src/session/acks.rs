@@ -101,6 +101,21 @@ impl Received {
         self.ordered()
     }
 
+    /// A thing has lost its place in the order of the store: nothing that is kept from now on covers it.
+    pub fn behind(&mut self, number: Count) {
+        if let Some(open) = self.of(number) {
+            open.ahead = open.ahead.saturating_sub(1);
+        }
+        self.ordered = self.safe;
+    }
+
+    /// What is handled once that stanza's last thing is kept, which has no place in the order of the store yet.
+    pub fn alone(&mut self, number: Count) -> Count {
+        let ordered = self.ordered();
+        let last = self.of(number).is_some_and(|open| Open { ahead: open.ahead + 1, ..*open }.is_ordered());
+        if last && ordered.next() == number { number } else { ordered }
+    }
+
     /// What is handled once all that has its place in the order of the store is kept.
     pub fn ordered(&mut self) -> Count {
         let from = self.ordered.since(self.safe).unwrap_or(0);
@@ -320,6 +335,24 @@ mod tests {
         received.done(two, true, false);
         assert!(received.done(two, false, true));
         assert_eq!((received.safe(), received.ordered()), (three, three));
+    }
+
+    /// What could not be kept is not covered by what is kept after it, and is by its own repetition, once.
+    #[test]
+    fn r1_what_has_lost_its_place_is_covered_by_nothing_but_its_repetition() {
+        let mut received = Received::default();
+        let [one, two] = [(); 2].map(|()| received.begin());
+        for number in [one, two] {
+            received.more(number);
+            received.done(number, true, false);
+        }
+        assert_eq!((received.ahead(one), received.ahead(two)), (one, two));
+        received.behind(one);
+        assert_eq!(received.ordered(), Count(0));
+        assert_eq!(received.alone(one), one, "the second one may fail yet");
+        assert_eq!(received.alone(two), Count(0));
+        received.done(one, false, false);
+        assert_eq!((received.safe(), received.ordered()), (one, two));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The client's stanzas on a stream with XEP-0198, shared with whoever makes something durable of them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -7,9 +8,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use althing_cluster::routes::BindIndex;
-use althing_proto::jid::BareJid;
+use althing_proto::ns;
+use althing_proto::stanza::Stanza;
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::management::Count;
+use althing_proto::xml::Element;
 
 use super::acks::Received;
 use super::records::Records;
@@ -187,14 +190,54 @@ impl Hold {
         Some(Handled { key: key.clone(), number })
     }
 
-    /// The id of a message to `to` that came as this stanza: the same each time it comes (XEP-0359). `None` where the store
-    /// has no record of the stream.
+    /// What the hold is for was not kept, or nobody knows whether it was: it has no place in the order of the store any more,
+    /// and the store may not know what is handled.
+    pub fn is_behind(&mut self) {
+        if std::mem::take(&mut self.ahead) {
+            self.inbound.received.lock().behind(self.number);
+            let (noted, _) = &mut *self.inbound.noted.lock();
+            *noted = self.inbound.safe();
+        }
+    }
+
+    /// As [`commits`](Self::commits), for what has been behind: it is kept in no order, so that nothing else counts on it.
     #[must_use]
-    pub fn stanza_id(&self, secret: &[u8; 32], to: &BareJid) -> Option<StanzaId> {
+    pub fn commits_alone(&self) -> Option<Handled> {
         let (key, _) = self.inbound.recorded.get()?;
-        let parts = [&key.hash[..], &self.number.0.to_be_bytes(), to.as_str().as_bytes()];
+        if self.own || faults::makes(Fault::HandledNotCommitted) {
+            return None;
+        }
+        let number = self.inbound.received.lock().alone(self.number);
+        Some(Handled { key: key.clone(), number })
+    }
+
+    /// The id of a message that came as this stanza: the same each time it comes (XEP-0359). Under the same number another
+    /// one may come, from a client that has forgotten what it had sent: that is another message. `xml`: the message standing
+    /// alone. `None` where the store has no record of the stream.
+    #[must_use]
+    pub fn stanza_id(&self, secret: &[u8; 32], message: &Stanza, xml: &[u8]) -> Option<StanzaId> {
+        let (key, _) = self.inbound.recorded.get()?;
+        let xml = as_written(message).map_or(Cow::Borrowed(xml), |first| Cow::Owned(first.to_standalone()));
+        let parts = [&key.hash[..], &self.number.0.to_be_bytes(), &xml];
         Some(StanzaId::derived(secret, &parts))
     }
+}
+
+/// A message as it was written the first time: XEP-0198 §5 has a client say when that was (XEP-0203), if it sends it again.
+/// `None`: it is so.
+fn as_written(message: &Stanza) -> Option<Stanza> {
+    let says_when = |child: &Element| child.is("delay", ns::DELAY);
+    if !message.element().children().any(says_when) {
+        return None;
+    }
+    let mut element = message.element().clone();
+    for node in element.take_nodes() {
+        if !node.as_element().is_some_and(says_when) {
+            element.append_node(node);
+        }
+    }
+    let (from, to) = (message.from().cloned(), message.to().cloned());
+    Some(Stanza::from_parts(message.kind(), from, to, element))
 }
 
 impl Clone for Hold {
@@ -247,6 +290,27 @@ mod tests {
         writer.notified().await;
         waiting.await;
         assert_eq!((inbound.due(), inbound.due()), (Some(Count(5)), None));
+    }
+
+    /// A stanza that comes again under its number is the same message, another one under it is not.
+    #[tokio::test]
+    async fn another_message_under_the_same_number_has_another_id() {
+        let node = Arc::new(NodeContext::for_tests());
+        let jid = althing_proto::jid::FullJid::new("a@localhost/x").unwrap();
+        let id = |inside: &str, to: &str| {
+            let inbound = Inbound::new(Count(0), Arc::default());
+            inbound.record(&node, StreamKey { jid: jid.clone(), hash: [7; 32] }, BindIndex(1), 60);
+            let xml = format!(
+                "<message xmlns='jabber:client' from='{jid}' to='b@localhost{to}' id='1'>{inside}</message>"
+            );
+            let message = Stanza::parse(xml.parse().unwrap()).unwrap();
+            inbound.begin().stanza_id(&[1; 32], &message, &message.to_standalone()).unwrap()
+        };
+        let (first, body) = (id("<body>x</body>", ""), "<body>x</body>");
+        let delay = "<delay xmlns='urn:xmpp:delay' from='a@localhost/x' stamp='2026-11-26T22:00:00Z'/>";
+        assert_eq!(id(&format!("{body}{delay}"), ""), first, "it says when it was written first");
+        assert_ne!(id("<body>y</body>", ""), first);
+        assert_ne!(id(body, "/phone"), id(body, "/desk"), "one stanza for both (XEP-0033)");
     }
 
     #[tokio::test]

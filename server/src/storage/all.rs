@@ -5,6 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use althing_proto::stanza_id::StanzaId;
+use althing_proto::time::Timestamp;
+use bytes::Bytes;
+
 use super::messages::{KeepMessage, Kept};
 use super::streams::Handled;
 use super::{
@@ -151,6 +155,17 @@ impl Storage {
             Poll::Ready(kept) => Box::pin(std::future::ready(kept)),
             Poll::Pending => keeping,
         }
+    }
+
+    /// Ends when all that was to be kept before is kept, or is not.
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn kept_so_far(&self) -> Result<(), StorageError> {
+        // A message for nobody, which has its place in their order.
+        let (id, stamp) = (StanzaId::from_bytes([0; StanzaId::BYTES]), Timestamp::from_millis(0));
+        let nothing = KeepMessage { id, stamp, xml: Bytes::new(), owners: Vec::new() };
+        self.keep(nothing).await.map(|_nobody| ())
     }
 
     /// See [`Engine::flush`].

@@ -89,6 +89,14 @@ pub enum StorageError {
     Unknown,
 }
 
+impl StorageError {
+    /// Whether it may be otherwise in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, StorageError::Busy | StorageError::Unavailable { .. } | StorageError::Unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -140,7 +140,7 @@ async fn give_up(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza) {
         Some(_) => bounce::unavailable(node, &stanza),
         None => {
             let account = to.to_bare();
-            let planned = keep::plan(node, &stanza, Some(&account), None);
+            let planned = keep::plan(node, &stanza, Some(&account), (None, None));
             match keep::taken_by_nobody(node, &stanza, &account, planned, None) {
                 Next::Effects(effects) => effects,
                 Next::Wait(future) => future.await,

@@ -60,6 +60,8 @@ async fn replace(
     retracted: &str,
     (by, now): (Option<&str>, Timestamp),
 ) -> Result<bool, StorageError> {
+    // What the same client has sent just before may be on its way into the store.
+    node.storage.kept_so_far().await?;
     let mut query =
         ArchiveQuery { with: Some(peer), limit: PAGE, backwards: true, ..ArchiveQuery::default() };
     for _ in 0..PAGES {
@@ -110,6 +112,7 @@ mod tests {
 
     use super::*;
     use crate::storage::messages::{ArchiveDefault, KeepFor, KeepMessage};
+    use crate::storage::{EmbeddedOptions, Keeping, Storage};
 
     fn message(from: &str, to: &str, id: &str) -> Stanza {
         let xml = format!(
@@ -119,6 +122,10 @@ mod tests {
     }
 
     async fn keep(node: &NodeContext, number: u8, stanza: &Stanza) {
+        keeping(node, number, stanza).await.unwrap();
+    }
+
+    fn keeping(node: &NodeContext, number: u8, stanza: &Stanza) -> Keeping {
         let (from, to) = (stanza.from().unwrap().clone(), stanza.to().unwrap().clone());
         let owner = |owner: &Jid, peer: &Jid, outgoing| KeepFor {
             owner: owner.to_bare(),
@@ -129,7 +136,26 @@ mod tests {
         };
         let owners = vec![owner(&from, &to, true), owner(&to, &from, false)];
         let (id, xml) = (StanzaId::from_bytes([number; 16]), Bytes::from(stanza.to_standalone()));
-        node.storage.keep(KeepMessage { id, stamp: node.now(), xml, owners }).await.unwrap();
+        node.storage.keep(KeepMessage { id, stamp: node.now(), xml, owners })
+    }
+
+    /// What is retracted right behind it is found all the same.
+    #[actix_rt::test]
+    async fn what_is_not_committed_yet_is_retracted_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = NodeContext::for_tests();
+        node.storage = Storage::open_embedded(dir.path(), EmbeddedOptions::default()).unwrap();
+        let [alice, bob] = ["alice@localhost", "bob@localhost"].map(|jid| BareJid::new(jid).unwrap());
+        for user in [&alice, &bob] {
+            node.has_account(user).await;
+        }
+        for number in 0..20 {
+            let name = format!("m{number}");
+            let keeping = keeping(&node, number, &message("alice@localhost/x", "bob@localhost", &name));
+            let by = (Some("r1"), Timestamp::from_millis(5));
+            assert!(replace(&node, &alice, bob.clone().into(), &name, by).await.unwrap(), "{name}");
+            keeping.await.unwrap();
+        }
     }
 
     #[actix_rt::test]

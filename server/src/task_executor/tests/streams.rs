@@ -7,6 +7,7 @@ use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
 use althing_cluster::node_id::NodeId;
 use althing_cluster::task::NodeStats;
 use althing_proto::jid::BareJid;
+use althing_proto::stanza::Stanza;
 use althing_proto::stream::ResumeError;
 use althing_proto::stream::management::Count;
 
@@ -14,7 +15,7 @@ use althing_proto::time::Timestamp;
 
 use super::support::{Client, Node, cluster, cluster_with, message};
 use crate::session::giving::Giver;
-use crate::session::inbound::Inbound;
+use crate::session::inbound::{Hold, Inbound};
 use crate::session::messages::EndReason;
 use crate::session::{handed_over, lost_lease, records};
 
@@ -188,12 +189,16 @@ async fn r2_a_message_that_comes_again_under_its_number_is_one() {
     let again = inbound.begin();
     let secret = node.stream_secret.get().unwrap();
     let kept = node.storage.inbox.list(&away, None, None, 10).await.unwrap();
-    assert_eq!(kept.iter().map(|entry| Some(entry.id)).collect::<Vec<_>>(), [again.stanza_id(secret, &away)]);
-    assert_ne!(again.stanza_id(secret, &away), inbound.begin().stanza_id(secret, &away));
-    assert_ne!(
-        again.stanza_id(secret, &away),
-        again.stanza_id(secret, &BareJid::new("b@localhost").unwrap())
-    );
+    let came = |number| {
+        let xml = message("away@localhost", "chat", number);
+        let xml = xml.replacen("<message", "<message xmlns='jabber:client'", 1);
+        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+        stanza.with_from(alice.session.jid.clone())
+    };
+    let id = |hold: &Hold, stanza: Stanza| hold.stanza_id(secret, &stanza, &stanza.to_standalone());
+    assert_eq!(kept.iter().map(|entry| Some(entry.id)).collect::<Vec<_>>(), [id(&again, came(1))]);
+    assert_ne!(id(&again, came(1)), id(&again, came(2)), "another one");
+    assert_ne!(id(&again, came(1)), id(&inbound.begin(), came(1)));
 }
 
 /// A stream that was closed is nobody's any more; of one that was not resumed in time its client learns what was handled.

@@ -1,0 +1,103 @@
+//! Messages that the store does not take at once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+use althing_cluster::routes::BindIndex;
+use althing_proto::jid::FullJid;
+use althing_proto::stream::management::Count;
+
+use super::*;
+use crate::session::inbound::Inbound;
+use crate::storage::streams::{Handled, StreamChange, StreamKey, StreamRecord};
+use crate::storage::{Messages, Storage, Streams};
+
+/// A store that cannot be used for the first messages.
+struct Failing {
+    store: Storage,
+    failures: AtomicU32,
+}
+
+impl Failing {
+    fn node(failures: u32) -> Arc<NodeContext> {
+        let mut node = NodeContext::for_tests();
+        let failing = Arc::new(Failing { store: node.storage.clone(), failures: AtomicU32::new(failures) });
+        (node.storage.messages, node.storage.streams) = (failing.clone(), failing);
+        Arc::new(node)
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        let fails = |left: u32| left.checked_sub(1);
+        let failed = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails).is_ok();
+        if failed { Err(StorageError::Unavailable { why: "it fails".to_owned() }) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Messages for Failing {
+    async fn keep(&self, message: KeepMessage) -> Result<Vec<Kept>, StorageError> {
+        self.check()?;
+        self.store.messages.keep(message).await
+    }
+
+    async fn retract(&self, sender: &BareJid, id: StanzaId, tombstone: Bytes) -> Result<bool, StorageError> {
+        self.store.messages.retract(sender, id, tombstone).await
+    }
+}
+
+#[async_trait]
+impl Streams for Failing {
+    async fn change(&self, changes: Vec<StreamChange>) -> Result<(), StorageError> {
+        self.store.streams.change(changes).await
+    }
+
+    async fn keep(&self, message: KeepMessage, handled: Handled) -> Result<Vec<Kept>, StorageError> {
+        self.check()?;
+        self.store.streams.keep(message, handled).await
+    }
+
+    async fn get(&self, jid: &FullJid) -> Result<Option<StreamRecord>, StorageError> {
+        self.store.streams.get(jid).await
+    }
+
+    async fn list(&self, after: Option<&FullJid>, limit: usize) -> Result<Vec<StreamRecord>, StorageError> {
+        self.store.streams.list(after, limit).await
+    }
+
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StorageError> {
+        self.store.streams.secret(candidate).await
+    }
+}
+
+/// R1: what its receiver has got is not sent back because the store cannot be used for a moment; it is safe when it is kept,
+/// and with it the store knows that it is handled.
+#[tokio::test]
+async fn r1_what_somebody_has_got_is_tried_again() {
+    let node = Failing::node(2);
+    let jid = FullJid::new("a@localhost/x").unwrap();
+    let account = BareJid::new("b@localhost").unwrap();
+    for user in [&jid.to_bare(), &account] {
+        node.has_account(user).await;
+    }
+    let inbound = Inbound::new(Count(0), Arc::default());
+    let key = StreamKey { jid: jid.clone(), hash: [7; 32] };
+    inbound.record(&node, key, BindIndex(1), 60);
+    let own = inbound.begin();
+    own.is_last(true);
+    let xml = format!(
+        "<message xmlns='jabber:client' from='{jid}' to='{account}' type='chat'><body>x</body></message>"
+    );
+    let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+    let place = keep::room(&node).await.unwrap();
+    let plan =
+        Plan::new(&node, &stanza, keeping(&stanza), Some(account.clone()), (Some(&own), place)).unwrap();
+    plan.keep_live(&node, vec![Taker { bind: BindIndex(2), device: None }], Some(own.clone()));
+    drop(own);
+    assert_eq!(inbound.safe(), Count(0));
+    timeout(Duration::from_secs(20), inbound.all_safe()).await.unwrap();
+    assert_eq!(node.storage.inbox.summary(&account).await.unwrap().messages, 1);
+    let record = node.storage.streams.get(&jid).await.unwrap().unwrap();
+    assert_eq!(record.handled, Count(1));
+}

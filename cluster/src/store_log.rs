@@ -33,6 +33,15 @@ pub trait StoreLog: Send + Sync {
     /// [`StoreLogError`].
     async fn write(&self, command: Bytes) -> Result<Bytes, StoreLogError>;
 
+    /// The same for a command whose place among the others of this node counts: it keeps the place that it has when this
+    /// is called first, however long the group takes. The caller sets the deadline, behind which its fate is unknown.
+    ///
+    /// # Errors
+    /// [`StoreLogError`].
+    async fn write_in_order(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
+        self.write(command).await
+    }
+
     /// Returns when this replica has applied all that was committed anywhere when the call began: what is read
     /// then is linearizable. Calls share round trips.
     ///

@@ -51,7 +51,7 @@ use crate::pipeline::Registry;
 use crate::session::admission::Admission;
 use crate::session::records::{self, Records};
 use crate::session::requests::Requests;
-use crate::session::{SessionRegistry, logouts::Logouts, lost_lease};
+use crate::session::{SessionRegistry, logouts::Logouts, lost_lease, orphans};
 use crate::statistics::Statistics;
 use crate::storage::{PrivacyLimits, RosterLimits, Storage};
 use bounds::Bounds;
@@ -301,6 +301,7 @@ impl Node {
         context.offer(StreamConfig::clone(&context.stream_config()));
         executor.set_node(&context);
         tasks.push(actix_rt::spawn(lost_lease::watch(Arc::clone(&context))));
+        tasks.push(actix_rt::spawn(orphans::watch(Arc::clone(&context))));
         health.add_condition("storage", {
             let engine = Arc::clone(&context.storage.engine);
             move || engine.failure().map_or(Ok(()), |error| Err(error.to_string()))

@@ -12,6 +12,9 @@ use crate::store_log::{StoreLog, StoreLogError};
 /// Longest wait for the group. Above two elections.
 const DEADLINE: Duration = Duration::from_secs(8);
 
+/// The same for a command that keeps its place: who waits for it has given up long before.
+const IN_ORDER: Duration = Duration::from_secs(300);
+
 pub(super) struct ClusterStore {
     pub(super) group: GroupHandle<StoreGroup, StoreMachine>,
     pub(super) routes: GroupHandle<RouteGroup, RouteStateMachine>,
@@ -38,10 +41,11 @@ impl StoreLog for ClusterStore {
     }
 
     async fn write(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
-        self.group.proposer.propose(command, DEADLINE).await.map_err(|error| match error {
-            ProposeError::Unknown(_) => StoreLogError::Unknown,
-            other => StoreLogError::Unavailable(other.to_string()),
-        })
+        self.propose(command, DEADLINE).await
+    }
+
+    async fn write_in_order(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
+        self.propose(command, IN_ORDER).await
     }
 
     async fn barrier(&self) -> Result<(), StoreLogError> {
@@ -49,5 +53,14 @@ impl StoreLog for ClusterStore {
             true => Ok(()),
             false => Err(StoreLogError::Unavailable("the store group has no leader that answers".to_owned())),
         }
+    }
+}
+
+impl ClusterStore {
+    async fn propose(&self, command: Bytes, deadline: Duration) -> Result<Bytes, StoreLogError> {
+        self.group.proposer.propose(command, deadline).await.map_err(|error| match error {
+            ProposeError::Unknown(_) => StoreLogError::Unknown,
+            other => StoreLogError::Unavailable(other.to_string()),
+        })
     }
 }

@@ -18,6 +18,9 @@ use crate::session::messages::EndReason;
 /// How long the sessions may take to end.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long sessions begin to be given to other nodes: what is left of [`FAREWELL`] is for the rest.
+const GIVING: Duration = Duration::from_secs(5);
+
 /// How long other nodes may take to take the last tasks.
 const LAST_TASKS: Duration = Duration::from_secs(3);
 
@@ -25,7 +28,7 @@ const LAST_TASKS: Duration = Duration::from_secs(3);
 /// with its farewell.
 pub(super) async fn end_sessions(context: &Arc<NodeContext>, sessions: Vec<Arc<SessionHandle>>) {
     let reason = || EndReason::Error(StreamCondition::SystemShutdown.into());
-    let giver = Giver::new(context);
+    let giver = Giver::new(context, GIVING);
     let leave = async |session: &Arc<SessionHandle>| {
         let given = giver.give(session).await;
         if !given {

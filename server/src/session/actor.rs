@@ -83,7 +83,6 @@ enum Lane {
     Mailbox,
 }
 
-pub(super) use management::elsewhere;
 use resumption::Resumption;
 
 type Farewell = Shared<BoxFuture<'static, ()>>;

@@ -88,6 +88,11 @@ pub struct LostSessions(pub Arc<Lost>);
 #[rtype(result = "bool")]
 pub struct Detach;
 
+/// Whether the session could be handed over: its stream can be resumed, and it has not ended.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct CanMove;
+
 /// A client wants to resume the session's stream. Answered when all that it has sent is safe and the old connection is
 /// given up; then [`HandOver`] follows. Without a claim: the node stops, and the connection stays for a moment.
 #[derive(Message)]

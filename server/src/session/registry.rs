@@ -22,8 +22,8 @@ use super::handed_over::{Claim, HandedOver, NotHanded};
 use super::inbound::Hold;
 use super::losses::Lost;
 use super::messages::{
-    Advance, Deliver, Detach, End, EndReason, HandOver, LostSessions, Notify, Prepare, Progress, Return,
-    Show, Work,
+    Advance, CanMove, Deliver, Detach, End, EndReason, HandOver, LostSessions, Notify, Prepare, Progress,
+    Return, Show, Work,
 };
 use super::pressure::Pressure;
 use super::shown::Shown;
@@ -165,6 +165,11 @@ impl SessionHandle {
     /// The connection is lost: whether the session goes on without one, or with another. Else it is to be ended.
     pub async fn detach(&self) -> bool {
         self.address.send(Detach).await.unwrap_or(false)
+    }
+
+    /// Whether the session could be handed over.
+    pub async fn can_move(&self) -> bool {
+        self.address.send(CanMove).await.unwrap_or(false)
     }
 
     /// Hands the session over to that start of a node, where a client resumes it (XEP-0198 §5).

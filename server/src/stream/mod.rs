@@ -19,4 +19,4 @@ mod silence;
 pub mod socket;
 pub mod writer;
 
-pub(crate) use resume::hand_over;
+pub(crate) use resume::{MOST_ON_ITS_WAY, hand_over};

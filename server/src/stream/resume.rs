@@ -30,6 +30,9 @@ use crate::session::records;
 /// How long another node may take to hand a session over: longer than it takes to change the route table, or to fail.
 const TAKE: Duration = Duration::from_secs(28);
 
+/// How long a session may be on its way to the node that its route names.
+pub(crate) const MOST_ON_ITS_WAY: Duration = TAKE;
+
 /// How long this node's table may take to have what the other's has.
 const CATCH_UP: Duration = Duration::from_secs(10);
 

@@ -135,7 +135,7 @@ impl Session {
 
 /// What becomes of stanzas that the client `jid` has not acknowledged: messages that are to be routed anew, and answers to
 /// requests.
-pub(in super::super) fn elsewhere(left: Vec<Left>, jid: &FullJid) -> (Vec<Stanza>, Effects) {
+pub(super) fn elsewhere(left: Vec<Left>, jid: &FullJid) -> (Vec<Stanza>, Effects) {
     let (mut messages, mut answers) = (Vec::new(), Effects::new());
     for Left { bytes, elsewhere, .. } in left {
         let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };

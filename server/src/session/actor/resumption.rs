@@ -17,8 +17,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stream::error::{StreamCondition, StreamError};
+use althing_proto::stream::management::Count;
 use althing_proto::time::Timestamp;
 
 use super::management::elsewhere;
@@ -31,10 +33,10 @@ use crate::router::steps;
 use crate::session::copies::Share;
 use crate::session::core::SessionState;
 use crate::session::effect::{Effect, UserEvent};
-use crate::session::handed_over::{HandedOver, NotHanded, Ticket};
+use crate::session::handed_over::{Carried, HandedOver, NotHanded, Ticket};
 use crate::session::held::Parcel;
 use crate::session::logouts;
-use crate::session::messages::{Detach, EndReason, HandOver, Prepare};
+use crate::session::messages::{CanMove, Detach, EndReason, HandOver, Prepare};
 use crate::session::outbox::Outbox;
 use crate::session::records::{self, Records};
 use crate::session::registry::SessionHandle;
@@ -110,6 +112,23 @@ impl Session {
         session.record();
         session.resumption.carried = Some(Box::new(handed));
         session.start_as((jid, index), (since, peer))
+    }
+
+    /// Starts a session of which nothing is left but its route, which others may hold for available: it is there to end.
+    #[must_use]
+    pub fn of_lost(
+        node: &Arc<NodeContext>,
+        (jid, index): (FullJid, BindIndex),
+        carried: Carried,
+        outbox: &Rc<Outbox>,
+    ) -> Arc<SessionHandle> {
+        let state = SessionState::new(jid.clone(), index, 0, Vec::new());
+        let mut session = Session::new(Arc::clone(node), state, Rc::clone(outbox));
+        let (now, ticket) = (node.now(), Ticket { hash: [0; 32], seconds: 0 });
+        let none = (Count(0), Count(0));
+        let handed = HandedOver::new((node.node_id, now), ticket, none, Vec::new(), carried);
+        session.resumption.carried = Some(Box::new(handed));
+        session.start_as((jid, index), (now, None))
     }
 
     /// Lets the store know of a stream that can be resumed.
@@ -322,6 +341,14 @@ impl Handler<Detach> for Session {
             self.wait_for_resumption(ticket.seconds, ctx);
         }
         ticket.is_some()
+    }
+}
+
+impl Handler<CanMove> for Session {
+    type Result = bool;
+
+    fn handle(&mut self, _: CanMove, _: &mut Self::Context) -> bool {
+        self.over().is_none() && self.resumption.ticket.is_some()
     }
 }
 

@@ -180,10 +180,17 @@ impl Replicated {
         elsewhere: bool,
     ) -> Result<Reply, StorageError> {
         let bytes = command.encode().map_err(|error| unsendable(&error))?;
+        // Tried once more behind later ones of its sender a message would come to its receiver behind them.
+        let in_order =
+            matches!(command, Command::KeepMessage(_) | Command::KeepOfStream(_) | Command::ChangeStreams(_));
         let mut attempts = Attempts::until(deadline);
         loop {
             let why = if self.replica().is_some() {
-                match timeout_at(deadline, self.log.write(bytes.clone())).await {
+                let written = match in_order {
+                    true => self.log.write_in_order(bytes.clone()),
+                    false => self.log.write(bytes.clone()),
+                };
+                match timeout_at(deadline, written).await {
                     Ok(Ok(reply)) => return Reply::decode(&reply).map_err(|_| StorageError::Unknown),
                     Ok(Err(StoreLogError::Unavailable(why))) => why,
                     Ok(Err(StoreLogError::Unknown)) | Err(_) => return Err(StorageError::Unknown),

@@ -17,7 +17,7 @@ fn jid(user: &str) -> BareJid {
 }
 
 /// On that node `owner` and `contact` see each other.
-async fn befriend(node: &Node, owner: &str, contact: &str) {
+pub(super) async fn befriend(node: &Node, owner: &str, contact: &str) {
     let (owner, contact) = (jid(owner), jid(contact));
     node.context.has_account(&owner).await;
     for (direction, kind, request) in [

@@ -13,11 +13,16 @@ use althing_proto::stream::management::Count;
 
 use althing_proto::time::Timestamp;
 
+use super::contacts::befriend;
 use super::support::{Client, Node, cluster, cluster_with, message};
 use crate::session::giving::Giver;
 use crate::session::inbound::{Hold, Inbound};
 use crate::session::messages::EndReason;
+use crate::session::orphans::Orphans;
 use crate::session::{handed_over, lost_lease, records};
+
+/// How long a node gives its sessions away.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Rounds of a race.
 const ROUNDS: usize = 25;
@@ -250,7 +255,7 @@ async fn a_node_that_stops_gives_its_sessions_to_the_others() {
     bob.until("<presence ", CLIENTS).await;
     let plain = nodes[0].bind("plain", "r").await;
 
-    let giver = Giver::new(&nodes[0].context);
+    let giver = Giver::new(&nodes[0].context, PATIENCE);
     let sessions = nodes[0].context.sessions.all();
     let given = futures_util::future::join_all(sessions.iter().map(|session| giver.give(session))).await;
     assert_eq!(given.into_iter().filter(|given| *given).count(), CLIENTS);
@@ -321,15 +326,81 @@ async fn a_session_that_nobody_takes_ends() {
     let mut carol = nodes[0].bind("c", "r").await;
     let other = carol.enable(200).await;
     nodes[2].context.has_account(&carol.session.jid.to_bare()).await;
-    assert!(Giver::new(&nodes[0].context).give(&alice.session).await);
+    assert!(Giver::new(&nodes[0].context, PATIENCE).give(&alice.session).await);
     assert!(nodes[2].context.sessions.all().iter().any(|session| session.jid == alice.session.jid));
     assert!(nodes[2].resume("a", &id, 1).await.is_ok());
 
     nodes[2].context.stopping.send_replace(true);
     carol.send("<presence to='b@localhost/r' id='p'/>").await;
     bob.until("<presence ", 1).await;
-    assert!(Giver::new(&nodes[0].context).give(&carol.session).await);
+    bob.send("<iq type='get' to='c@localhost/r' id='q'><query xmlns='jabber:iq:version'/></iq>").await;
+    carol.until("id='q'", 1).await;
+    assert!(Giver::new(&nodes[0].context, PATIENCE).give(&carol.session).await);
     assert_eq!(nodes[0].context.routes.locate(&carol.session.jid), None);
     let Err(ResumeError::Unknown { handled }) = nodes[0].resume("c", &other, 0).await else { panic!() };
-    assert_eq!(handled, Some(Count(0)), "written behind");
+    assert_eq!(handled, Some(Count(1)), "as of any session that ends");
+    bob.until("<recipient-unavailable ", 1).await;
+    bob.until("type='unavailable'", 1).await;
+}
+
+/// Those of which the stream cannot be resumed end at once, however long the others take; where there is no time left for
+/// these they end too.
+#[actix_rt::test]
+async fn a_session_that_stays_waits_for_none_that_is_given_away() {
+    let (_log, nodes) = cluster(2).await;
+    let mut clients = Vec::new();
+    for number in 0..140 {
+        let user = format!("c{number}");
+        nodes[1].context.has_account(&BareJid::new(&format!("{user}@localhost")).unwrap()).await;
+        let mut client = nodes[0].bind(&user, "r").await;
+        client.enable(200).await;
+        clients.push(client);
+    }
+    let plain = nodes[0].bind("plain", "r").await;
+    nodes[0].view.hold_moves(true);
+    let giver = Giver::new(&nodes[0].context, PATIENCE);
+    let given = futures_util::future::join_all(clients.iter().map(|client| giver.give(&client.session)));
+    let plain = async {
+        while clients.iter().filter(|client| client.session.pressure().is_ending()).count() < 128 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!giver.give(&plain.session).await);
+        nodes[0].view.hold_moves(false);
+    };
+    let (given, ()) = tokio::join!(given, plain);
+    assert!(given.into_iter().all(|given| given));
+
+    let mut late = nodes[0].bind("late", "r").await;
+    late.enable(200).await;
+    assert!(!Giver::new(&nodes[0].context, Duration::ZERO).give(&late.session).await);
+    assert!(late.outbox.is_open());
+}
+
+/// A node that gave a session away is lost before the session is where its route is: the route goes, and who holds it for
+/// available hears that it is not.
+#[actix_rt::test]
+async fn a_route_without_a_session_ends() {
+    let (_log, nodes) = cluster(2).await;
+    befriend(&nodes[0], "a", "b").await;
+    befriend(&nodes[0], "b", "a").await;
+    let (alice, mut bob) = (nodes[0].bind("a", "r").await, nodes[1].bind("b", "r").await);
+    for client in [&alice, &bob] {
+        client.send("<presence />").await;
+    }
+    bob.until("from='a@localhost/r'", 1).await;
+    let (own, routes) = (&nodes[1].context, &nodes[1].context.routes);
+    let to = (own.node_id, own.links.incarnation());
+    let moved = nodes[0].context.routes.move_to(&alice.session.jid, alice.session.index, to).await.unwrap();
+    nodes[0].context.sessions.remove(alice.session.index);
+    let mut orphans = Orphans::default();
+    orphans.look(own).await;
+    assert_eq!(
+        routes.locate(&alice.session.jid).map(|route| route.index),
+        Some(moved),
+        "it may be on its way"
+    );
+    orphans.look(own).await;
+    assert_eq!(routes.locate(&alice.session.jid), None);
+    bob.until("from='a@localhost/r' type='unavailable'", 1).await;
+    assert!(routes.locate(&bob.session.jid).is_some());
 }

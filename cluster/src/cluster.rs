@@ -8,13 +8,14 @@ mod view;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::durable::create_private;
 use crate::executor::{LaneService, TaskExecutor, TaskRefusal};
@@ -29,13 +30,13 @@ use crate::node_id::{Incarnation, NodeId};
 use crate::raft::fatal;
 use crate::raft::group::GroupParts;
 use crate::raft::service::{Groups, Late};
-use crate::raft::state_machine::RouteSpool;
+use crate::raft::state_machine::{RouteEvents, RouteSpool};
 use crate::raft::{
     AppliedRoutes, GroupHandle, GroupTimes, LogOptions, LogStore, RaftGroup, RaftRoutes, RouteGroup,
     RouteStateMachine, StoreGroup, StoreMachine, StoreSpool,
 };
 use crate::routes::command::NodeDown;
-use crate::routes::{NodeState, RouteEvent, Routes};
+use crate::routes::{NodeState, Routes};
 use crate::store_log::{Replica, StoreLog};
 use crate::upkeep::granting::Granting;
 use crate::upkeep::holder::Holder;
@@ -97,7 +98,8 @@ pub struct Cluster {
     runtime: Mutex<Option<Runtime>>,
     parts: Parts,
     routes: Arc<RaftRoutes>,
-    events: Mutex<Option<mpsc::UnboundedReceiver<RouteEvent>>>,
+    events: Mutex<Option<RouteEvents>>,
+    events_waiting: Arc<AtomicUsize>,
     waiting: watch::Receiver<String>,
     failure: watch::Receiver<Option<String>>,
 }
@@ -156,8 +158,9 @@ impl Cluster {
         let runtime = builder.build().map_err(ClusterError::of)?;
         let (parts, routes, events, waiting, failure) =
             runtime.block_on(assemble(config, listener, executor, replica, hooks))?;
+        let events_waiting = events.waiting();
         let (runtime, events) = (Mutex::new(Some(runtime)), Mutex::new(Some(events)));
-        Ok(Cluster { runtime, parts, routes, events, waiting, failure })
+        Ok(Cluster { runtime, parts, routes, events, events_waiting, waiting, failure })
     }
 
     /// This node's id.
@@ -212,12 +215,6 @@ impl Cluster {
     #[must_use]
     pub fn runtime(&self) -> Option<tokio::runtime::Handle> {
         self.runtime.lock().as_ref().map(|runtime| runtime.handle().clone())
-    }
-
-    /// What the log brings about, in its order. The first call has it, later ones get nothing.
-    #[must_use]
-    pub fn events(&self) -> Option<mpsc::UnboundedReceiver<RouteEvent>> {
-        self.events.lock().take()
     }
 
     /// What the node waits for before it takes part; `None` when it does.
@@ -291,13 +288,8 @@ impl Parts {
     }
 }
 
-type Assembled = (
-    Parts,
-    Arc<RaftRoutes>,
-    mpsc::UnboundedReceiver<RouteEvent>,
-    watch::Receiver<String>,
-    watch::Receiver<Option<String>>,
-);
+type Assembled =
+    (Parts, Arc<RaftRoutes>, RouteEvents, watch::Receiver<String>, watch::Receiver<Option<String>>);
 
 /// Opens what is on disk; blocks, so off the workers.
 async fn open<T: Send + 'static>(

@@ -8,6 +8,7 @@ mod labels;
 mod module;
 mod streams;
 mod table;
+mod turns;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -22,14 +23,15 @@ use althing_proto::time::Timestamp;
 
 pub use cluster::{ClusterCollector, ClusterMetrics};
 pub use labels::{
-    Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Registration,
-    Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
+    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest,
+    Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
 use module::Modules;
 pub use module::{ModuleMetrics, ModuleNumbers};
 pub use streams::StreamMetrics;
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
+pub use turns::TurnMetrics;
 
 /// The label of a login whose mechanism is none of ours; what the client called it would be a series each.
 const NO_MECHANISM: &str = "other";
@@ -64,7 +66,8 @@ pub struct NodeMetrics {
     presence_waiting: IntGauge,
     /// Streams with XEP-0198.
     pub streams: StreamMetrics,
-    binds_waiting: IntGauge,
+    /// Clients that come or leave, many at a time.
+    pub turns: TurnMetrics,
     components: IntGauge,
     component_handshakes: Counters<Attachment>,
     component_stanzas: Counters2<Direction, Name>,
@@ -133,7 +136,7 @@ impl NodeMetrics {
             presence_superseded: make.counter("althing_presence_superseded_total")?,
             presence_waiting: make.gauge("althing_presence_waiting")?,
             streams: StreamMetrics::new(&make)?,
-            binds_waiting: make.gauge("althing_binds_waiting")?,
+            turns: TurnMetrics::new(&make)?,
             components: make.gauge("althing_components")?,
             component_handshakes: make.by_label("althing_component_handshakes_total")?,
             component_stanzas: Counters2::new(&make.counters("althing_component_stanzas_total")?),
@@ -290,12 +293,6 @@ impl NodeMetrics {
     #[must_use]
     pub fn presence_waiting(&self) -> Waiting {
         Waiting(self.presence_waiting.clone())
-    }
-
-    /// Counts the binds that wait for their turn.
-    #[must_use]
-    pub fn binds_waiting(&self) -> Waiting {
-        Waiting(self.binds_waiting.clone())
     }
 
     /// A client was closed because it read too slowly.

@@ -234,13 +234,29 @@ async fn what_takes_a_restart_is_told() {
     assert_eq!(websocket::ask(&node.endpoint(), false, "/", "").await.unwrap().0, 404);
 }
 
-/// T15: what has changed is felt, that it has changed is not.
+/// What a scrape says of one series.
+async fn value(node: &TestNode, series: &str) -> Option<String> {
+    let (_, text) = node.http("/metrics").await.unwrap();
+    text.lines().find_map(|line| line.strip_prefix(series)).map(|value| value.trim().to_owned())
+}
+
+/// T15: what has changed is felt, that it has changed is not. By command and by SIGHUP, with a new certificate, and with a
+/// file of which nothing may be taken, for a part of it is wrong: no session ends, and no message is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t15_nothing_is_lost_while_it_is_read_again_and_again() {
     const MESSAGES: usize = 3_000;
+    const BROKEN: &str = "[limits]\nstanza_bytes = 300000\nsessions_per_account = 2\ndepth = 1\n";
+    const READ: &str = "althing_config_reloads_total{result=\"success\"}";
     let mut node = TestNode::start(SMALL).await.unwrap();
     let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
     let mut bob = newcomer(&node.endpoint(), "bob").await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(newcomer(&node.endpoint(), "other").await.unwrap());
+    }
+    let renewed = tempfile::tempdir().unwrap();
+    client_certificates(renewed.path()).unwrap();
+    let before = serial(&node.endpoint()).await.unwrap();
     let to = bob.jid().to_owned();
     let sending = tokio::spawn(async move {
         for number in 0..MESSAGES {
@@ -248,17 +264,50 @@ async fn t15_nothing_is_lost_while_it_is_read_again_and_again() {
         }
         alice
     });
-    let mut reloads = 0;
+    let (mut reloads, mut refused) = (0, 0);
     for number in 0..MESSAGES {
         let message = bob.recv().await.unwrap();
         let body = message.get_child("body", ns::CLIENT).map(Element::text);
         assert_eq!(body, Some(number.to_string()));
-        if number % 200 == 0 {
-            node.rewrite(if reloads % 2 == 0 { LARGE } else { SMALL }).unwrap();
-            assert_eq!(node.reload().await.unwrap().0, 0);
-            reloads += 1;
+        if number % 200 != 0 {
+            continue;
+        }
+        match number / 200 % 4 {
+            0 => {
+                node.rewrite(LARGE).unwrap();
+                assert_eq!(node.reload().await.unwrap().0, 0);
+                reloads += 1;
+            }
+            1 => {
+                let in_force = value(&node, "althing_config_hash").await;
+                node.rewrite(BROKEN).unwrap();
+                let (code, said) = node.reload().await.unwrap();
+                assert_eq!((code, said.contains("limits.depth")), (1, true), "{said}");
+                assert!(in_force.is_some() && value(&node, "althing_config_hash").await == in_force);
+                refused += 1;
+            }
+            2 => {
+                for file in ["ca.pem", "server.pem", "server.key"] {
+                    std::fs::copy(renewed.path().join(file), node.setup().certificates.join(file)).unwrap();
+                }
+                node.rewrite(LARGE).unwrap();
+                assert_eq!(node.reload().await.unwrap().0, 0);
+                reloads += 1;
+            }
+            _ => {
+                node.rewrite(SMALL).unwrap();
+                node.hang_up().unwrap();
+                reloads += 1;
+                until_metric(&node, &format!("{READ} {reloads}")).await;
+            }
         }
     }
     sending.await.unwrap().ping().await.unwrap();
-    assert!(metric(&node, &format!("althing_config_reloads_total{{result=\"success\"}} {reloads}")).await);
+    for other in &mut others {
+        other.ping().await.unwrap();
+    }
+    assert_ne!(serial(&node.endpoint()).await.unwrap(), before);
+    assert!(metric(&node, &format!("{READ} {reloads}")).await);
+    assert!(metric(&node, &format!("althing_config_reloads_total{{result=\"failure\"}} {refused}")).await);
+    assert_eq!(value(&node, "althing_sessions").await.as_deref(), Some("6"), "nobody has gone");
 }

@@ -1,6 +1,7 @@
 //! What a node shows of the cluster, for operators.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Cluster;
@@ -8,6 +9,7 @@ use crate::lease::Standing;
 use crate::link::LaneStatus;
 use crate::node_id::{Incarnation, NodeId};
 use crate::raft::GroupNumbers;
+use crate::raft::state_machine::RouteEvents;
 use crate::routes::NodeState;
 use crate::routes::table::is_session;
 
@@ -50,6 +52,18 @@ pub struct ClusterView {
 }
 
 impl Cluster {
+    /// What the log brings about, in its order. The first call has it, later ones get nothing.
+    #[must_use]
+    pub fn events(&self) -> Option<RouteEvents> {
+        self.events.lock().take()
+    }
+
+    /// How many of those events nobody has taken yet.
+    #[must_use]
+    pub fn events_waiting(&self) -> usize {
+        self.events_waiting.load(Ordering::Relaxed)
+    }
+
     /// The groups as this node sees them now; cheap.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupNumbers> {

@@ -47,6 +47,12 @@ impl Barrier {
         Barrier { waiters }
     }
 
+    /// How many reads wait for a question that is not sent yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiters.max_capacity() - self.waiters.capacity()
+    }
+
     /// Returns when this node has applied all that was committed when the call began; `false` if that is not known
     /// within `deadline`.
     pub async fn pass(&self, deadline: Duration) -> bool {

@@ -125,6 +125,8 @@ pub struct GroupNumbers {
     pub is_leader: bool,
     /// How often this node has seen another leader than before.
     pub leader_changes: u64,
+    /// How many linearizable reads wait for their question to the leader.
+    pub reads_waiting: u64,
 }
 
 /// Why a group cannot be started.
@@ -250,6 +252,7 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
             learners: metrics.membership_config.membership().learner_ids().collect(),
             is_leader: metrics.current_leader == Some(metrics.id),
             leader_changes: self.leader_changes(),
+            reads_waiting: self.barrier.waiting() as u64,
         }
     }
 

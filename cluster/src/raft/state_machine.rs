@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use althing_proto::jid::{BareJid, FullJid};
 use async_trait::async_trait;
@@ -103,6 +104,28 @@ impl AppliedRoutes {
     }
 }
 
+/// What applying entries brings about, and how much of it nobody has taken yet.
+#[derive(Debug)]
+pub struct RouteEvents {
+    events: mpsc::UnboundedReceiver<RouteEvent>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl RouteEvents {
+    /// The next one; `None` when there will be none.
+    pub async fn next(&mut self) -> Option<RouteEvent> {
+        let event = self.events.recv().await?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(event)
+    }
+
+    /// The number of those that wait.
+    #[must_use]
+    pub fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
+    }
+}
+
 /// The state machine of the group of routes.
 pub struct RouteStateMachine {
     state: Arc<RwLock<Applied>>,
@@ -110,7 +133,7 @@ pub struct RouteStateMachine {
     snapshots: Arc<Snapshots>,
     /// Where events go. It has no bound: an entry that cannot be told would leave the sessions of this node out of
     /// step with the table. What it holds is bounded by the table.
-    events: Option<mpsc::UnboundedSender<RouteEvent>>,
+    events: Option<(mpsc::UnboundedSender<RouteEvent>, Arc<AtomicUsize>)>,
     answers: Option<OwnAnswers<RouteReplies>>,
 }
 
@@ -132,15 +155,17 @@ impl RouteStateMachine {
 
     /// What applying entries brings about from now on, in the order of the log.
     #[must_use]
-    pub fn events(&mut self) -> mpsc::UnboundedReceiver<RouteEvent> {
+    pub fn events(&mut self) -> RouteEvents {
         let (sender, events) = mpsc::unbounded_channel();
-        self.events = Some(sender);
-        events
+        let waiting = Arc::new(AtomicUsize::new(0));
+        self.events = Some((sender, Arc::clone(&waiting)));
+        RouteEvents { events, waiting }
     }
 
     fn tell(&self, events: impl IntoIterator<Item = RouteEvent>) {
-        if let Some(sender) = &self.events {
+        if let Some((sender, waiting)) = &self.events {
             for event in events {
+                waiting.fetch_add(1, Ordering::Relaxed);
                 // Nobody listens any more: the node stops.
                 let _ = sender.send(event);
             }

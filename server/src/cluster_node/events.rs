@@ -22,7 +22,7 @@ pub(crate) async fn follow(node: Arc<NodeContext>, cluster: Arc<Cluster>) {
     let Some(mut events) = cluster.events() else { return };
     let (sender, ended) = mpsc::channel::<Ended>(LOSSES);
     actix_rt::spawn(losses::announce(Arc::clone(&node), ended));
-    while let Some(event) = events.recv().await {
+    while let Some(event) = events.next().await {
         match event {
             RouteEvent::Ended(ended) => {
                 if matches!(node.routes.node_state(ended.node), Some(NodeState::Down(_))) {

@@ -29,6 +29,10 @@ const BACKLOG: i32 = 1_024;
 /// costs its arbiter memory and time before it says anything.
 const HANDED_OVER: usize = 16;
 
+/// How many connections of all listeners may be on their way to one arbiter while others have fewer: one that stands still
+/// does not take every place.
+const ON_THEIR_WAY: usize = 8;
+
 /// The open connections of a node, counted for its limits.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -117,26 +121,64 @@ impl Drop for ByAddress {
     }
 }
 
-/// The arbiters that carry connections, each with how many it carries.
+/// The arbiters that carry connections.
 #[derive(Debug, Clone)]
-pub struct Workers(Vec<(ArbiterHandle, Arc<AtomicUsize>)>);
+pub struct Workers(Vec<Worker>);
+
+#[derive(Debug, Clone)]
+struct Worker {
+    arbiter: ArbiterHandle,
+    /// How many connections it carries.
+    carried: Arc<AtomicUsize>,
+    /// How many of them it has not begun to serve.
+    on_their_way: Arc<AtomicUsize>,
+}
+
+/// One more of something, as long as it lives.
+#[derive(Debug)]
+struct OneMore(Arc<AtomicUsize>);
+
+impl OneMore {
+    fn of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        OneMore(Arc::clone(count))
+    }
+}
+
+impl Drop for OneMore {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Workers {
     /// Spreads connections over these arbiters.
     #[must_use]
     pub fn new(arbiters: impl IntoIterator<Item = ArbiterHandle>) -> Self {
-        Workers(arbiters.into_iter().map(|arbiter| (arbiter, Arc::default())).collect())
+        let worker = |arbiter| Worker { arbiter, carried: Arc::default(), on_their_way: Arc::default() };
+        Workers(arbiters.into_iter().map(worker).collect())
     }
 
     /// Runs something on the arbiter with the fewest connections; `false` where it will not.
     pub fn spawn(&self, run: impl FnOnce() + Send + 'static) -> bool {
-        self.least().is_some_and(|(arbiter, _)| arbiter.spawn_fn(run))
+        self.least().is_some_and(|worker| worker.arbiter.spawn_fn(run))
     }
 
-    /// The arbiter with the fewest connections.
-    fn least(&self) -> Option<&(ArbiterHandle, Arc<AtomicUsize>)> {
-        self.0.iter().min_by_key(|(_, carried)| carried.load(Ordering::Relaxed))
+    /// The arbiter for one more connection.
+    fn least(&self) -> Option<&Worker> {
+        let counts = |worker: &Worker| {
+            let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+            (of(&worker.carried), of(&worker.on_their_way))
+        };
+        self.0.iter().min_by_key(|worker| preference(counts(worker)))
     }
+}
+
+/// PURE: arbiters by how much they have to do; the least has the next connection. One that does not begin to serve those
+/// that it has comes behind all others.
+fn preference((carried, on_their_way): (usize, usize)) -> (bool, usize) {
+    let stands_still = on_their_way >= ON_THEIR_WAY;
+    (stands_still, if stands_still { on_their_way } else { carried })
 }
 
 /// Binds a listening socket.
@@ -204,13 +246,12 @@ fn admit(node: &NodeContext, peer: IpAddr, kind: Listener) -> Result<Admitted, R
 struct Carried {
     node: Arc<NodeContext>,
     kind: Listener,
-    by_arbiter: Arc<AtomicUsize>,
+    _by_arbiter: OneMore,
     _admitted: Admitted,
 }
 
 impl Drop for Carried {
     fn drop(&mut self) {
-        self.by_arbiter.fetch_sub(1, Ordering::Relaxed);
         self.node.metrics.connection_closed(self.kind);
     }
 }
@@ -224,19 +265,18 @@ fn hand_over(
     kind: Listener,
     workers: &Workers,
 ) {
-    let Some((arbiter, carried)) = workers.least() else { return };
-    carried.fetch_add(1, Ordering::Relaxed);
+    let Some(worker) = workers.least() else { return };
+    let (by_arbiter, on_its_way) = (OneMore::of(&worker.carried), OneMore::of(&worker.on_their_way));
     node.metrics.connection_opened(kind);
-    let carried =
-        Carried { node: Arc::clone(node), kind, by_arbiter: Arc::clone(carried), _admitted: admitted };
+    let carried = Carried { node: Arc::clone(node), kind, _by_arbiter: by_arbiter, _admitted: admitted };
     let tcp = match tcp.into_std() {
         Ok(tcp) => tcp,
         Err(error) => return warn!(%error, "connection not handed over"),
     };
-    let spawned = arbiter.spawn(async move {
+    let spawned = worker.arbiter.spawn(async move {
         actix_rt::spawn(async move {
-            Turns::here().next().await;
-            drop(place);
+            Turns::here(&carried.node.metrics.turns).next().await;
+            drop((place, on_its_way));
             let tcp = match TcpStream::from_std(tcp) {
                 Ok(tcp) => tcp,
                 Err(error) => return warn!(%error, "connection not served"),
@@ -279,5 +319,63 @@ mod tests {
             let places: Vec<_> = (0..3).map(|_| connections.admit_address(loopback, 2)).collect();
             assert!(places.iter().all(Result::is_ok), "{loopback}: {places:?}");
         }
+    }
+
+    /// P11: an arbiter that stands still keeps a few connections waiting, and the others serve whoever comes.
+    #[actix_rt::test]
+    async fn p11_an_arbiter_that_stands_still_does_not_take_every_place() {
+        const CLIENTS: usize = 40;
+        let node = Arc::new(NodeContext::for_tests());
+        let arbiters = [actix_rt::Arbiter::new(), actix_rt::Arbiter::new()];
+        let (go_on, stands) = std::sync::mpsc::channel::<()>();
+        arbiters[0].spawn_fn(move || {
+            // An error is what it waits for.
+            let _ = stands.recv();
+        });
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let workers = Workers::new(arbiters.iter().map(actix_rt::Arbiter::handle));
+        let accepting = actix_rt::spawn(accept(Arc::clone(&node), listener, Listener::C2s, workers));
+        let served = Arc::new(Semaphore::new(0));
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let served = Arc::clone(&served);
+            clients.push(actix_rt::spawn(async move {
+                let mut tcp = TcpStream::connect(address).await.unwrap();
+                let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+                              to='localhost' version='1.0'>";
+                tokio::io::AsyncWriteExt::write_all(&mut tcp, header.as_bytes()).await.unwrap();
+                let read = tokio::io::AsyncReadExt::read(&mut tcp, &mut [0; 64]).await;
+                if read.is_ok_and(|bytes| bytes > 0) {
+                    served.add_permits(1);
+                }
+                tcp
+            }));
+        }
+        let others = u32::try_from(CLIENTS - ON_THEIR_WAY).unwrap();
+        let all = tokio::time::timeout(Duration::from_secs(30), served.acquire_many(others)).await;
+        assert!(all.is_ok(), "{} of {CLIENTS} are served", served.available_permits());
+        // It goes on, and so do those that were on their way to it.
+        drop((all, go_on));
+        let all = u32::try_from(CLIENTS).unwrap();
+        tokio::time::timeout(Duration::from_secs(30), served.acquire_many(all))
+            .await
+            .unwrap()
+            .unwrap()
+            .forget();
+        accepting.abort();
+        for arbiter in arbiters {
+            arbiter.stop();
+        }
+    }
+
+    #[test]
+    fn an_arbiter_that_begins_nothing_comes_last() {
+        let preferred = |arbiters: &[(usize, usize)]| {
+            (0..arbiters.len()).min_by_key(|index| preference(arbiters[*index])).unwrap()
+        };
+        assert_eq!(preferred(&[(5, 0), (4, 7), (9, 0)]), 1, "the fewest connections");
+        assert_eq!(preferred(&[(500, 0), (8, 8)]), 0, "but for one that stands still");
+        assert_eq!(preferred(&[(8, 12), (900, 9)]), 1, "of several that do, the one with fewer");
     }
 }

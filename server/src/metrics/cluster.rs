@@ -108,7 +108,7 @@ pub struct ClusterCollector {
 type Read<T> = fn(&T) -> u64;
 
 struct Series {
-    by_group: [(IntGaugeVec, Read<GroupNumbers>); 7],
+    by_group: [(IntGaugeVec, Read<GroupNumbers>); 8],
     leader_changes: IntCounterVec,
     serving: IntGauge,
     remaining: prometheus::Gauge,
@@ -118,6 +118,7 @@ struct Series {
     sent: IntCounterVec,
     ran: IntCounterVec,
     routes: IntGauge,
+    events: IntGauge,
 }
 
 impl ClusterCollector {
@@ -135,6 +136,7 @@ impl ClusterCollector {
                 (gauges("althing_raft_applied_index")?, |group| group.applied),
                 (gauges("althing_raft_voters")?, |group| group.voters.len() as u64),
                 (gauges("althing_raft_learners")?, |group| group.learners.len() as u64),
+                (gauges("althing_raft_reads_waiting")?, |group| group.reads_waiting),
             ],
             leader_changes: counters("althing_raft_leader_changes_total")?,
             serving: IntGauge::with_opts(opts("althing_cluster_serving")?.0)?,
@@ -152,6 +154,7 @@ impl ClusterCollector {
             sent: counters("althing_tasks_sent_total")?,
             ran: counters("althing_tasks_run_total")?,
             routes: IntGauge::with_opts(opts("althing_routes")?.0)?,
+            events: IntGauge::with_opts(opts("althing_route_events_waiting")?.0)?,
         };
         Ok(ClusterCollector { cluster, scraping: Mutex::new(()), series })
     }
@@ -169,6 +172,7 @@ impl ClusterCollector {
         series.serving.set(cluster.lease().holds().into());
         series.remaining.set(cluster.lease().remaining().as_secs_f64());
         series.routes.set(signed(cluster.routes().sessions() as u64));
+        series.events.set(signed(cluster.events_waiting() as u64));
         let members = cluster.members();
         series.members.set(signed(members.len() as u64));
         // Peers come and go: only those that are there are shown.
@@ -201,7 +205,7 @@ impl ClusterCollector {
         all.extend(series.by_group.iter().map(|(gauge, _)| gauge as &dyn Collector));
         all.extend(series.link_gauges.iter().map(|(gauge, _)| gauge as &dyn Collector));
         all.extend(series.link_counters.iter().map(|(counter, _)| counter as &dyn Collector));
-        let others: [&dyn Collector; 7] = [
+        let others: [&dyn Collector; 8] = [
             &series.leader_changes,
             &series.serving,
             &series.remaining,
@@ -209,6 +213,7 @@ impl ClusterCollector {
             &series.sent,
             &series.ran,
             &series.routes,
+            &series.events,
         ];
         all.extend(others);
         all

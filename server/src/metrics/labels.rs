@@ -61,6 +61,15 @@ labels! {
         /// `limits.connections_per_ip` is reached.
         PerIpLimit = "per_ip_limit",
     }
+    /// Why a resource was not bound.
+    pub BindRefused {
+        /// `limits.sessions_per_account` is reached.
+        Sessions = "sessions_per_account",
+        /// `limits.binds_waiting` is reached.
+        Waiting = "binds_waiting",
+        /// The node was suspended, or the route table did not answer.
+        Unavailable = "unavailable",
+    }
     /// How an HTTP request of a client was answered.
     pub WebAnswer {
         /// A WebSocket was opened.

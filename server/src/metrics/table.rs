@@ -3,8 +3,8 @@
 use crate::modules::{REGISTRY, Spec};
 
 use super::labels::{
-    Attachment, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest, Registration,
-    Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
+    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest,
+    Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -156,6 +156,13 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Clients that have logged in and wait until fewer resources are being bound.",
     ),
+    counter("althing_binds_refused_total", &["reason"], "Resources that were not bound, and why."),
+    gauge(
+        "althing_turns_waiting",
+        &[],
+        "Connections, steps of logins, first presences and ends that wait for a turn of their arbiter.",
+    ),
+    histogram("althing_turn_wait_seconds", WAITING, &[], "How long they have waited for it."),
     gauge("althing_components", &[], "Components that are attached to this node."),
     counter(
         "althing_component_handshakes_total",
@@ -209,6 +216,11 @@ pub const CLUSTER_METRICS: &[Metric] = &[
     gauge("althing_raft_applied_index", &["group"], "Index of the last entry that this node has applied."),
     gauge("althing_raft_voters", &["group"], "Members with a vote."),
     gauge("althing_raft_learners", &["group"], "Members without a vote."),
+    gauge(
+        "althing_raft_reads_waiting",
+        &["group"],
+        "Linearizable reads that wait for their question to the leader.",
+    ),
     counter("althing_raft_leader_changes_total", &["group"], "How often this node has seen another leader."),
     counter("althing_raft_proposals_total", &["group"], "Batches of changes that this node has proposed."),
     counter("althing_raft_commands_total", &["group"], "Changes in those batches."),
@@ -243,6 +255,11 @@ pub const CLUSTER_METRICS: &[Metric] = &[
     ),
     counter("althing_tasks_run_total", &["kind", "outcome"], "Tasks of other nodes: done or refused."),
     gauge("althing_routes", &[], "Sessions of all nodes in the route table."),
+    gauge(
+        "althing_route_events_waiting",
+        &[],
+        "Events of the route log that this node's sessions are to hear of.",
+    ),
 ];
 
 /// Values of a label, each with its meaning.
@@ -253,6 +270,7 @@ type Values = &'static [(&'static str, &'static str)];
 const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
+    ("althing_binds_refused_total", "reason", BindRefused::VALUES),
     ("althing_web_requests_total", "answer", WebAnswer::VALUES),
     ("althing_streams_resumed_total", "result", Resumed::VALUES),
     ("althing_config_reloads_total", "result", Reload::VALUES),

@@ -188,5 +188,5 @@ pub(super) fn workers(config: &Config) -> usize {
 
 /// How many may begin a session at once.
 pub(super) fn admission(config: &Config, metrics: &NodeMetrics) -> Admission {
-    Admission::new(config.limits.binds_at_once, config.limits.binds_waiting, metrics.binds_waiting())
+    Admission::new(config.limits.binds_at_once, config.limits.binds_waiting, metrics.turns.binds_waiting())
 }

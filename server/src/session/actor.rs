@@ -279,7 +279,7 @@ impl Session {
             | SessionChange::ReloadBlocks
             | SessionChange::BlocksLoaded(_) => return self.change_privacy(change),
             SessionChange::Arrive => {
-                let turn = Turns::here().next();
+                let turn = Turns::here(&self.node.metrics.turns).next();
                 Next::Wait(Box::pin(async move {
                     turn.await;
                     [SessionChange::Broadcast, SessionChange::Probe].map(Effect::Session).into()
@@ -404,7 +404,7 @@ impl Session {
         let pressure = Arc::clone(self.outbox.pressure());
         self.show();
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
-        let turn = Turns::here().next();
+        let turn = Turns::here(&self.node.metrics.turns).next();
         // The route goes first, so that nobody delivers to a session that has said farewell.
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
             if let Some(recorded) = recorded {

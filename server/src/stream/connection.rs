@@ -92,7 +92,7 @@ impl Connection {
             Listener::C2s | Listener::Web | Listener::Component => (Socket::Plain(tcp), None),
             Listener::C2sTls | Listener::WebTls | Listener::ComponentTls => {
                 let accepted = login::accept_tls(&node, tcp, listener, patience);
-                let (stream, info) = Turns::here().each(accepted).await?;
+                let (stream, info) = Turns::here(&node.metrics.turns).each(accepted).await?;
                 (Socket::Tls(stream), Some(info))
             }
         };
@@ -131,7 +131,8 @@ impl Connection {
             kept: Vec::new(),
             _by_address: by_address,
         };
-        let result = Turns::here().each(connection.log_in(&first)).await;
+        let turns = Turns::here(&connection.node.metrics.turns);
+        let result = turns.each(connection.log_in(&first)).await;
         drop(first);
         match connection.session.take() {
             Some(session) if result.is_ok() && connection.machine.is_established() => {
@@ -297,7 +298,7 @@ impl Connection {
                     silence.heard();
                     if read.unwrap_or(0) == 0 {
                         // All clients may be cut off at once.
-                        Turns::here().next().await;
+                        Turns::here(&node.metrics.turns).next().await;
                         machine.handle(Input::PeerClosed, node.now(), &mut actions);
                     }
                 }
@@ -344,7 +345,7 @@ impl Connection {
             }
         }
         // All clients may be cut off at once.
-        Turns::here().next().await;
+        Turns::here(&node.metrics.turns).next().await;
         if in_order || !session.detach().await {
             session.end(EndReason::ClientGone).await;
         }

@@ -21,7 +21,7 @@ use althing_proto::stream::BindError;
 use althing_proto::stream::error::StreamCondition;
 
 use crate::listener::tls::channel_bindings;
-use crate::metrics::{Handshake, Listener};
+use crate::metrics::{BindRefused, Handshake, Listener};
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
 use crate::session::actor::Session;
@@ -108,20 +108,24 @@ pub async fn bind(
 ) -> Result<Arc<SessionHandle>, BindError> {
     let jid = user.with_resource(resource);
     if !node.lease.holds() && !matches!(timeout(LEASE, node.lease.serving()).await, Ok(true)) {
+        node.metrics.turns.bind_refused(BindRefused::Unavailable);
         info!(%jid, "resource not bound: the node is suspended");
         return Err(BindError::Unavailable);
     }
     let others = node.routes.locate_account(user).len();
     if others >= node.config().limits.sessions_per_account && node.routes.locate(&jid).is_none() {
+        node.metrics.turns.bind_refused(BindRefused::Sessions);
         info!(%jid, others, "resource not bound: limits.sessions_per_account");
         return Err(BindError::ResourceConstraint);
     }
     // Held until the session has begun, but not while an older one is ended: that may wait until its node is down.
     let place = node.admission.enter().await.map_err(|_| {
+        node.metrics.turns.bind_refused(BindRefused::Waiting);
         info!(%jid, "resource not bound: limits.binds_waiting");
         BindError::ResourceConstraint
     })?;
     let bound = node.routes.bind(&jid).await.map_err(|error| {
+        node.metrics.turns.bind_refused(BindRefused::Unavailable);
         info!(%jid, %error, "resource not bound");
         BindError::Unavailable
     })?;

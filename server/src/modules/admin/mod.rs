@@ -2,22 +2,21 @@
 //! the whole cluster.
 //!
 //! Not here: lists of servers (there are no other servers), messages
-//! of the day and of welcome, the list of administrators (it is the configuration's), idle and active users (nobody notes
-//! them), restart and shutdown (the operator's).
+//! of the day and of welcome, the list of administrators (it is the configuration's), idle and active users (ARCHITECTURE.md
+//! says why), restart and shutdown (the operator's).
 
+mod accounts_num;
 mod add_user;
 mod announce;
 mod change_user_password;
 mod delete_user;
 mod disable_user;
 mod disabled_users_list;
-mod disabled_users_num;
 mod end_user_session;
 mod online_users_list;
 mod online_users_num;
 mod reenable_user;
 mod registered_users_list;
-mod registered_users_num;
 mod user_lastlogin;
 mod user_roster;
 mod user_stats;
@@ -59,8 +58,8 @@ const COMMANDS: &[&dyn Command] = &[
     &user_roster::COMMAND,
     &user_lastlogin::COMMAND,
     &user_stats::COMMAND,
-    &registered_users_num::COMMAND,
-    &disabled_users_num::COMMAND,
+    &accounts_num::REGISTERED,
+    &accounts_num::DISABLED,
     &registered_users_list::COMMAND,
     &disabled_users_list::COMMAND,
     &online_users_num::COMMAND,

@@ -121,9 +121,12 @@ async fn a_session_that_waits_for_its_client_ends_with_the_lease() {
     assert!(alice.session.detach().await);
     bob.send(&message("a@localhost/r", "chat", 2)).await;
     lease.lose();
-    while !nodes[0].context.sessions.is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let ended = async {
+        while !nodes[0].context.sessions.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("a session outlives the lease");
     // The route stays until the others end it, so that no contact hears of it from a node that may not act.
     assert!(nodes[1].context.routes.locate(&alice.session.jid).is_some());
     lease.begin_anew();

@@ -6,6 +6,7 @@
 mod cluster;
 mod labels;
 mod module;
+mod storage;
 mod streams;
 mod table;
 mod turns;
@@ -75,6 +76,8 @@ pub struct NodeMetrics {
     modules: Modules,
     storage_queue: IntGauge,
     storage_size: IntGauge,
+    storage_free: IntGauge,
+    storage_full: IntGauge,
     storage_errors: IntCounter,
     storage_duration: Vec<Histogram>,
 }
@@ -149,6 +152,8 @@ impl NodeMetrics {
             ),
             storage_queue: make.gauge("althing_storage_queue_commands")?,
             storage_size: make.gauge("althing_storage_size_bytes")?,
+            storage_free: make.gauge("althing_storage_free_bytes")?,
+            storage_full: make.gauge("althing_storage_full")?,
             storage_errors: make.counter("althing_storage_errors_total")?,
             storage_duration: make.histograms::<StoreOp>("althing_storage_duration_seconds")?,
             logins: make.logins()?,
@@ -323,28 +328,6 @@ impl NodeMetrics {
     /// A stanza met a full inbox of a component.
     pub fn component_inbox_full(&self) {
         self.component_inbox_full.inc();
-    }
-
-    /// How many writes wait for the store.
-    pub fn storage_queue(&self, commands: usize) {
-        self.storage_queue.set(i64::try_from(commands).unwrap_or(i64::MAX));
-    }
-
-    /// Bytes of the store on disk.
-    pub fn storage_size(&self, bytes: u64) {
-        self.storage_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    /// The store could not do what it was asked.
-    pub fn storage_error(&self) {
-        self.storage_errors.inc();
-    }
-
-    /// The store did something in `seconds`.
-    pub fn storage_did(&self, op: StoreOp, seconds: f64) {
-        if let Some(histogram) = self.storage_duration.get(op.index()) {
-            histogram.observe(seconds);
-        }
     }
 }
 

@@ -10,11 +10,11 @@ mod retention;
 mod stop;
 #[cfg(test)]
 mod testing;
+mod ticks;
 
 use std::hash::RandomState;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use actix_rt::Arbiter;
 use actix_web::dev::ServerHandle;
@@ -60,9 +60,6 @@ use parts::{Foundation, admission, component_config, load_tls, stream_config, wo
 
 pub use bounds::Bound;
 pub use reload::{Reloader, Source};
-
-/// How often the runtime shows that it is alive (`/livez`).
-const TICK: Duration = Duration::from_secs(5);
 
 /// What every part of a node shares.
 pub struct NodeContext {
@@ -342,7 +339,8 @@ impl Node {
         }
         let looking = Arc::clone(&context);
         tasks.push(actix_rt::spawn(async move { admins::tell_of_missing(&looking).await }));
-        tasks.push(actix_rt::spawn(tick(Arc::clone(&health), Arc::clone(&context))));
+        tasks.push(actix_rt::spawn(ticks::tick(Arc::clone(&health), Arc::clone(&context))));
+        tasks.push(actix_rt::spawn(ticks::watch_room(Arc::clone(&context))));
         tasks.push(actix_rt::spawn(records::learn_secret(Arc::clone(&context))));
         tasks.push(actix_rt::spawn(retention::run(Arc::clone(&context), crate::clock::now)));
         let reloader = source
@@ -443,17 +441,4 @@ fn open_admin(
     };
     let backend = NodeAdmin::new(Arc::clone(context), status, reloader);
     AdminSocket::open(&context.config().node.data_dir, Arc::new(backend)).map(Some)
-}
-
-/// Shows that the runtime is alive, and reads what is too dear to read at every scrape.
-async fn tick(health: Arc<Health>, context: Arc<NodeContext>) {
-    let mut interval = tokio::time::interval(TICK);
-    loop {
-        interval.tick().await;
-        health.tick();
-        context.metrics.storage_queue(context.storage.engine.queued());
-        if let Ok(bytes) = context.storage.engine.size_on_disk().await {
-            context.metrics.storage_size(bytes);
-        }
-    }
 }

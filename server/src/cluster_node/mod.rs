@@ -52,8 +52,11 @@ impl ClusterPart {
         fresh: ClusterId,
         registry: &MetricsRegistry,
     ) -> anyhow::Result<Self> {
-        let options =
-            EmbeddedOptions { cache_bytes: config.storage.cache_mib << 20, ..EmbeddedOptions::default() };
+        let options = EmbeddedOptions {
+            cache_bytes: config.storage.cache_bytes(),
+            reserve_bytes: config.storage.reserve_bytes(),
+            ..EmbeddedOptions::default()
+        };
         let embedded = Arc::new(Embedded::open(&config.node.data_dir, options)?);
         let replica = Arc::new(EmbeddedReplica::new(Arc::clone(&embedded)));
         let late = Arc::new(store::LateStore::default());

@@ -42,6 +42,10 @@ section! {
         backend: Backend = Backend::Embedded;
         /// Mebibytes of memory that the embedded store may use to keep pages at hand.
         cache_mib: u64 = 128, in 8..=1048576;
+        /// Mebibytes of the disk that are to stay free. With less, nothing new is kept: messages that would have to be,
+        /// and changes, are refused with `resource-constraint`, and taken again when there is a quarter more. 0: the disk
+        /// may be filled up, after which the node needs a restart.
+        reserve_mib: u64 = 256, in 0..=1048576;
     }
 }
 
@@ -50,6 +54,12 @@ impl Storage {
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
         self.cache_mib.saturating_mul(1024 * 1024)
+    }
+
+    /// `reserve_mib` in bytes.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.reserve_mib.saturating_mul(1024 * 1024)
     }
 }
 

@@ -49,6 +49,10 @@ pub fn not_kept(node: &NodeContext, stanza: &Stanza, error: &StorageError) -> Ef
             let text = "nobody is there, and no more messages are kept";
             StanzaError::new(StanzaCondition::ResourceConstraint, text)
         }
+        StorageError::NoRoom { .. } => {
+            let text = "the server keeps no more messages now: its disk is nearly full";
+            StanzaError::new(StanzaCondition::ResourceConstraint, text)
+        }
         error => {
             tracing::warn!(%error, "a message could not be kept");
             match error {

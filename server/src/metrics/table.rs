@@ -194,6 +194,12 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
+    gauge("althing_storage_free_bytes", &[], "Free bytes of the disk that has the store; read every second."),
+    gauge(
+        "althing_storage_full",
+        &[],
+        "1 while nothing new is kept: less is free than `storage.reserve_mib`.",
+    ),
     counter(
         "althing_storage_errors_total",
         &[],

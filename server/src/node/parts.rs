@@ -89,8 +89,11 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     Ok(match config.storage.backend {
         Backend::Memory => Storage::memory(),
         Backend::Embedded => {
-            let options =
-                EmbeddedOptions { cache_bytes: config.storage.cache_mib << 20, ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions {
+                cache_bytes: config.storage.cache_bytes(),
+                reserve_bytes: config.storage.reserve_bytes(),
+                ..EmbeddedOptions::default()
+            };
             Storage::open_embedded(&config.node.data_dir, options)?
         }
     })

@@ -28,6 +28,20 @@ pub enum StorageError {
         /// What is wrong.
         what: String,
     },
+    /// The disk has less room than is to stay free. Nothing was done; it may be tried again.
+    #[error(
+        "{free} bytes are free on the disk of {}, less than storage.reserve_mib ({reserve} bytes): nothing new is kept \
+         before there is more; make the disk larger, or take other files away",
+        path.display()
+    )]
+    NoRoom {
+        /// The directory of the store.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are to stay free.
+        reserve: u64,
+    },
     /// The queue of the store is full. Nothing was done; it may be tried again.
     #[error("the store is busy: its queue is full")]
     Busy,

@@ -434,4 +434,8 @@ impl Engine for Memory {
     async fn size_on_disk(&self) -> Result<u64, StorageError> {
         Ok(0)
     }
+
+    async fn room(&self) -> Result<Option<super::Room>, StorageError> {
+        Ok(None)
+    }
 }

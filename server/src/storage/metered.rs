@@ -64,6 +64,8 @@ impl Metered {
 fn is_failure(error: &StorageError) -> bool {
     match error {
         StorageError::TooLarge { .. } | StorageError::Full { .. } | StorageError::UnknownUser { .. } => false,
+        // Said by a gauge of its own.
+        StorageError::NoRoom { .. } => false,
         StorageError::Io { .. }
         | StorageError::Corrupt { .. }
         | StorageError::Busy
@@ -270,6 +272,10 @@ impl Engine for Metered {
 
     async fn size_on_disk(&self) -> Result<u64, StorageError> {
         self.inner.engine.size_on_disk().await
+    }
+
+    async fn room(&self) -> Result<Option<super::Room>, StorageError> {
+        self.inner.engine.room().await
     }
 }
 

@@ -21,6 +21,7 @@ pub mod messages;
 mod privacy_rules;
 pub mod profile;
 mod roster_rules;
+pub mod space;
 pub mod streams;
 
 pub mod embedded;
@@ -44,6 +45,7 @@ pub use embedded::EmbeddedOptions;
 pub use error::StorageError;
 pub use messages::{Archive, Inbox, Messages, Retention};
 pub use profile::{Directory, Documents, Logins, Logouts};
+pub use space::Room;
 pub use streams::Streams;
 
 /// Largest value of [`PrivateData`], in bytes. sled keeps larger ones badly, and one client could
@@ -353,6 +355,10 @@ pub trait Engine: Send + Sync {
 
     /// Bytes on disk; 0 where there is none.
     async fn size_on_disk(&self) -> Result<u64, StorageError>;
+
+    /// Looks how much room the disk has: nothing new is taken while there is too little
+    /// ([`StorageError::NoRoom`]). `None` where there is no disk.
+    async fn room(&self) -> Result<Option<Room>, StorageError>;
 }
 
 /// Refuses a change of privacy lists that is too large.

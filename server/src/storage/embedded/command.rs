@@ -216,6 +216,40 @@ tagged! {
 }
 
 impl Command {
+    /// Whether it takes room on the disk for longer. What makes room is taken to the last, as is what a session needs to
+    /// come to its end, and what keeps somebody out.
+    #[must_use]
+    pub fn takes_room(&self) -> bool {
+        match self {
+            Command::CreateAccount(_)
+            | Command::PutPrivate(_)
+            | Command::PutPrivateWithin(_)
+            | Command::PutPart(_)
+            | Command::SealDocument(_)
+            | Command::KeepMessage(_)
+            | Command::KeepOfStream(_)
+            | Command::SetArchivePreferences(_) => true,
+            Command::ChangeRoster(change) => !matches!(change.change, RosterChange::Remove),
+            Command::SetCredentials(_)
+            | Command::DeleteAccount(_)
+            | Command::SetDisabled(_)
+            | Command::DeletePrivate(_)
+            | Command::ChangePrivacy(_)
+            | Command::NoteLogouts(_)
+            | Command::RetractMessage(_)
+            | Command::DrainInbox(_)
+            | Command::ReleaseMessages(_)
+            | Command::SettleMessages(_)
+            | Command::ArrivedMessages(_)
+            | Command::OfflineMessage(_)
+            | Command::PurgeInbox(_)
+            | Command::NoteDevice(_)
+            | Command::SweepMessages(_)
+            | Command::ChangeStreams(_)
+            | Command::MakeStreamSecret(_) => false,
+        }
+    }
+
     /// Refuses what the store does not take. Asked before a command is ordered, never when it is applied:
     /// replicas of two releases may have other limits, and must still decide alike.
     ///

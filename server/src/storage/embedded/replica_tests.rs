@@ -39,7 +39,7 @@ struct Node {
 }
 
 fn open(dir: &Path) -> (Arc<Embedded>, EmbeddedReplica) {
-    let options = EmbeddedOptions { cache_bytes: 8 << 20, readers: 1, queue: 1_024 };
+    let options = EmbeddedOptions { cache_bytes: 8 << 20, readers: 1, queue: 1_024, reserve_bytes: 0 };
     let store = Arc::new(Embedded::open(dir, options).unwrap());
     (store.clone(), EmbeddedReplica::new(store))
 }

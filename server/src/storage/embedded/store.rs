@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::space::{Room, Space};
 use super::super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
     RosterNews, Rosters, RowBound, Standing, StorageError, WhichList,
@@ -40,11 +41,13 @@ pub struct EmbeddedOptions {
     pub readers: usize,
     /// Most writes that wait, and most reads that wait for one thread; above it [`StorageError::Busy`].
     pub queue: usize,
+    /// Bytes of the disk that are to stay free.
+    pub reserve_bytes: u64,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        EmbeddedOptions { cache_bytes: 128 << 20, readers: 2, queue: 16_384 }
+        EmbeddedOptions { cache_bytes: 128 << 20, readers: 2, queue: 16_384, reserve_bytes: 0 }
     }
 }
 
@@ -53,6 +56,7 @@ impl Default for EmbeddedOptions {
 pub struct Embedded {
     /// Weak: the database closes when its threads are done, not when the last handle goes.
     rows: Weak<Rows>,
+    space: Arc<Space>,
     /// `None` once closed.
     queues: RwLock<Option<Queues>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -83,6 +87,7 @@ impl Embedded {
         let queues = Queues { writes, reads: Readers::new(reads) };
         Ok(Embedded {
             rows: Arc::downgrade(&rows),
+            space: Arc::new(Space::new(dir, options.reserve_bytes)),
             queues: RwLock::new(Some(queues)),
             threads: Mutex::new(threads),
         })
@@ -96,9 +101,16 @@ impl Embedded {
         self.on_reader(move |rows| query::answer(rows, query)).await
     }
 
+    /// Refuses a change that takes room, where the disk has too little. Asked before a change is ordered.
+    pub(in super::super) fn admit(&self, command: &Command) -> Result<(), StorageError> {
+        self.space.admit(command.takes_room())
+    }
+
     async fn write(&self, command: impl Into<Option<Command>>) -> Result<Reply, StorageError> {
+        let command = command.into();
+        command.as_ref().map_or(Ok(()), |command| self.admit(command))?;
         let (reply, answer) = oneshot::channel();
-        self.queue(Write::Command { command: command.into().map(Box::new), reply })?;
+        self.queue(Write::Command { command: command.map(Box::new), reply })?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -380,5 +392,11 @@ impl Engine for Embedded {
 
     async fn size_on_disk(&self) -> Result<u64, StorageError> {
         self.on_reader(Rows::size_on_disk).await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, StorageError> {
+        let space = Arc::clone(&self.space);
+        let looked = tokio::task::spawn_blocking(move || space.look());
+        looked.await.map_err(|_| StorageError::Closed)?.map(Some)
     }
 }

@@ -7,7 +7,8 @@ use super::super::{Accounts as _, Engine as _, Roster, Storage, StorageError};
 use super::apply::DELETIONS_PER_BATCH;
 use super::{Embedded, EmbeddedOptions, keys};
 
-const OPTIONS: EmbeddedOptions = EmbeddedOptions { cache_bytes: 8 << 20, readers: 1, queue: 1_024 };
+const OPTIONS: EmbeddedOptions =
+    EmbeddedOptions { cache_bytes: 8 << 20, readers: 1, queue: 1_024, reserve_bytes: 0 };
 
 fn open(dir: &Path) -> Result<Storage, StorageError> {
     Storage::open_embedded(dir, OPTIONS)

@@ -185,7 +185,8 @@ impl Replicated {
             matches!(command, Command::KeepMessage(_) | Command::KeepOfStream(_) | Command::ChangeStreams(_));
         let mut attempts = Attempts::until(deadline);
         loop {
-            let why = if self.replica().is_some() {
+            let why = if let Some(rows) = self.replica() {
+                rows.admit(&command)?;
                 let written = match in_order {
                     true => self.log.write_in_order(bytes.clone()),
                     false => self.log.write(bytes.clone()),

@@ -262,4 +262,11 @@ impl Engine for Replicated {
             None => Ok(0),
         }
     }
+
+    async fn room(&self) -> Result<Option<super::super::Room>, StorageError> {
+        match &self.local {
+            Some(local) => local.room().await,
+            None => Ok(None),
+        }
+    }
 }

@@ -162,7 +162,7 @@ pub(in super::super) fn assert_whole(rows: &BTreeMap<Vec<u8>, Vec<u8>>) {
 #[tokio::test]
 async fn what_nobody_has_any_more_is_gone_from_the_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { cache_bytes: 8 << 20, readers: 1, queue: 1_024 };
+    let options = EmbeddedOptions { cache_bytes: 8 << 20, readers: 1, queue: 1_024, reserve_bytes: 0 };
     let storage = Storage::open_embedded(dir.path(), options).unwrap();
     for user in [ROMEO, JULIET] {
         storage.accounts.create(&jid(user), account(1)).await.unwrap();

@@ -1,0 +1,123 @@
+//! A disk that is nearly full: new things are refused while there is still room, and taken again when there is more,
+//! without a restart. Needs root and `mount`.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole file is a test")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use althing_tests::client::stanza_error;
+use althing_tests::deadline::within;
+use althing_tests::login::{Account, connect, newcomer, register_at};
+use althing_tests::node::TestNode;
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+/// A disk of that many mebibytes, in memory; its last mebibytes are the reserve.
+const DISK_MIB: u64 = 192;
+const RESERVE_MIB: u64 = 64;
+
+fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output()?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Is mounted until it is dropped.
+struct Disk(TempDir);
+
+impl Disk {
+    /// `None` where nothing may be mounted.
+    fn mount() -> Result<Option<Disk>> {
+        let disk = Disk(tempfile::tempdir()?);
+        let size = format!("size={DISK_MIB}m");
+        let mounted = run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", disk.text()]);
+        Ok(mounted.is_ok().then_some(disk))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn text(&self) -> &str {
+        self.path().to_str().unwrap_or_default()
+    }
+
+    fn free(&self) -> Result<u64> {
+        let said = run("df", &["--output=avail", "-B1", self.text()])?;
+        Ok(said.lines().last().context("df says nothing")?.trim().parse()?)
+    }
+
+    /// Takes all room but so many mebibytes; where.
+    fn fill(&self, left_mib: u64) -> Result<PathBuf> {
+        let filler = self.path().join("filler");
+        let bytes = self.free()?.saturating_sub(left_mib << 20);
+        run("fallocate", &["-l", &bytes.to_string(), filler.to_str().context("no text")?])?;
+        Ok(filler)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // One that was never mounted says so, which is no matter.
+        let _ = Command::new("umount").args(["-l", self.text()]).stderr(std::process::Stdio::null()).status();
+    }
+}
+
+async fn until_full(node: &TestNode, full: u8) {
+    let line = format!("\nalthing_storage_full {full}\n");
+    let wait = async {
+        while !node.http("/metrics").await?.1.contains(&line) {}
+        Ok(())
+    };
+    within("the node to look at its disk", Box::pin(wait)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_refuses_what_is_new_and_takes_it_again_without_a_restart() {
+    let Some(disk) = Disk::mount().unwrap() else {
+        eprintln!("SKIPPED: it needs root, and `mount`");
+        return;
+    };
+    let data = disk.path().join("data");
+    let overlay = format!(
+        "[node]\ndata_dir = \"{}\"\n[storage]\ncache_mib = 8\nreserve_mib = {RESERVE_MIB}\n",
+        data.display()
+    );
+    let mut node = TestNode::start(&overlay).await.unwrap();
+    let endpoint = node.endpoint();
+    let absent = Account::fresh("bob");
+    register_at(&endpoint, &absent).await.unwrap();
+    let mut alice = newcomer(&endpoint, "alice").await.unwrap();
+    let roster = |inner: &str| {
+        format!("<query xmlns='jabber:iq:roster'><item jid='friend@localhost' {inner}/></query>")
+    };
+    alice.iq("set", None, &roster("name='Friend'")).await.unwrap();
+    until_full(&node, 0).await;
+    let to = absent.bare("localhost");
+    let message = |id: &str| format!("<message to='{to}' id='{id}' type='chat'><body>{id}</body></message>");
+
+    let filler = disk.fill(RESERVE_MIB / 2).unwrap();
+    until_full(&node, 1).await;
+    alice.send(&message("refused")).await.unwrap();
+    let error = alice.recv_until(|stanza| stanza.attr("id") == Some("refused")).await.unwrap();
+    assert_eq!(stanza_error(&error).unwrap(), "resource-constraint");
+    let note = "<query xmlns='jabber:iq:private'><note xmlns='x:note'>n</note></query>";
+    let refused = alice.iq("set", None, note).await.unwrap();
+    assert_eq!(stanza_error(&refused).unwrap(), "resource-constraint");
+    // What makes room is taken, and the node serves.
+    let removed = alice.iq("set", None, &roster("subscription='remove'")).await.unwrap();
+    assert_eq!(removed.attr("type"), Some("result"));
+    assert_eq!(node.http("/readyz").await.unwrap().0, 200);
+    assert!(node.log().contains("storage.reserve_mib"), "{}", node.log_end());
+
+    std::fs::remove_file(filler).unwrap();
+    until_full(&node, 0).await;
+    alice.send(&message("kept")).await.unwrap();
+    alice.ping().await.unwrap();
+    let mut bob = connect(&endpoint, &absent, "r").await.unwrap();
+    bob.come_online().await.unwrap();
+    let first = bob.recv_until(|stanza| stanza.name() == "message").await.unwrap();
+    assert_eq!(first.attr("id"), Some("kept"), "what was refused is not there");
+    assert!(node.is_alive());
+}

@@ -320,6 +320,12 @@ cluster_tasks! {
         sessions: Vec<BindIndex>,
     } -> u64, since 1, Aside;
 
+    /// Asks how many of those sessions have a client that fetches by itself what waits for it.
+    48 CountFetching {
+        /// The sessions.
+        sessions: Vec<BindIndex>,
+    } -> u64, since 1, Aside;
+
     /// Hands a stanza to one session, which others of the account get too.
     35 DeliverCopy {
         /// The session's address.

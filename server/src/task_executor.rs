@@ -27,7 +27,7 @@ use althing_proto::stream::error::StreamCondition;
 
 use crate::components::balance::lane_named;
 use crate::delivery::remote::groups::Group;
-use crate::delivery::{account, bounce, drive_aside, fan_out, local, probes, remote};
+use crate::delivery::{account, bounce, drive_aside, fan_out, inbox, local, probes, remote};
 use crate::modules::figures_of_node;
 use crate::node::NodeContext;
 use crate::router::component;
@@ -208,6 +208,9 @@ impl NodeExecutor {
             }
             ClusterTask::CountShown(task) => {
                 TaskReply::CountShown(probes::count_shown(node, &task.sessions, &task.to))
+            }
+            ClusterTask::CountFetching(task) => {
+                TaskReply::CountFetching(inbox::count_fetching(node, &task.sessions))
             }
             ClusterTask::ShowPresence(task) => TaskReply::ShowPresence(show(node, task)?),
             ClusterTask::ShowAvatar(ShowAvatar { account, revision, hash }) => {

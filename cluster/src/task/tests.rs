@@ -55,6 +55,7 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
         ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),
         ("0028036a4064", DrainInbox { account: jid().to_bare() }.into()),
         ("001f036240630107", CountShown { to: Jid::new("b@c").unwrap(), sessions: vec![owner] }.into()),
+        ("00300107", CountFetching { sessions: vec![owner] }.into()),
         (
             "0023056a40642f7207043c612f3efb2c0102",
             DeliverCopy { to: jid(), owner, xml: xml(), number: 300, here: 2 }.into(),
@@ -104,6 +105,7 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
         ("001e03", TaskReply::PushPrivacyChange(3)),
         ("002803", TaskReply::DrainInbox(3)),
         ("001f03", TaskReply::CountShown(3)),
+        ("003003", TaskReply::CountFetching(3)),
         ("002300", TaskReply::DeliverCopy(SessionFound::Done)),
         ("002901", TaskReply::GiveStream(true)),
     ]

@@ -4,6 +4,7 @@ pub mod account;
 pub mod bounce;
 pub mod carbons;
 pub mod fan_out;
+pub mod inbox;
 pub mod keep;
 pub mod keeping;
 pub mod kept;
@@ -148,7 +149,7 @@ fn perform(node: &Arc<NodeContext>, effect: Effect) -> Next {
         Effect::FanOut { stanza, to, hidden } => fan_out::to_accounts(node, stanza, &to, hidden.as_deref()),
         Effect::Notify { account, event } => account::notify(node, &account, &event),
         // The session is gone: there is no client to write to and no state to change.
-        Effect::Deliver(_) => node.metrics.dropped(Dropped::SessionGone),
+        Effect::Deliver(_) | Effect::Copies(_) => node.metrics.dropped(Dropped::SessionGone),
         Effect::Session(_) => {}
         Effect::Resume(resumed) => return Next::Effects(pipeline::resume(&node.modules, &resumed, &view)),
     }

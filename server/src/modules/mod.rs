@@ -23,6 +23,7 @@ modules! {
     carbons,
     archive,
     offline,
+    offline_retrieval,
     register,
     private,
     vcard,

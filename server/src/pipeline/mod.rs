@@ -53,6 +53,8 @@ pub enum Outcome {
     /// Handled once the storage or network answers, in the module's own queue. Later packets of the same sender do not
     /// wait, but for those that the module handles in this way for the same receiver.
     Aside(BoxFuture<'static, Effects>),
+    /// These effects at once, the rest aside: what later packets of the sender must see, and what they need not.
+    First(Effects, BoxFuture<'static, Effects>),
 }
 
 impl Outcome {

@@ -65,9 +65,14 @@ fn taken(
     outcome: Outcome,
     waiting: &mut Option<BoxFuture<'static, Effects>>,
 ) -> Option<Effects> {
+    let aside = |future| Effect::Aside(Job::new(Arc::clone(&member.queue), packet.clone(), future));
     let effects = match outcome {
         Outcome::Pass => return None,
         Outcome::Done(effects) => effects,
+        Outcome::First(mut effects, future) => {
+            effects.push(aside(future));
+            effects
+        }
         Outcome::Later(future) => {
             let (counts, began) = (member.counts.clone(), Instant::now());
             let timed = async move {
@@ -85,9 +90,7 @@ fn taken(
             });
             Vec::new()
         }
-        Outcome::Aside(future) => {
-            vec![Effect::Aside(Job::new(Arc::clone(&member.queue), packet.clone(), future))]
-        }
+        Outcome::Aside(future) => vec![aside(future)],
     };
     member.counts.handled();
     Some(effects)
@@ -130,6 +133,9 @@ pub fn postprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Eff
 pub fn filter(registry: &Registry, effect: &Effect, view: &View<'_>) -> bool {
     let stanza = match effect {
         Effect::Route(stanza) | Effect::Deliver(stanza) => stanza,
+        Effect::Copies(stanzas) => {
+            return stanzas.iter().all(|stanza| registry.modules().all(|module| module.filter(stanza, view)));
+        }
         _ => return true,
     };
     registry.modules().all(|module| {

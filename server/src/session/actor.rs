@@ -212,6 +212,7 @@ impl Session {
         }
         match effect {
             Effect::Deliver(stanza) => self.write(&stanza),
+            Effect::Copies(stanzas) => stanzas.iter().for_each(|stanza| self.write_copy(stanza)),
             Effect::Session(change) => return self.change(change),
             // The way to oneself is short: the receiver's pass, here and now.
             Effect::Route(stanza)
@@ -294,7 +295,8 @@ impl Session {
             }
             _ => Next::NOTHING,
         };
-        let shows = matches!(change, SessionChange::Presence(_) | SessionChange::Left(_));
+        let shows =
+            matches!(change, SessionChange::Presence(_) | SessionChange::Left(_) | SessionChange::Fetches);
         self.state.apply(change);
         if shows {
             self.show();

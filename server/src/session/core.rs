@@ -5,6 +5,7 @@ mod carried;
 mod directed;
 mod invisible;
 mod privacy;
+mod reception;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,9 +34,11 @@ use super::shown::{Contacts, Visible};
 use carbons::Carbons;
 use directed::Directed;
 use privacy::Privacy;
+use reception::Reception;
 
 pub use directed::{MAX_DIRECTED, MAX_DIRECTED_BYTES};
 pub use privacy::{LoadedPrivacy, SessionsOf, block_item, probe};
+pub use reception::Judge;
 
 /// Most roster changes that a session remembers. Changes of one roster come from several arbiters, in any
 /// order, but close together; when full the oldest is forgotten.
@@ -79,6 +82,8 @@ pub struct SessionState {
     invisible: Option<bool>,
     /// Copies of messages, and whether the client wants them (XEP-0280).
     carbons: Carbons,
+    /// How the client gets what waits for the account.
+    reception: Reception,
 }
 
 impl SessionState {
@@ -116,6 +121,7 @@ impl SessionState {
             in_hand: None,
             invisible: None,
             carbons: Carbons::default(),
+            reception: Reception::default(),
         }
     }
 
@@ -234,6 +240,7 @@ impl SessionState {
             SessionChange::AskedForBlocks => self.ask_for_blocks(),
             SessionChange::Carbons(enabled) => self.set_carbons(enabled),
             SessionChange::Copied(hash) => self.note_copied(hash),
+            SessionChange::Fetches => self.set_fetches(),
             // What the actor does with the node at hand.
             SessionChange::Arrive
             | SessionChange::Broadcast

@@ -29,6 +29,9 @@ pub enum Effect {
     Route(Stanza),
     /// Write the stanza to this session's client: it has passed the receiver's pass.
     Deliver(Stanza),
+    /// Write these to this session's client, which has asked for them: copies of what stays in the store, whatever
+    /// becomes of them, and perhaps the answer behind them. All, or none where the session has moved meanwhile.
+    Copies(Vec<Stanza>),
     /// Send a presence to the available sessions of many accounts. Serialized once.
     FanOut {
         /// The presence; each copy gets its receiver's bare JID as `to`.
@@ -116,7 +119,11 @@ pub fn left_behind(effects: impl IntoIterator<Item = Effect>, jid: &FullJid) -> 
             let matters = !availability && stanza.to().is_none_or(|to| to.as_str() != jid.as_str());
             matters.then_some(effect)
         }
-        Effect::Deliver(_) | Effect::FanOut { .. } | Effect::Probe { .. } | Effect::Session(_) => None,
+        Effect::Deliver(_)
+        | Effect::Copies(_)
+        | Effect::FanOut { .. }
+        | Effect::Probe { .. }
+        | Effect::Session(_) => None,
         Effect::Later(Later(future)) => {
             let jid = jid.clone();
             let left = future.map(move |effects| left_behind(effects, &jid));
@@ -137,6 +144,7 @@ impl Effect {
             }
             Effect::Resume(resumed) => stanza_span(&resumed.packet.stanza, session),
             Effect::Notify { .. }
+            | Effect::Copies(_)
             | Effect::Probe { .. }
             | Effect::Session(_)
             | Effect::Later(_)
@@ -186,6 +194,8 @@ pub enum SessionChange {
     },
     /// Look what waits for the account: the session has become one that takes it (XEP-0160 §2 step 5).
     Drain,
+    /// The client fetches what waits by itself: it is not to be sent what it has not asked for (XEP-0013 §2.2).
+    Fetches,
     /// A directed presence was sent (RFC 6121 §4.6): its target learns of the session's end.
     Directed(Jid),
     /// A directed unavailable presence was sent.

@@ -5,6 +5,7 @@
 //! holds the lock until the answer is on its way: what the session says next comes behind it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -89,18 +90,32 @@ impl Visible {
 
 /// What a session shows now; nothing while it is not available.
 #[derive(Debug, Default)]
-pub struct Shown(RwLock<Option<Visible>>);
+pub struct Shown {
+    visible: RwLock<Option<Visible>>,
+    fetches: AtomicBool,
+}
 
 impl Shown {
     /// The session shows that from now on.
     pub fn set(&self, visible: Option<Visible>) {
-        *self.0.write() = visible;
+        *self.visible.write() = visible;
+    }
+
+    /// Whether the session's client fetches what waits by itself (XEP-0013).
+    pub fn set_fetches(&self, fetches: bool) {
+        self.fetches.store(fetches, Ordering::Release);
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn fetches(&self) -> bool {
+        self.fetches.load(Ordering::Acquire)
     }
 
     /// `change` gives back who may see the presence from now on. They are changed in place, and what was prepared
     /// stays: nobody looks meanwhile.
     pub fn change_contacts<T>(&self, change: impl FnOnce() -> (T, Arc<Contacts>)) -> T {
-        let mut shown = self.0.write();
+        let mut shown = self.visible.write();
         if let Some(visible) = shown.as_mut() {
             // Else there were two owners, and each change would copy all of them.
             visible.contacts = Arc::default();
@@ -115,7 +130,7 @@ impl Shown {
     /// What it shows. It says nothing new while this is held.
     pub fn get(&self) -> RwLockReadGuard<'_, Option<Visible>> {
         // Recursive: one who holds several of them may hold this one already.
-        self.0.read_recursive()
+        self.visible.read_recursive()
     }
 }
 

@@ -63,7 +63,7 @@ async fn ask_as(node: &Arc<NodeContext>, who: &str, attributes: &str, content: &
     let packet = Packet::new(Stanza::parse(iq.parse().unwrap()).unwrap(), Pass::Server);
     let view = View { node, session: None, now: node.now() };
     let effects = match MODULE.process(&packet, &view) {
-        Outcome::Later(future) | Outcome::Aside(future) => future.await,
+        Outcome::Later(future) | Outcome::Aside(future) | Outcome::First(_, future) => future.await,
         Outcome::Done(effects) => effects,
         Outcome::Pass => panic!("not handled"),
     };

@@ -9,6 +9,7 @@ use althing_proto::disco::{Identity, Info, Item};
 use althing_proto::jid::BareJid;
 use althing_proto::ns;
 use althing_proto::stanza::{Stanza, StanzaCondition, StanzaError};
+use althing_proto::xml::Element;
 use althing_proto::xml::build::ElementExt;
 
 use super::{Feature, Module, Spec};
@@ -31,6 +32,8 @@ pub enum Discovered {
     Info(Info),
     /// To disco#items.
     Items(Vec<Item>),
+    /// To either, in words of its own.
+    Told(Element),
     /// This asker is not told, or there is no such node after all.
     Refused(StanzaError),
     /// Once something answers.
@@ -94,6 +97,10 @@ impl Module for Disco {
         let found = ask(packet, view);
         let asked = packet.clone();
         match &packet.pass {
+            // Of such a node the answer does not depend on the account, not even on whether there is one.
+            Pass::Account(_) if matches!(&found, Discovered::Refused(why) if is_forbidden(why)) => {
+                Outcome::Done(told(packet, &found).map(Effect::Route).into_iter().collect())
+            }
             Pass::Account(account) if !packet.is_from_account(account) => {
                 let Some(asker) = packet.stanza.from().map(|from| from.to_bare()) else {
                     return Outcome::refuse(packet, StanzaCondition::ServiceUnavailable);
@@ -148,6 +155,10 @@ pub fn info(place: At, view: &View<'_>) -> Info {
     }
 }
 
+fn is_forbidden(error: &StanzaError) -> bool {
+    error.condition == StanzaCondition::Forbidden
+}
+
 fn node_of(packet: &Packet) -> Option<&str> {
     packet.stanza.payload()?.attr("node")
 }
@@ -166,6 +177,7 @@ fn told(packet: &Packet, found: &Discovered) -> Option<Stanza> {
     match found {
         Discovered::Info(info) => Some(asked.result(Some(info.to_element(node)))),
         Discovered::Items(items) => Some(asked.result(Some(Item::list(node, items)))),
+        Discovered::Told(query) => Some(asked.result(Some(query.clone()))),
         Discovered::Refused(error) => asked.error(error.clone()),
         Discovered::Later(_) => asked.error(StanzaCondition::InternalServerError),
     }

@@ -84,7 +84,7 @@ mod tests {
         let effects = match of_account(&packet, &account, &view) {
             Outcome::Pass => Vec::new(),
             Outcome::Done(effects) => effects,
-            Outcome::Later(future) | Outcome::Aside(future) => future.await,
+            Outcome::Later(future) | Outcome::Aside(future) | Outcome::First(_, future) => future.await,
         };
         match &effects[..] {
             [Effect::Route(answer)] => format!("{:?}", answer.kind()),

@@ -39,6 +39,14 @@ impl Session {
         }
     }
 
+    /// Writes a copy of what stays in the store.
+    pub(super) fn write_copy(&mut self, stanza: &Stanza) {
+        match self.outbox.push(Entry::Stanza(None), stanza.to_bytes()) {
+            Ok(_) => self.node.metrics.stanza(stanza.kind(), Direction::Out),
+            Err(Full) => self.too_slow(),
+        }
+    }
+
     /// The outbox is full: its policy.
     pub(super) fn too_slow(&mut self) {
         self.node.metrics.slow_consumer();
@@ -54,6 +62,7 @@ impl Session {
     /// Lets others see what has changed, before anybody is told.
     pub(super) fn show(&self) {
         self.shown.set(self.state.visible());
+        self.shown.set_fetches(self.state.fetches());
     }
 
     /// Ends the session of a node that may not act: only its stream.

@@ -8,18 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
-use minidom::Element;
 use tracing::{debug, warn};
 
 use althing_proto::jid::{BareJid, FullJid};
-use althing_proto::ns;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stanza_id::StanzaId;
-use althing_proto::xml::build::BuilderExt;
-use althing_proto::xml::name;
 
 use super::Session;
-use crate::delivery::{keep, kept, local};
+use crate::delivery::{inbox, keep, kept, local};
 use crate::faults::{self, Fault};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
@@ -71,8 +67,8 @@ struct At {
 
 impl Session {
     /// Takes what waits, if the session is one that takes it (RFC 6121 §8.5.2.1.1: no negative priority).
-    pub(super) fn drain(&mut self, ctx: &mut Context<Self>) {
-        let takes = self.state.presence().and_then(Stanza::priority) >= Some(0);
+    fn drain(&mut self, ctx: &mut Context<Self>) {
+        let takes = self.state.presence().and_then(Stanza::priority) >= Some(0) && !self.state.fetches();
         if takes && !self.outbox.is_open() {
             // What was due is so still when its client is back: what comes meanwhile waits behind it.
             return;
@@ -83,6 +79,14 @@ impl Session {
         }
         self.draining.pass += 1;
         self.page(At { pass: self.draining.pass, after: None }, ctx);
+    }
+
+    /// As [`drain`](Self::drain); where it does not, what has waited behind that waits no longer.
+    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        self.drain(ctx);
+        if !self.draining.under_way && !self.draining.due {
+            self.receive_behind(ctx);
+        }
     }
 
     fn page(&mut self, at: At, ctx: &mut Context<Self>) {
@@ -116,7 +120,9 @@ impl Session {
             if pressure.is_congested() || !self.node.lease.holds() {
                 messages.push_front(message);
                 let room = async move { pressure.relieved().await };
-                ctx.wait(room.into_actor(self).map(move |(), session, ctx| {
+                // The mailbox goes on: the client's acknowledgements, without which nothing more is written, are in it.
+                // What comes for the client waits behind.
+                ctx.spawn(room.into_actor(self).map(move |(), session, ctx| {
                     session.when_serving(ctx, move |session, ctx| session.hand_out(messages, next, ctx));
                 }));
                 return;
@@ -128,7 +134,8 @@ impl Session {
             if !kept::is_pending(&self.node) {
                 self.draining.handed.insert(id);
             }
-            let stanza = (!message.retracted).then(|| waited(&message, self.state.account())).flatten();
+            let stanza =
+                (!message.retracted).then(|| inbox::waited(&message, self.state.account())).flatten();
             self.alone = false;
             let effects = stanza.map(|stanza| self.pass(stanza)).unwrap_or_default();
             self.settle_unless_delivered(id, &effects);
@@ -186,10 +193,7 @@ impl Session {
         }
         self.draining.behind.push_back(parcel);
         if self.draining.due {
-            self.drain(ctx);
-            if !self.draining.under_way && !self.draining.due {
-                self.receive_behind(ctx);
-            }
+            self.look(ctx);
         }
         None
     }
@@ -285,7 +289,8 @@ impl Session {
 
     /// The session ends: what its client has not got is for others, and the next one gets nothing twice.
     pub(super) fn leave_waited(&self) -> Leaving {
-        let left = self.draining.under_way || self.outbox.has_unsettled();
+        // While a client fetches what waits, others are not sent it (XEP-0013 §2.2).
+        let left = self.draining.under_way || self.state.fetches() || self.outbox.has_unsettled();
         self.outbox.leave_waited();
         Leaving { settles: self.outbox.settles(), left }
     }
@@ -319,44 +324,24 @@ async fn page(
     taker: Taker,
     At { pass, after }: At,
 ) -> Result<Drained, StorageError> {
-    let inbox = &node.storage.inbox;
+    let store = &node.storage.inbox;
     if let (Some(device), None) = (taker.device, after) {
         let now = node.now();
-        inbox.note_device(account, device, now, node.config().offline.forget(now)).await?;
+        store.note_device(account, device, now, node.config().offline.forget(now)).await?;
     }
     // As a rule nothing waits: that costs no change.
-    if after.is_none() && inbox.summary(account).await?.messages == 0 {
+    if after.is_none() && store.summary(account).await?.messages == 0 {
         return Ok(Drained::default());
     }
-    let why =
-        |error: althing_cluster::routes::RouteError| StorageError::Unavailable { why: error.to_string() };
-    node.routes.barrier().await.map_err(why)?;
-    let mut live = Vec::new();
-    node.routes.visit_account(account, &mut |_, route| live.push(route.index));
-    let drained = inbox.drain(account, Drain { taker, pass, live, after, limit: PAGE }).await?;
+    if after.is_none() && inbox::somebody_fetches(node, account, taker.bind).await {
+        return Ok(Drained::default());
+    }
+    let live = inbox::live(node, account).await?;
+    let drained = store.drain(account, Drain { taker, pass, live, after, limit: PAGE }).await?;
     if faults::makes(Fault::DrainDeletes) {
         let arrived =
             |message: &InboxMessage| Settle { user: account.clone(), id: message.id, device: taker.device };
-        inbox.settle(drained.messages.iter().map(arrived).collect()).await?;
+        store.settle(drained.messages.iter().map(arrived).collect()).await?;
     }
     Ok(drained)
-}
-
-/// The message as its receiver gets it: with its id (XEP-0359) and the time when it came (XEP-0203 §2), unless it says
-/// already that this server has delayed it.
-fn waited(message: &InboxMessage, account: &BareJid) -> Option<Stanza> {
-    let stanza = Stanza::from_standalone(&message.xml)?;
-    let mut element = stanza.to_element();
-    let domain = account.domain().as_str();
-    let is_delayed =
-        element.children().any(|child| child.is("delay", ns::DELAY) && child.attr("from") == Some(domain));
-    if !is_delayed {
-        let delay = Element::builder("delay", ns::DELAY)
-            .set(name!("from"), domain)
-            .set(name!("stamp"), message.stamp.to_xep0082())
-            .build();
-        element.append_child(delay);
-    }
-    element.append_child(kept::stanza_id(account, message.id));
-    Stanza::parse(element).ok()
 }

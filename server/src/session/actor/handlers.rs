@@ -82,7 +82,7 @@ impl Handler<Notify> for Session {
         } else {
             self.when_serving(ctx, |session, ctx| {
                 let effects = match event {
-                    UserEvent::Drain => return session.drain(ctx),
+                    UserEvent::Drain => return session.look(ctx),
                     UserEvent::Roster(_) => {
                         let (shown, state) = (&session.shown, &mut session.state);
                         shown.change_contacts(|| (state.on_event(event), state.contacts()))

@@ -25,6 +25,7 @@ impl SessionState {
             seen: self.seen.iter().collect(),
             carbons: self.wants_carbons(),
             arrived: Vec::new(),
+            fetches: self.fetches(),
         }
     }
 
@@ -37,6 +38,9 @@ impl SessionState {
         self.took_over = carried.took_over;
         self.invisible = carried.invisible;
         self.set_carbons(carried.carbons);
+        if carried.fetches {
+            self.set_fetches();
+        }
         for hash in carried.seen {
             if !self.seen.available(hash) {
                 break;

@@ -308,7 +308,7 @@ impl SessionState {
 }
 
 /// Whether `peer` is the account, one of its resources, or its server.
-fn is_own(peer: &Jid, account: &BareJid) -> bool {
+pub(super) fn is_own(peer: &Jid, account: &BareJid) -> bool {
     is_of_account(peer, account) || (peer.node().is_none() && peer.domain() == account.domain())
 }
 

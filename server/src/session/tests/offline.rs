@@ -139,3 +139,75 @@ async fn r23_each_device_gets_what_waits() {
     let user = BareJid::new("b@localhost").unwrap();
     assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 0);
 }
+
+/// R19: what waits may be more than a client is sent unacknowledged (XEP-0198): it gets the rest as it acknowledges.
+#[actix_rt::test]
+async fn r19_a_long_inbox_comes_as_fast_as_it_is_acknowledged() {
+    const LONG: usize = 40;
+    let node = Arc::new(NodeContext::for_tests());
+    node.has_account(&BareJid::new("b@localhost").unwrap()).await;
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    for number in 0..LONG {
+        let text = "x".repeat(60_000);
+        let xml = format!(
+            "<message xmlns='jabber:client' to='b@localhost' type='chat' id='{number}'><body>{text}</body></message>"
+        );
+        done(&sender, work(&xml)).await;
+        turns(20).await;
+    }
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, work("<enable xmlns='urn:xmpp:sm:3'/>")).await;
+    done(&session, work("<presence xmlns='jabber:client'/>")).await;
+    let (mut all, mut out, mut stanzas) = (String::new(), Vec::new(), 0);
+    let read = async {
+        while all.matches("<message ").count() < LONG && own.take(&mut out).await {
+            own.written(out.len());
+            let text = String::from_utf8(std::mem::take(&mut out)).unwrap();
+            stanzas += text.matches("<message ").count() + text.matches("<presence ").count();
+            done(&session, work(&format!("<a xmlns='urn:xmpp:sm:3' h='{stanzas}'/>"))).await;
+            all += &text;
+        }
+    };
+    timeout(Duration::from_secs(60), read).await.unwrap();
+    let places: Vec<_> = (0..LONG).map(|number| all.find(&format!(" id='{number}'"))).collect();
+    assert!(places.is_sorted() && places[0].is_some());
+}
+
+/// XEP-0013 §2.2: a client that has asked for what waits is sent none of it unasked, also where its stream goes on
+/// elsewhere, and no other resource is while it is there; what comes live comes.
+#[actix_rt::test]
+async fn r17_who_fetches_is_sent_nothing_unasked_and_neither_is_another_resource() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.has_account(&BareJid::new("b@localhost").unwrap()).await;
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let send = async |id: &str| {
+        let xml = format!(
+            "<message xmlns='jabber:client' to='b@localhost' type='chat' id='{id}'><body>x</body></message>"
+        );
+        done(&sender, work(&xml)).await;
+        turns(20).await;
+    };
+    send("kept").await;
+    let (first, second) = (outbox(), outbox());
+    let fetches = bind(&node, "fetches", &first).await;
+    let asks = "<iq xmlns='jabber:client' type='get' id='i'><query xmlns='http://jabber.org/protocol/disco#info' \
+                node='http://jabber.org/protocol/offline'/></iq>";
+    done(&fetches, work(asks)).await;
+    done(&fetches, work("<presence xmlns='jabber:client'/>")).await;
+    let other = bind(&node, "other", &second).await;
+    done(&other, work("<presence xmlns='jabber:client'/>")).await;
+    turns(50).await;
+    send("live").await;
+    let (at_first, at_other) = (written(&fetches, &first).await, written(&other, &second).await);
+    for text in [&at_first, &at_other] {
+        assert!(text.contains(" id='live'") && !text.contains(" id='kept'"), "{text}");
+    }
+    let next = outbox();
+    other.end(EndReason::ClientGone).await;
+    fetches.end(EndReason::ClientGone).await;
+    let later = bind(&node, "later", &next).await;
+    done(&later, work("<presence xmlns='jabber:client'/>")).await;
+    let text = until_messages(&next, 1).await;
+    assert!(text.contains(" id='kept'"), "it has not gone: {text}");
+}

@@ -83,6 +83,28 @@ pub struct InboxEntry {
     pub devices: Vec<DeviceId>,
 }
 
+impl InboxEntry {
+    /// Whether it is being delivered to one of `live` that counts for `device`.
+    #[must_use]
+    pub fn is_pending(&self, device: Option<DeviceId>, live: &[BindIndex]) -> bool {
+        is_pending(self.takers.iter(), &self.devices, device, live)
+    }
+}
+
+/// Whether one of `takers` that lives and counts for `device` is about to get a message that waits for `devices`, or for
+/// whichever comes.
+pub(super) fn is_pending<'a>(
+    mut takers: impl Iterator<Item = &'a Taker>,
+    devices: &[DeviceId],
+    device: Option<DeviceId>,
+    live: &[BindIndex],
+) -> bool {
+    takers.any(|taker| {
+        let same = devices.is_empty() || device.is_none() || taker.device.is_none();
+        (same || taker.device == device) && live.contains(&taker.bind)
+    })
+}
+
 /// How much waits, pending or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct InboxSummary {

@@ -7,6 +7,7 @@ use althing_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::StorageError;
+use super::inbox::is_pending;
 use super::{
     ArchiveDefault, ArchivePreferences, ArchiveQuery, DeviceId, Drain, InboxEntry, InboxQuota, InboxSummary,
     KeepFor, KeepInInbox, MAX_DEVICES, MAX_PAGE, MAX_PAGE_BYTES, SweepRules, Taker,
@@ -217,10 +218,7 @@ impl InboxRow {
 
     /// Whether it is being delivered to one of `live` that counts for `device`.
     pub(in super::super) fn is_pending(&self, device: Option<DeviceId>, live: &[BindIndex]) -> bool {
-        self.takers.iter().any(|(taker, _)| {
-            let same = self.devices.is_empty() || device.is_none() || taker.device.is_none();
-            (same || taker.device == device) && live.contains(&taker.bind)
-        })
+        is_pending(self.takers.iter().map(|(taker, _)| taker), &self.devices, device, live)
     }
 
     /// Makes it the taker's, if it is free.

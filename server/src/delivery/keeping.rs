@@ -159,8 +159,9 @@ mod tests {
         assert_eq!(cells, 19 * CONTENTS.len());
     }
 
+    /// R7.
     #[test]
-    fn no_other_stanza_is_kept() {
+    fn r7_no_other_stanza_is_kept() {
         for xml in
             ["<iq xmlns='jabber:client' type='get' id='1'><body/></iq>", "<presence xmlns='jabber:client'/>"]
         {

@@ -28,9 +28,7 @@ use crate::faults::{self, Fault};
 use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;
-use crate::storage::messages::{
-    DeviceId, InboxQuota, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, Taker,
-};
+use crate::storage::messages::{DeviceId, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, Taker};
 use crate::storage::{self, StorageError};
 
 /// How often a message is kept again of which nobody knows whether it is: under one id it is kept once.
@@ -42,9 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The first pause before it is tried again, and the longest: each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
-
-/// A session takes no more than fits its mailbox and its outbox: that bounds what is pending for it.
-const PENDING: InboxQuota = InboxQuota { messages: u32::MAX, bytes: u64::MAX };
 
 /// The id under which `account` has a message in the store (XEP-0359 §3). Only this server may give it one.
 #[must_use]
@@ -76,7 +71,9 @@ pub fn unmarked(stanza: &Stanza, account: &BareJid) -> Stanza {
     Stanza::from_parts(stanza.kind(), stanza.from().cloned(), stanza.to().cloned(), element)
 }
 
-fn is_id_of(child: &Element, account: &BareJid) -> bool {
+/// Whether that child says under which id `account` has a message.
+#[must_use]
+pub fn is_id_of(child: &Element, account: &BareJid) -> bool {
     child.is("stanza-id", ns::STANZA_ID) && child.attr("by") == Some(account.as_str())
 }
 
@@ -288,7 +285,7 @@ impl Plan {
             let inbox = waits.then(|| KeepInInbox {
                 takers: takers.unwrap_or_default().to_vec(),
                 expires: config.offline.expires(self.stamp),
-                quota: if takers.is_some() { PENDING } else { config.offline.quota() },
+                quota: config.offline.quota(),
                 each_device: config.offline.per_device,
             });
             let peer = self.stanza.from().cloned().unwrap_or_else(|| Jid::from(account.clone()));

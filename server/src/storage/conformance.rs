@@ -27,8 +27,8 @@ use disabled::{disabled_users_are_listed_in_pages, who_is_disabled_keeps_everyth
 use messages::{
     a_long_inbox_is_taken_by_pages, an_inbox_is_purged, messages_are_bounded, messages_go_with_the_account,
     r2_r6_what_waits_is_taken_in_order_and_goes_when_it_has_arrived,
-    r5_a_message_is_kept_once_for_all_its_owners, r19_a_full_inbox_takes_nothing,
-    r22_what_is_kept_for_too_long_goes, r23_each_device_gets_what_waits,
+    r5_a_message_is_kept_once_for_all_its_owners, r18_r23_a_full_inbox_has_room_for_who_is_there,
+    r19_a_full_inbox_takes_nothing, r22_what_is_kept_for_too_long_goes, r23_each_device_gets_what_waits,
     the_sweep_looks_at_some_users_at_a_time, what_arrives_early_is_told_apart,
     what_is_not_wanted_is_not_kept, what_is_pending_for_the_living_is_left_alone,
 };
@@ -345,6 +345,7 @@ suites!(
     what_is_not_wanted_is_not_kept,
     a_long_inbox_is_taken_by_pages,
     r23_each_device_gets_what_waits,
+    r18_r23_a_full_inbox_has_room_for_who_is_there,
     an_inbox_is_purged,
     r22_what_is_kept_for_too_long_goes,
     the_sweep_looks_at_some_users_at_a_time,

@@ -64,7 +64,7 @@ pub struct KeepInInbox {
     pub takers: Vec<Taker>,
     /// When it is no longer worth anything, by the sweep.
     pub expires: Timestamp,
-    /// What the inbox may hold.
+    /// What the inbox may hold. Beyond it only those who get a message now have it wait for them, and no other device.
     pub quota: InboxQuota,
     /// Whether it waits for each device that the account has now ([`Inbox::note_device`]), or for whichever comes.
     pub each_device: bool,

@@ -71,10 +71,10 @@ impl Streams for Failing {
     }
 }
 
-/// R1: what its receiver has got is not sent back because the store cannot be used for a moment; it is safe when it is kept,
+/// R1, R7: what its receiver has got is not sent back because the store cannot be used for a moment; it is safe when it is kept,
 /// and with it the store knows that it is handled.
 #[tokio::test]
-async fn r1_what_somebody_has_got_is_tried_again() {
+async fn r1_r7_what_somebody_has_got_is_tried_again() {
     let node = Failing::node(2);
     let jid = FullJid::new("a@localhost/x").unwrap();
     let account = BareJid::new("b@localhost").unwrap();

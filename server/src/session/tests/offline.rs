@@ -107,9 +107,9 @@ async fn r18_r19_who_writes_to_a_full_inbox_hears_so() {
     assert!(text.contains("<delay ") && text.contains("<stanza-id "), "{text}");
 }
 
-/// R23: where messages wait for each device, one that has fetched takes nothing from another, and gets nothing twice.
+/// R5, R23: where messages wait for each device, one that has fetched takes nothing from another, and gets nothing twice.
 #[actix_rt::test]
-async fn r23_each_device_gets_what_waits() {
+async fn r5_r23_each_device_gets_what_waits() {
     let node = Arc::new(NodeContext::for_tests());
     node.configure(|config| config.offline.per_device = true);
     let sender = bind_as(&node, "a@localhost/x", &outbox()).await;

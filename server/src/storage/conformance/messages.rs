@@ -284,6 +284,33 @@ pub(super) async fn r23_each_device_gets_what_waits(storage: Storage) {
     assert_eq!(storage.inbox.summary(&juliet).await, Ok(InboxSummary::default()));
 }
 
+/// R18, R23: in a full inbox a message waits for who is getting it, and for no other device; for nobody there is no room.
+pub(super) async fn r18_r23_a_full_inbox_has_room_for_who_is_there(storage: Storage) {
+    with_users(&storage).await;
+    let (juliet, phone, desk) = (jid(JULIET), DeviceId(1), DeviceId(2));
+    for device in [phone, desk] {
+        storage.inbox.note_device(&juliet, device, at(5), at(0)).await.unwrap();
+    }
+    for number in 1..=3 {
+        let mut new = message(number, 0);
+        let inbox = waiting(&mut new);
+        (inbox.each_device, inbox.quota.messages) = (true, 2);
+        inbox.takers = vec![Taker { bind: BindIndex(7), device: Some(phone) }];
+        storage.keep(new.clone()).await.unwrap();
+        waiting(&mut new).takers.clear();
+        new.id = id(number + 10);
+        let full = storage.keep(new).await;
+        assert_eq!(full.is_err(), number > 1, "{number}: {full:?}");
+    }
+    assert_eq!(listed(&storage).await, ids([1, 11, 2, 3]));
+    let left = async |device| storage.inbox.list(&juliet, Some(device), None, 9).await.unwrap().len();
+    assert_eq!((left(phone).await, left(desk).await), (4, 4), "whoever comes may take what nobody gets");
+    let settle = |number| Settle { device: Some(phone), ..settle(number) };
+    assert_eq!(storage.inbox.settle([1, 11, 2, 3].map(settle).into()).await, Ok(4));
+    assert_eq!((left(phone).await, left(desk).await), (0, 2));
+    assert_eq!(listed(&storage).await, ids([1, 11]));
+}
+
 /// XEP-0013 §2.6, R17: all at once, but nothing that somebody is getting.
 pub(super) async fn an_inbox_is_purged(storage: Storage) {
     with_users(&storage).await;

@@ -91,7 +91,7 @@ impl State {
             if let (false, Some(inbox), Some(user)) =
                 (known, &owner.inbox, self.users.get(&name(&owner.owner)))
             {
-                user.mailbox.head.admits(inbox.quota, xml.len())?;
+                user.mailbox.head.takes(inbox, xml.len())?;
             }
         }
         let mut kept = Vec::new();
@@ -342,7 +342,7 @@ impl Inbox for Memory {
                 return Ok(true);
             }
             let Some(archived) = mailbox.archive.get(&seq) else { return Ok(false) };
-            mailbox.head.admits(inbox.quota, usize::try_from(archived.size).unwrap_or(usize::MAX))?;
+            mailbox.head.takes(&inbox, usize::try_from(archived.size).unwrap_or(usize::MAX))?;
             let row = archived.waits(user, &inbox, &mailbox.head);
             mailbox.head.wait(&row);
             mailbox.inbox.insert(seq, row);

@@ -62,8 +62,8 @@ impl Default for MailboxHead {
 }
 
 impl MailboxHead {
-    /// Whether one more message of `size` bytes may wait.
-    pub(in super::super) fn admits(&self, quota: InboxQuota, size: usize) -> Result<(), StorageError> {
+    /// Whether there is room for one more message of `size` bytes.
+    fn admits(&self, quota: InboxQuota, size: usize) -> Result<(), StorageError> {
         let bytes = self.waiting_bytes.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
         if self.waiting >= quota.messages {
             return Err(StorageError::Full { what: "messages", limit: u64::from(quota.messages) });
@@ -72,6 +72,13 @@ impl MailboxHead {
             return Err(StorageError::Full { what: "bytes", limit: quota.bytes });
         }
         Ok(())
+    }
+
+    /// Whether one more message of `size` bytes may wait so. One that somebody gets now always may: how much that is has
+    /// bounds of its own.
+    pub(in super::super) fn takes(&self, inbox: &KeepInInbox, size: usize) -> Result<(), StorageError> {
+        self.admits(inbox.quota, size)
+            .or_else(|full| if inbox.takers.is_empty() { Err(full) } else { Ok(()) })
     }
 
     /// The number of the next message.
@@ -190,7 +197,7 @@ pub(in super::super) enum Arrived {
 }
 
 impl InboxRow {
-    /// The row of a new message.
+    /// The row of a new message. What somebody gets now waits for other devices too only where there is room.
     pub(in super::super) fn new(
         id: StanzaId,
         stamp: Timestamp,
@@ -199,7 +206,9 @@ impl InboxRow {
         inbox: &KeepInInbox,
         head: &MailboxHead,
     ) -> Self {
-        let devices = head.devices.iter().filter(|_| inbox.each_device).map(|(device, _)| *device);
+        let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+        let each = inbox.each_device && head.admits(inbox.quota, bytes).is_ok();
+        let devices = head.devices.iter().filter(|_| each).map(|(device, _)| *device);
         InboxRow {
             id,
             from: if owner.outgoing { owner.owner.clone().into() } else { owner.peer.clone() },
@@ -302,7 +311,8 @@ impl ArchiveRow {
 
 impl ArchivePreferences {
     /// What they say of a message with `peer`; `Roster`: the roster decides.
-    pub(in super::super) fn of(&self, peer: &Jid) -> ArchiveDefault {
+    #[must_use]
+    pub fn of(&self, peer: &Jid) -> ArchiveDefault {
         let bare: Jid = peer.to_bare().into();
         for jid in [peer, &bare] {
             if self.always.contains(jid) {

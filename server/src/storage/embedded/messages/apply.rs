@@ -78,7 +78,7 @@ impl Scope<'_, '_> {
             }
             let Some(head) = self.head(user)? else { continue };
             if let Some(inbox) = &owner.inbox
-                && let Err(full) = head.admits(inbox.quota, xml.len())
+                && let Err(full) = head.takes(inbox, xml.len())
             {
                 return Ok(Reply::of(&full).unwrap_or(Reply::Lost(())));
             }
@@ -253,7 +253,7 @@ impl Scope<'_, '_> {
         let (Some(archived), Some(head)) = (archived.filter(|row| row.id == *id), self.head(user)?) else {
             return Ok(Reply::Done(false));
         };
-        if let Err(full) = head.admits(inbox.quota, usize::try_from(archived.size).unwrap_or(usize::MAX)) {
+        if let Err(full) = head.takes(inbox, usize::try_from(archived.size).unwrap_or(usize::MAX)) {
             return Ok(Reply::of(&full).unwrap_or(Reply::Lost(())));
         }
         let row = archived.waits(user, inbox, head);

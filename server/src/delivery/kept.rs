@@ -207,9 +207,17 @@ impl Plan {
         if faults::makes(Fault::AckBeforeCommit) {
             hold = None;
         }
-        let own = Arc::clone(node);
+        let (own, losses) = (Arc::clone(node), node.lease.losses());
         node.remote.runtime().spawn(async move {
             let kept = self.committed(&own, takers.as_deref(), first, hold.as_mut()).await;
+            if kept.is_err() && own.lease.losses() != losses {
+                // Its sender's session has ended with the lease: it counts as not handled, and an error would be the word of
+                // a node that did not act then.
+                if let Some(hold) = hold {
+                    hold.never();
+                }
+                return;
+            }
             self.finish(&own, kept, takers.is_none(), hold).await;
             drop(guard);
         });

@@ -106,7 +106,8 @@ impl Person {
 
     /// One connection after another, until it is to leave; returns what it has done and seen.
     pub async fn live(mut self) -> Log {
-        let mut collects = false;
+        // Never asleep twice in a row: others wait until each has been there.
+        let (mut collects, mut awake) = (false, false);
         while self.stage() != Stage::Leave {
             if self.stage() == Stage::Collect && !mem::replace(&mut collects, true) {
                 // A new stream, so that what waits is asked for.
@@ -117,9 +118,11 @@ impl Person {
                     if collects {
                         self.crowd.collecting(self.own);
                         self.talk(client, collects).await;
-                    } else if self.own.is_multiple_of(DOZER) && self.dice.below(2) == 0 {
+                    } else if awake && self.own.is_multiple_of(DOZER) && self.dice.below(2) == 0 {
+                        awake = false;
                         self.doze(client).await;
                     } else {
+                        awake = true;
                         self.talk(client, collects).await;
                     }
                 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use tokio::time::timeout;
 
+use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::FullJid;
 use althing_proto::stream::management::Count;
@@ -71,6 +72,27 @@ impl Streams for Failing {
     }
 }
 
+/// A message of `jid` to `account`, by a stream that the store knows; it is being kept while somebody has got it.
+async fn keep_one(node: &Arc<NodeContext>, jid: &FullJid, account: &BareJid) -> Arc<Inbound> {
+    for user in [&jid.to_bare(), account] {
+        node.has_account(user).await;
+    }
+    let inbound = Inbound::new(Count(0), Arc::default());
+    let key = StreamKey { jid: jid.clone(), hash: [7; 32] };
+    inbound.record(node, key, BindIndex(1), 60);
+    let own = inbound.begin();
+    own.is_last(true);
+    let xml = format!(
+        "<message xmlns='jabber:client' from='{jid}' to='{account}' type='chat'><body>x</body></message>"
+    );
+    let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+    let place = keep::room(node).await.unwrap();
+    let plan =
+        Plan::new(node, &stanza, keeping(&stanza), Some(account.clone()), (Some(&own), place)).unwrap();
+    plan.keep_live(node, vec![Taker { bind: BindIndex(2), device: None }], Some(own.clone()));
+    inbound
+}
+
 /// R1, R7: what its receiver has got is not sent back because the store cannot be used for a moment; it is safe when it is kept,
 /// and with it the store knows that it is handled.
 #[tokio::test]
@@ -78,26 +100,35 @@ async fn r1_r7_what_somebody_has_got_is_tried_again() {
     let node = Failing::node(2);
     let jid = FullJid::new("a@localhost/x").unwrap();
     let account = BareJid::new("b@localhost").unwrap();
-    for user in [&jid.to_bare(), &account] {
-        node.has_account(user).await;
-    }
-    let inbound = Inbound::new(Count(0), Arc::default());
-    let key = StreamKey { jid: jid.clone(), hash: [7; 32] };
-    inbound.record(&node, key, BindIndex(1), 60);
-    let own = inbound.begin();
-    own.is_last(true);
-    let xml = format!(
-        "<message xmlns='jabber:client' from='{jid}' to='{account}' type='chat'><body>x</body></message>"
-    );
-    let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
-    let place = keep::room(&node).await.unwrap();
-    let plan =
-        Plan::new(&node, &stanza, keeping(&stanza), Some(account.clone()), (Some(&own), place)).unwrap();
-    plan.keep_live(&node, vec![Taker { bind: BindIndex(2), device: None }], Some(own.clone()));
-    drop(own);
+    let inbound = keep_one(&node, &jid, &account).await;
     assert_eq!(inbound.safe(), Count(0));
     timeout(Duration::from_secs(20), inbound.all_safe()).await.unwrap();
     assert_eq!(node.storage.inbox.summary(&account).await.unwrap().messages, 1);
     let record = node.storage.streams.get(&jid).await.unwrap().unwrap();
     assert_eq!(record.handled, Count(1));
+}
+
+/// A node whose lease is lost meanwhile says nothing of it: that would be an error about what may be kept, to somebody who
+/// writes it once more on another stream. Nor is it safe.
+#[tokio::test]
+async fn r1_a_node_without_a_lease_sends_nothing_back() {
+    let second = Duration::from_secs(1);
+    let times = LeaseTimes { suspend: 600 * second, close: 1_200 * second, down: 1_800 * second };
+    let lease = Lease::new(times);
+    lease.begin_anew();
+    lease.grant(boot_time(), 600 * second);
+    let mut node = Arc::into_inner(Failing::node(u32::MAX)).unwrap();
+    node.lease = lease.clone();
+    let node = Arc::new(node);
+    let jid = FullJid::new("a@localhost/x").unwrap();
+    let inbound = keep_one(&node, &jid, &BareJid::new("b@localhost").unwrap()).await;
+    lease.lose();
+    // It is held until it is done with.
+    let done = async {
+        while Arc::strong_count(&inbound) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), done).await.unwrap();
+    assert_eq!(inbound.safe(), Count(0));
 }

@@ -41,6 +41,8 @@ pub(super) struct Draining {
     under_way: bool,
     /// Whether the session is about to take what waits for the first time: others may know before it does.
     due: bool,
+    /// Whether the next pass takes what is pending for this session too: it may have been lost on its way.
+    mine: bool,
     /// Messages that have come meanwhile, behind those that were there before.
     behind: VecDeque<Parcel>,
     /// Messages that were handed out, where not all that has an id is in the inbox.
@@ -63,6 +65,8 @@ const RECENT: usize = 256;
 struct At {
     pass: u32,
     after: Option<u64>,
+    /// Whether what is pending for the session itself is taken too.
+    mine: bool,
 }
 
 impl Session {
@@ -78,7 +82,18 @@ impl Session {
             return;
         }
         self.draining.pass += 1;
-        self.page(At { pass: self.draining.pass, after: None }, ctx);
+        let mine = std::mem::take(&mut self.draining.mine);
+        self.page(At { pass: self.draining.pass, after: None, mine }, ctx);
+    }
+
+    /// A node is lost: what it had kept for this session may never have got here. It is taken from the store, and what has
+    /// come is not taken twice.
+    pub(super) fn look_what_is_lost(&mut self, ctx: &mut Context<Self>) {
+        if kept::is_pending(&self.node) && self.outbox.is_open() {
+            self.draining.mine = true;
+            self.will_drain();
+            self.look(ctx);
+        }
     }
 
     /// As [`drain`](Self::drain); where it does not, what has waited behind that waits no longer.
@@ -152,7 +167,12 @@ impl Session {
             Some(at) => self.page(at, ctx),
             None => {
                 self.draining.under_way = false;
-                self.receive_behind(ctx);
+                if self.draining.mine {
+                    self.drain(ctx);
+                }
+                if !self.draining.under_way {
+                    self.receive_behind(ctx);
+                }
             }
         }
     }
@@ -322,7 +342,7 @@ async fn page(
     node: &NodeContext,
     account: &BareJid,
     taker: Taker,
-    At { pass, after }: At,
+    At { pass, after, mine }: At,
 ) -> Result<Drained, StorageError> {
     let store = &node.storage.inbox;
     if let (Some(device), None) = (taker.device, after) {
@@ -336,7 +356,12 @@ async fn page(
     if after.is_none() && inbox::somebody_fetches(node, account, taker.bind).await {
         return Ok(Drained::default());
     }
-    let live = inbox::live(node, account).await?;
+    if mine && after.is_none() {
+        // What has arrived is not to be there any more.
+        node.waiting.settles.flush(account).await;
+    }
+    let mut live = inbox::live(node, account).await?;
+    live.retain(|bind| !mine || *bind != taker.bind);
     let drained = store.drain(account, Drain { taker, pass, live, after, limit: PAGE }).await?;
     if faults::makes(Fault::DrainDeletes) {
         let arrived =

@@ -133,7 +133,7 @@ impl Handler<LostSessions> for Session {
         } else {
             self.when_serving(ctx, move |session, ctx| {
                 let effects = session.on_lost(&lost);
-                session.perform_then(effects, ctx, |_, _| ());
+                session.perform_then(effects, ctx, |session, ctx| session.look_what_is_lost(ctx));
             });
         }
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use althing_cluster::lease::{Lease, LeaseTimes, boot_time};
-use althing_cluster::node_id::NodeId;
+use althing_cluster::node_id::{Incarnation, NodeId};
+use althing_cluster::routes::command::NodeDown;
 use althing_cluster::task::NodeStats;
 use althing_proto::jid::BareJid;
 use althing_proto::stanza::Stanza;
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::ResumeError;
 use althing_proto::stream::management::Count;
 
@@ -20,6 +22,7 @@ use crate::session::inbound::{Hold, Inbound};
 use crate::session::messages::EndReason;
 use crate::session::orphans::Orphans;
 use crate::session::{handed_over, lost_lease, records};
+use crate::storage::messages::{InboxQuota, KeepFor, KeepInInbox, KeepMessage};
 
 /// How long a node gives its sessions away.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -377,6 +380,54 @@ async fn a_session_that_stays_waits_for_none_that_is_given_away() {
     late.enable(200).await;
     assert!(!Giver::new(&nodes[0].context, Duration::ZERO).give(&late.session).await);
     assert!(late.outbox.is_open());
+}
+
+/// R1: a node is lost with a message that it had kept, and not delivered: its receiver gets it then, before what comes later, and
+/// nothing else once more.
+#[actix_rt::test]
+async fn r1_what_a_lost_node_had_kept_and_not_delivered_comes() {
+    let (log, mut nodes) = cluster(2).await;
+    let mut alice = nodes[0].bind("a", "r").await;
+    let bob = nodes[1].bind("b", "r").await;
+    alice.send("<presence />").await;
+    alice.enable(200).await;
+    let (to, node) = (alice.session.jid.to_bare(), Arc::clone(&nodes[0].context));
+    nodes[1].context.has_account(&to).await;
+    bob.send(&message("a@localhost/r", "chat", 1)).await;
+    alice.until("id='n1'", 1).await;
+    while node.storage.inbox.summary(&to).await.unwrap().messages < 1 {
+        tokio::task::yield_now().await;
+    }
+    let row = node.storage.inbox.list(&to, None, None, 10).await.unwrap().remove(0);
+    assert_eq!(row.takers.iter().map(|taker| taker.bind).collect::<Vec<_>>(), [alice.session.index]);
+    let xml =
+        message("a@localhost/r", "chat", 2).replacen(' ', " xmlns='jabber:client' from='b@localhost/r' ", 1);
+    let inbox = KeepInInbox {
+        takers: row.takers,
+        expires: row.expires,
+        quota: InboxQuota { messages: 9, bytes: 9_999 },
+        each_device: false,
+    };
+    let owner = KeepFor {
+        owner: to.clone(),
+        peer: bob.session.jid.clone().into(),
+        outgoing: false,
+        archive: None,
+        inbox: Some(inbox),
+    };
+    let lost = KeepMessage {
+        id: StanzaId::from_bytes([9; 16]),
+        stamp: node.now(),
+        xml: xml.into(),
+        owners: vec![owner],
+    };
+    node.storage.keep(lost).await.unwrap();
+    nodes[1].stop();
+    log.append(None, NodeDown { node: NodeId::new(2), incarnation: Incarnation(1) });
+    alice.until("id='n2'", 1).await;
+    alice.send(&message("a@localhost/r", "chat", 3)).await;
+    alice.until("id='n3'", 1).await;
+    assert_eq!(alice.ids(), [1, 2, 3]);
 }
 
 /// A node that gave a session away is lost before the session is where its route is: the route goes, and who holds it for

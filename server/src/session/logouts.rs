@@ -130,29 +130,25 @@ async fn write(node: Arc<NodeContext>) {
     }
 }
 
-/// Gives the route of a session up and notes its end, where it was the last one of its account: both are under way at
-/// the same time.
+/// Notes the end of a session, where it was the last one of its account, and gives its route up. The note comes first: a
+/// successor that binds meanwhile is told of this session, and waits for its farewell.
 /// Nothing is noted of a session whose end is nobody's to know.
 pub async fn unbind(node: &Arc<NodeContext>, jid: &FullJid, index: BindIndex, logout: Option<Logout>) {
-    let unbind = async {
-        if let Err(error) = node.routes.unbind(jid, index).await {
-            tracing::debug!(%jid, %error, "the route had gone before its session");
-        }
-    };
-    let Some(logout) = logout else { return unbind.await };
-    let alone = |node: &NodeContext| {
+    let alone = |logout: &Logout| {
         let mut alone = true;
         node.routes.visit_account(&logout.user, &mut |_, route| alone &= route.index == index);
         alone
     };
-    if alone(node) {
-        let noted = timeout(PATIENCE, Logouts::note(node, logout));
-        let _ = futures_util::future::join(unbind, noted).await;
-        return;
+    let mut unnoted = logout;
+    if let Some(logout) = unnoted.take_if(|logout| alone(logout)) {
+        // Late or not, its contacts are to hear of it.
+        let _ = timeout(PATIENCE, Logouts::note(node, logout)).await;
     }
-    unbind.await;
+    if let Err(error) = node.routes.unbind(jid, index).await {
+        tracing::debug!(%jid, %error, "the route had gone before its session");
+    }
     // The others may have ended meanwhile. Of two that end at once the later one in the table sees nobody.
-    if alone(node) {
+    if let Some(logout) = unnoted.take_if(|logout| alone(logout)) {
         drop(Logouts::note(node, logout));
     }
 }

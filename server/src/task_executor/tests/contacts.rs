@@ -165,8 +165,7 @@ async fn a_farewell_behind_the_successors_presence_is_not_the_last_word() {
         contacts.push(contact);
     }
     let accounts: Vec<BareJid> = (0..3).map(|number| jid(&format!("c{number}"))).collect();
-    let from = "from='a@localhost/r'";
-    let xml = format!("<presence xmlns='jabber:client' {from} type='unavailable'/>");
+    let xml = "<presence xmlns='jabber:client' from='a@localhost/r' type='unavailable'/>";
     let farewell = Stanza::parse(xml.parse().unwrap()).unwrap();
     for (round, node) in nodes.iter().enumerate() {
         let a = node.bind("a", "r").await;
@@ -178,15 +177,29 @@ async fn a_farewell_behind_the_successors_presence_is_not_the_last_word() {
         // That of a session which was on the first node.
         fan_out::to_accounts(&nodes[0].context, farewell.clone(), &accounts, None);
         for contact in &mut contacts {
-            contact.until(&shown, 2).await;
-            let (_, last) = contact.read.rsplit_once(from).unwrap();
-            assert!(!last.contains("unavailable"), "{}", contact.read);
+            contact.until_after(2 * round + 1, &shown).await;
         }
-        // One that is to be seen by nobody is not asked in vain, and nobody else comes in its place.
+        // Nobody comes in the place of this one.
         a.session.end(EndReason::ClientGone).await;
         for contact in &mut contacts {
-            contact.until(&format!("{from} type='unavailable'"), 2 * (round + 1)).await;
-            assert_eq!(contact.read.matches(&shown).count(), 2, "{}", contact.read);
+            contact.until(ENDS, 2 * (round + 1)).await;
+            let (_, last) = contact.read.rsplit_once(ENDS).unwrap();
+            assert!(!last.contains(&shown), "{}", contact.read);
+        }
+    }
+}
+
+/// Of the presence of an end.
+const ENDS: &str = "type='unavailable'";
+
+impl Client {
+    /// Reads until it was told of so many ends, and what it was shown after the last one has that in it.
+    async fn until_after(&mut self, ends: usize, shown: &str) {
+        self.until(ENDS, ends).await;
+        let is_last = |read: &str| read.rsplit_once(ENDS).is_some_and(|(_, last)| last.contains(shown));
+        while !is_last(&self.read) {
+            let times = self.read.matches(shown).count() + 1;
+            self.until(shown, times).await;
         }
     }
 }
@@ -219,16 +232,7 @@ async fn who_comes_back_at_once_is_seen() {
         let ((), next) = tokio::join!(a.session.end(EndReason::ClientGone), comes);
         a = next;
         for contact in &mut contacts {
-            contact.until("type='unavailable'", round).await;
-            let shown = format!("<status>{round}</status>");
-            let is_last = |read: &str| {
-                read.rsplit_once("type='unavailable'").is_some_and(|(_, last)| last.contains(&shown))
-            };
-            let mut times = 0;
-            while !is_last(&contact.read) {
-                times += 1;
-                contact.until(&shown, times).await;
-            }
+            contact.until_after(round, &format!("<status>{round}</status>")).await;
         }
     }
 }

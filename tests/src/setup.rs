@@ -88,6 +88,8 @@ impl Setup {
              [tls]\ncertificate = {chain}\nkey = {key}\n\
              [registration]\nenabled = true\nunlimited_on_loopback = true\n\
              [search]\nenabled = true\n\
+             [offline]\nbatches = true\n\
+             [receipts]\nenabled = true\nlegacy_crs = true\nvalidity_s = 600\nrepeat_s = 300\n\
              [components]\nlisten = [\"{address}:{COMPONENTS}\"]\n\
              listen_tls = [\"{address}:{COMPONENTS_TLS}\"]\n"
         );

@@ -1,4 +1,4 @@
-//! Sections `[messages]`, `[archive]` and `[offline]`: which messages are kept, and for how long.
+//! Sections `[messages]`, `[archive]`, `[offline]` and `[receipts]`: which messages are kept, and for how long.
 
 use std::time::Duration;
 
@@ -75,10 +75,41 @@ section! {
         bytes: u64 = 16_777_216, in 65536..=1073741824;
         /// Days after which a message that nobody fetched is deleted.
         expiry_days: u32 = 30, in 1..=3650;
+        /// Whether clients may fetch what waits in batches, in the namespace `http://jabber.org/protocol/offmsg`, as clients of
+        /// old do. XEP-0013 and XEP-0313 are there either way.
+        batches: bool = false;
         /// Whether a message waits for each device of its receiver, and not only for the first that comes.
         per_device: bool = false;
         /// Days after which a device that was not seen is forgotten, where messages wait for each.
         device_days: u32 = 30, in 1..=3650;
+    }
+}
+
+section! {
+    /// Receipts that clients give the server for each message (`urn:althing:receipts:0`), beside XEP-0198 and XEP-0184.
+    Receipts = "receipts" {
+        /// Whether clients may ask for it. It takes `offline.enabled` and `messages.durability = "commit"`.
+        enabled: bool = false;
+        /// Seconds after which the session of a client ends that has given no receipt; what has none waits for the next.
+        validity_s: u64 = 10, in 1..=3600;
+        /// Seconds after which a message without a receipt is sent again.
+        repeat_s: u64 = 3, in 1..=3600;
+        /// Whether messages and IQs of type `crs`, as clients of old send them, are receipts. RFC 6120 does not know the type.
+        legacy_crs: bool = false;
+    }
+}
+
+impl Receipts {
+    /// How old a message without a receipt may be.
+    #[must_use]
+    pub fn validity(&self) -> Duration {
+        Duration::from_secs(self.validity_s)
+    }
+
+    /// After how long it is sent again.
+    #[must_use]
+    pub fn repeat(&self) -> Duration {
+        Duration::from_secs(self.repeat_s)
     }
 }
 

@@ -36,7 +36,7 @@ pub use error::{ConfigError, Problem};
 pub use hidden::Hidden;
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
-pub use messages::{Archive, ArchiveWhat, Durability, Messages, Offline};
+pub use messages::{Archive, ArchiveWhat, Durability, Messages, Offline, Receipts};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
 pub use services::{ExternalService, Services};
 pub use sources::ENV_PREFIX;
@@ -79,6 +79,8 @@ pub struct Config {
     pub archive: Archive,
     /// Section `[offline]`.
     pub offline: Offline,
+    /// Section `[receipts]`.
+    pub receipts: Receipts,
     /// Section `[limits]`.
     pub limits: Limits,
     /// Section `[storage]`.
@@ -123,6 +125,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Messages>(),
     info::<Archive>(),
     info::<Offline>(),
+    info::<Receipts>(),
     info::<Limits>(),
     info::<Storage>(),
     info::<Log>(),

@@ -185,6 +185,25 @@ impl Reader {
         Ok(texts)
     }
 
+    /// The messages with those ids as they are sent once more, in order, and the ids of those that are not there any more.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn again(&self, ids: &[StanzaId]) -> Result<(Vec<Stanza>, Vec<StanzaId>), StorageError> {
+        let (mut messages, mut gone) = (Vec::new(), Vec::new());
+        for some in ids.chunks(AT_ONCE) {
+            let read = some.iter().map(|id| self.node.storage.inbox.get(&self.account, *id));
+            for (message, id) in join_all(read).await.into_iter().zip(some) {
+                let message = message?.filter(|message| !message.retracted);
+                match message.and_then(|message| waited(&message, &self.account)) {
+                    Some(stanza) => messages.push(stanza),
+                    None => gone.push(*id),
+                }
+            }
+        }
+        Ok((messages, gone))
+    }
+
     /// Those have arrived: they go, at least for this device.
     ///
     /// # Errors
@@ -219,6 +238,14 @@ impl Reader {
         own.pressure().relieved().await;
         !own.pressure().is_ending()
             && own.take_back(vec![Effect::Copies(copies)], None, None).await.is_empty()
+    }
+
+    /// Lets the session perform something of its own.
+    pub async fn tell(&self, effects: Vec<Effect>) {
+        if let (Some(own), false) = (self.node.sessions.get(self.bind), effects.is_empty()) {
+            // A session that has gone has nothing to perform.
+            drop(own.take_back(effects, None, None).await);
+        }
     }
 
     /// Most bytes of what is written at once.

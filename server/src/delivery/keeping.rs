@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(cells, 19 * CONTENTS.len());
     }
 
-    /// R7.
+    /// R7: presence never is, nor what asks for an answer now.
     #[test]
     fn r7_no_other_stanza_is_kept() {
         for xml in

@@ -24,6 +24,8 @@ modules! {
     archive,
     offline,
     offline_retrieval,
+    offline_batch,
+    receipts,
     register,
     private,
     vcard,

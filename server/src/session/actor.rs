@@ -7,6 +7,7 @@ mod drain;
 mod handlers;
 mod management;
 mod privacy;
+mod receipts;
 mod received;
 mod resumption;
 mod stored;
@@ -34,6 +35,7 @@ use super::inbound::{Hold, Inbound};
 use super::logouts;
 use super::messages::{EndReason, Progress, Work};
 use super::outbox::{Left, Outbox};
+use super::receipts::Owed;
 use super::registry::SessionHandle;
 use super::shown::Shown;
 use crate::delivery::{self, Next};
@@ -70,6 +72,8 @@ pub struct Session {
     /// How its stream is resumed, and how far that has come.
     resumption: Resumption,
     draining: drain::Draining,
+    /// Receipts that the client owes, if it gives any.
+    owed: Owed,
     /// Set when the session ends: done when its contacts were told and its route is gone.
     farewell: Option<Farewell>,
 }
@@ -106,6 +110,7 @@ impl Session {
             unsent: Vec::new(),
             resumption: Resumption::default(),
             draining: drain::Draining::default(),
+            owed: Owed::default(),
             farewell: None,
         }
     }
@@ -269,6 +274,14 @@ impl Session {
             },
             SessionChange::Drain => {
                 self.look_what_waits();
+                Next::NOTHING
+            }
+            SessionChange::GivesReceipts if !self.state.gives_receipts() => {
+                self.look_for_receipts();
+                Next::NOTHING
+            }
+            SessionChange::Receipt(receipt) => {
+                self.take_receipt(receipt);
                 Next::NOTHING
             }
             SessionChange::MissingPush { since } => Next::Wait(self.missing_pushes(*since)),

@@ -241,6 +241,7 @@ impl SessionState {
             SessionChange::Carbons(enabled) => self.set_carbons(enabled),
             SessionChange::Copied(hash) => self.note_copied(hash),
             SessionChange::Fetches => self.set_fetches(),
+            SessionChange::GivesReceipts => self.set_gives_receipts(),
             // What the actor does with the node at hand.
             SessionChange::Arrive
             | SessionChange::Broadcast
@@ -256,6 +257,7 @@ impl SessionState {
             | SessionChange::Interested { .. }
             | SessionChange::MissingPush { .. }
             | SessionChange::Drain
+            | SessionChange::Receipt(_)
             | SessionChange::Close(_) => {}
         }
     }

@@ -14,6 +14,7 @@ use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::privacy::{Kinds, Lists, PrivacyChanged};
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Kind, Stanza};
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::error::StreamError;
 
 use super::avatar::Avatar;
@@ -196,6 +197,10 @@ pub enum SessionChange {
     Drain,
     /// The client fetches what waits by itself: it is not to be sent what it has not asked for (XEP-0013 §2.2).
     Fetches,
+    /// The client gives a receipt for each message from now on (`server/src/modules/receipts.rs`).
+    GivesReceipts,
+    /// It has given one.
+    Receipt(Receipt),
     /// A directed presence was sent (RFC 6121 §4.6): its target learns of the session's end.
     Directed(Jid),
     /// A directed unavailable presence was sent.
@@ -225,6 +230,15 @@ pub enum SessionChange {
     BlocksLoaded(Box<Lists>),
     /// End the session and its stream with that error.
     Close(StreamError),
+}
+
+/// That a client has a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// By the server's id.
+    Id(StanzaId),
+    /// By the server's id, or by the one that its sender gave it.
+    Name(String),
 }
 
 /// Something that concerns all sessions of an account.

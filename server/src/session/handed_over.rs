@@ -100,6 +100,8 @@ pub struct Carried {
     pub arrived: Vec<StanzaId>,
     /// Whether the client fetches what waits by itself (XEP-0013).
     pub fetches: bool,
+    /// Whether the client gives a receipt for each message.
+    pub receipts: bool,
 }
 
 /// A stanza that is to be sent, perhaps once more.
@@ -230,6 +232,7 @@ mod tests {
             carbons: true,
             arrived: vec![StanzaId::from_bytes([8; 16])],
             fetches: true,
+            receipts: true,
         };
         let elsewhere = Some(Timestamp::from_millis(6));
         let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, waited: None };
@@ -245,7 +248,7 @@ mod tests {
         let bytes = handed.encode().unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = format!(
-            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c0101010200010101090101{}01",
+            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c0101010200010101090101{}0101",
             "01".repeat(32),
             "08".repeat(16)
         );

@@ -78,6 +78,11 @@ pub struct Return {
     pub hold: Option<Hold>,
 }
 
+/// Look whether receipts are late. Answers whether to look again.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct CheckReceipts;
+
 /// Those sessions were lost with their node.
 #[derive(Message)]
 #[rtype(result = "()")]

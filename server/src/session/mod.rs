@@ -20,6 +20,7 @@ pub mod orphans;
 pub mod outbox;
 pub mod pressure;
 pub mod pushes;
+pub mod receipts;
 pub mod records;
 pub mod registry;
 pub mod requests;

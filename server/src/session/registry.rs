@@ -22,8 +22,8 @@ use super::handed_over::{Claim, HandedOver, NotHanded};
 use super::inbound::Hold;
 use super::losses::Lost;
 use super::messages::{
-    Advance, CanMove, Deliver, Detach, End, EndReason, HandOver, LostSessions, Notify, Prepare, Progress,
-    Return, Show, Work,
+    Advance, CanMove, CheckReceipts, Deliver, Detach, End, EndReason, HandOver, LostSessions, Notify,
+    Prepare, Progress, Return, Show, Work,
 };
 use super::pressure::Pressure;
 use super::shown::Shown;
@@ -144,6 +144,11 @@ impl SessionHandle {
         let sent = self.address.send(Return { effects: Arc::clone(&effects), sender, hold }).await;
         // Taken, unless it is gone.
         if sent.is_ok() { Effects::new() } else { std::mem::take(&mut *effects.lock()) }
+    }
+
+    /// Lets the session look whether receipts are late; `false`: it is over.
+    pub async fn check_receipts(&self) -> bool {
+        self.address.send(CheckReceipts).await.unwrap_or(false)
     }
 
     /// Tells the session of others that were lost with their node.

@@ -4,6 +4,7 @@ mod live;
 mod offline;
 mod pace;
 mod presence;
+mod receipts;
 mod resumption;
 
 use std::rc::Rc;

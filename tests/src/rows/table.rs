@@ -21,7 +21,6 @@ pub enum Due {
 }
 
 const SERVERS_AND_ROOMS: &str = "other servers and rooms";
-const RECEIPTS: &str = "receipts and offline batches";
 const CLUSTER: &str = "the review of cluster rows";
 
 const fn now(id: &'static str, title: &'static str) -> Row {
@@ -105,15 +104,15 @@ pub const ROWS: &[Row] = &[
     with("S13", "what a component sends passes the receiver's rules", SERVERS_AND_ROOMS),
     now("S14", "who is away gets it later"),
     now("S15", "a command has one answer"),
-    with("R1", "kept before it is sent", RECEIPTS),
-    with("R2", "a receipt deletes what was kept", RECEIPTS),
-    with("R3", "sent again by age", RECEIPTS),
-    with("R4", "too old: disconnected, or offline", RECEIPTS),
-    with("R5", "receipts by device", RECEIPTS),
-    with("R6", "sent again in the order of creation", RECEIPTS),
-    with("R7", "only messages and IQs are kept", RECEIPTS),
-    with("R8", "the forms of a receipt", RECEIPTS),
-    with("R9", "acknowledged by one device is pending for another", RECEIPTS),
+    now("R1", "kept before it is sent"),
+    now("R2", "a receipt deletes what was kept"),
+    now("R3", "sent again by age"),
+    now("R4", "too old: disconnected, or offline"),
+    now("R5", "receipts by device"),
+    now("R6", "sent again in the order of creation"),
+    now("R7", "only messages and IQs are kept"),
+    now("R8", "the forms of a receipt"),
+    now("R9", "acknowledged by one device is pending for another"),
     now("R10", "one stanza to several addresses"),
     now("R11", "the server's own requests are answered once"),
     now("R12", "components before handlers of the server"),
@@ -121,11 +120,11 @@ pub const ROWS: &[Row] = &[
     now("R14", "a request to one who blocks is refused"),
     now("R15", "a request that nobody knows is refused"),
     now("R16", "a request to an absent resource is refused"),
-    with("R17", "offline messages in batches", RECEIPTS),
-    with("R18", "what is not kept", RECEIPTS),
-    with("R19", "kept in order, with a bound in bytes", RECEIPTS),
-    with("R20", "forgotten from memory and read again", RECEIPTS),
-    with("R21", "receipts and offline messages are apart", RECEIPTS),
-    with("R22", "old ones move on", RECEIPTS),
-    with("R23", "offline messages by device", RECEIPTS),
+    now("R17", "offline messages in batches"),
+    now("R18", "what is not kept"),
+    now("R19", "kept in order, with a bound in bytes"),
+    now("R20", "forgotten from memory and read again"),
+    now("R21", "receipts and offline messages are apart"),
+    now("R22", "old ones move on"),
+    now("R23", "offline messages by device"),
 ];

@@ -24,6 +24,7 @@ impl Session {
             false => entry(stanza),
         };
         let pushed = match self.waited_as(stanza) {
+            Some(id) if self.state.gives_receipts() => self.push_owed(entry, stanza, bytes, id),
             Some(id) => self.outbox.push_waited(entry, bytes, id, || self.settler()),
             None => self.outbox.push_stanza(entry, bytes, self.goes_elsewhere(stanza)),
         };

@@ -310,7 +310,8 @@ impl Session {
     /// The session ends: what its client has not got is for others, and the next one gets nothing twice.
     pub(super) fn leave_waited(&self) -> Leaving {
         // While a client fetches what waits, others are not sent it (XEP-0013 §2.2).
-        let left = self.draining.under_way || self.state.fetches() || self.outbox.has_unsettled();
+        let owed = !self.owed.is_empty() || self.state.fetches();
+        let left = self.draining.under_way || owed || self.outbox.has_unsettled();
         self.outbox.leave_waited();
         Leaving { settles: self.outbox.settles(), left }
     }

@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    fn close_stream(&mut self, error: StreamError) {
+    pub(super) fn close_stream(&mut self, error: StreamError) {
         drop(self.end(&EndReason::Error(error)));
     }
 

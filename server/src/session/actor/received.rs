@@ -16,6 +16,7 @@ impl Session {
     /// The sender's pass of an element that the client sent.
     pub(super) fn on_client(&mut self, element: Element) -> Effects {
         let Some(element) = self.counted(element) else { return Effects::new() };
+        let Some(element) = self.legacy_receipt(element) else { return Effects::new() };
         let stanza = match Stanza::received(element, self.state.jid()) {
             Ok(stanza) => stanza,
             Err(error) => return self.refuse(error).into_iter().collect(),

@@ -160,6 +160,9 @@ impl Session {
             carried.seen = self.probably_seen();
         }
         let effects = self.state.carry(carried);
+        if self.state.gives_receipts() {
+            self.look_for_receipts();
+        }
         self.show();
         // What waited for the stream that broke off waits for this one.
         self.go_on_draining(arrived);

@@ -26,6 +26,7 @@ impl SessionState {
             carbons: self.wants_carbons(),
             arrived: Vec::new(),
             fetches: self.fetches(),
+            receipts: self.gives_receipts(),
         }
     }
 
@@ -40,6 +41,9 @@ impl SessionState {
         self.set_carbons(carried.carbons);
         if carried.fetches {
             self.set_fetches();
+        }
+        if carried.receipts {
+            self.set_gives_receipts();
         }
         for hash in carried.seen {
             if !self.seen.available(hash) {

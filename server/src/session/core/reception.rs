@@ -15,6 +15,8 @@ use crate::session::shown::Contacts;
 pub(super) struct Reception {
     /// By asking for it, and not otherwise.
     fetches: bool,
+    /// It says of each message that it has it.
+    receipts: bool,
 }
 
 impl SessionState {
@@ -27,6 +29,17 @@ impl SessionState {
     /// It does, until the session ends.
     pub(super) fn set_fetches(&mut self) {
         self.reception.fetches = true;
+    }
+
+    /// Whether the client gives a receipt for each message.
+    #[must_use]
+    pub fn gives_receipts(&self) -> bool {
+        self.reception.receipts
+    }
+
+    /// It does, until the session ends.
+    pub(super) fn set_gives_receipts(&mut self) {
+        self.reception.receipts = true;
     }
 
     /// Whose messages the client gets, by what the session knows now.

@@ -11,19 +11,19 @@ use crate::storage::{EmbeddedOptions, Storage};
 /// How many messages are sent while a session comes.
 const MESSAGES: usize = 4;
 
-fn work(xml: &str) -> Work {
+pub(super) fn work(xml: &str) -> Work {
     let element: Element = xml.parse().unwrap();
     Work { elements: [element].into(), ..Work::default() }
 }
 
-async fn turns(count: usize) {
+pub(super) async fn turns(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;
     }
 }
 
 /// What is written to a client until it has so many messages.
-async fn until_messages(outbox: &Outbox, count: usize) -> String {
+pub(super) async fn until_messages(outbox: &Outbox, count: usize) -> String {
     let (mut all, mut out) = (String::new(), Vec::new());
     let enough = async {
         while all.matches("<message ").count() < count {
@@ -35,6 +35,19 @@ async fn until_messages(outbox: &Outbox, count: usize) -> String {
         }
     };
     let _ = timeout(Duration::from_secs(20), enough).await;
+    all
+}
+
+/// What is written to a client until that is in it.
+async fn until_text(outbox: &Outbox, wanted: &str) -> String {
+    let (mut all, mut out) = (String::new(), Vec::new());
+    let there = async {
+        while !all.contains(wanted) && outbox.take(&mut out).await {
+            outbox.written(out.len());
+            all += &String::from_utf8(std::mem::take(&mut out)).unwrap();
+        }
+    };
+    timeout(Duration::from_secs(30), there).await.unwrap();
     all
 }
 
@@ -210,4 +223,40 @@ async fn r17_who_fetches_is_sent_nothing_unasked_and_neither_is_another_resource
     done(&later, work("<presence xmlns='jabber:client'/>")).await;
     let text = until_messages(&next, 1).await;
     assert!(text.contains(" id='kept'"), "it has not gone: {text}");
+}
+
+/// R20: what is known of an account is in memory only while it has sessions. It is read again when one comes, and equal.
+#[actix_rt::test]
+async fn r20_an_account_is_forgotten_with_its_last_session_and_read_again() {
+    let node = Arc::new(NodeContext::for_tests());
+    let asks = "<iq xmlns='jabber:client' type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+    let blocks = "<iq xmlns='jabber:client' type='get' id='b'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
+    let first = outbox();
+    let session = bind(&node, "r", &first).await;
+    for (id, set) in [
+        (
+            "1",
+            "<query xmlns='jabber:iq:roster'><item jid='c@localhost' name='C'><group>g</group></item></query>",
+        ),
+        ("2", "<query xmlns='jabber:iq:roster'><item jid='d@localhost'/></query>"),
+        ("3", "<block xmlns='urn:xmpp:blocking'><item jid='e@localhost'/></block>"),
+    ] {
+        done(&session, work(&format!("<iq xmlns='jabber:client' type='set' id='{id}'>{set}</iq>"))).await;
+        turns(20).await;
+    }
+    let ask = async |own: &Rc<Outbox>, session: &SessionHandle| {
+        done(session, work(asks)).await;
+        let roster = until_text(own, "id='r'").await;
+        done(session, work(blocks)).await;
+        let list = until_text(own, "id='b'").await;
+        let after = |text: String, id: &str| text.split_once(id).unwrap().1.to_owned();
+        (after(roster, "id='r'"), after(list, "id='b'"))
+    };
+    let before = ask(&first, &session).await;
+    assert!(before.0.contains("c@localhost") && before.1.contains("e@localhost"), "{before:?}");
+    session.end(EndReason::ClientGone).await;
+    assert!(node.sessions.is_empty(), "nothing of it is left");
+    let second = outbox();
+    let session = bind(&node, "r", &second).await;
+    assert_eq!(ask(&second, &session).await, before);
 }

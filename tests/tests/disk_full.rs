@@ -97,10 +97,20 @@ async fn a_disk_that_is_nearly_full_refuses_what_is_new_and_takes_it_again_witho
     let to = absent.bare("localhost");
     let message = |id: &str| format!("<message to='{to}' id='{id}' type='chat'><body>{id}</body></message>");
 
+    let mut carol = newcomer(&endpoint, "carol").await.unwrap();
+    carol.come_online().await.unwrap();
+    let there = carol.jid().to_owned();
+    let to_carol =
+        |id: &str| format!("<message to='{there}' id='{id}' type='chat'><body>{id}</body></message>");
+
     let filler = disk.fill(RESERVE_MIB / 2).unwrap();
     until_full(&node, 1).await;
     alice.send(&message("refused")).await.unwrap();
     let error = alice.recv_until(|stanza| stanza.attr("id") == Some("refused")).await.unwrap();
+    assert_eq!(stanza_error(&error).unwrap(), "resource-constraint");
+    // Who is there gets nothing either that is kept nowhere.
+    alice.send(&to_carol("live")).await.unwrap();
+    let error = alice.recv_until(|stanza| stanza.attr("id") == Some("live")).await.unwrap();
     assert_eq!(stanza_error(&error).unwrap(), "resource-constraint");
     let note = "<query xmlns='jabber:iq:private'><note xmlns='x:note'>n</note></query>";
     let refused = alice.iq("set", None, note).await.unwrap();
@@ -114,6 +124,9 @@ async fn a_disk_that_is_nearly_full_refuses_what_is_new_and_takes_it_again_witho
     std::fs::remove_file(filler).unwrap();
     until_full(&node, 0).await;
     alice.send(&message("kept")).await.unwrap();
+    alice.send(&to_carol("again")).await.unwrap();
+    let first = carol.recv_until(|stanza| stanza.name() == "message").await.unwrap();
+    assert_eq!(first.attr("id"), Some("again"));
     alice.ping().await.unwrap();
     let mut bob = connect(&endpoint, &absent, "r").await.unwrap();
     bob.come_online().await.unwrap();

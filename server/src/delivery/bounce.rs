@@ -41,6 +41,12 @@ pub fn too_large(node: &NodeContext, stanza: &Stanza, most: usize) -> Effects {
     answer(node, stanza, StanzaError::new(StanzaCondition::PolicyViolation, text))
 }
 
+/// It cannot be kept now, and so is not delivered either.
+pub fn no_room(node: &NodeContext, stanza: &Stanza) -> Effects {
+    let text = "the server keeps no more messages now: its disk is nearly full";
+    answer(node, stanza, StanzaError::new(StanzaCondition::ResourceConstraint, text))
+}
+
 /// It could not be kept for who is not there.
 pub fn not_kept(node: &NodeContext, stanza: &Stanza, error: &StorageError) -> Effects {
     let error = match error {
@@ -49,10 +55,7 @@ pub fn not_kept(node: &NodeContext, stanza: &Stanza, error: &StorageError) -> Ef
             let text = "nobody is there, and no more messages are kept";
             StanzaError::new(StanzaCondition::ResourceConstraint, text)
         }
-        StorageError::NoRoom { .. } => {
-            let text = "the server keeps no more messages now: its disk is nearly full";
-            StanzaError::new(StanzaCondition::ResourceConstraint, text)
-        }
+        StorageError::NoRoom { .. } => return no_room(node, stanza),
         error => {
             tracing::warn!(%error, "a message could not be kept");
             match error {

@@ -25,6 +25,7 @@ use super::keeping::keeping;
 use super::kept::{self, Plan};
 use super::settles::Settles;
 use super::{Next, account, bounce, local};
+use crate::config::Durability;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
@@ -149,6 +150,8 @@ pub enum Planned {
     New(Plan),
     /// It is, but too many are being kept now.
     Crowded,
+    /// It is, but the disk is nearly full: what cannot be kept goes to nobody either.
+    NoRoom,
 }
 
 /// What a stanza is to the store. `account`: its receiver, if that is one of this server's; `hold`: as what it came, if it
@@ -167,6 +170,9 @@ pub fn plan(
     let waits = wanted.waits && account.is_some();
     if !waits && !wanted.archive {
         return Planned::Not;
+    }
+    if node.storage.engine.is_full() && node.config().messages.durability == Durability::Commit {
+        return Planned::NoRoom;
     }
     let free = || Arc::clone(&node.waiting.keeps).try_acquire_owned().ok();
     let Some(place) = place.or_else(free) else { return Planned::Crowded };
@@ -195,6 +201,7 @@ pub fn for_absent(
                 for_absent(&node, &stanza, &account, planned, hold).into()
             }))
         }
+        Planned::NoRoom => Next::Effects(bounce::no_room(node, stanza)),
         Planned::Not if is_kept(node, stanza) => {
             Next::Effects(bounce::too_large(node, stanza, MAX_MESSAGE_BYTES))
         }
@@ -324,7 +331,6 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::config::Durability;
     use crate::storage::messages::{ArchiveDefault, ArchivePreferences};
 
     /// With `messages.durability = "memory"` what has an id may be in no store: it waits all the same where its receiver has

@@ -333,6 +333,10 @@ impl Plan {
                     node.metrics.dropped(Dropped::Rule);
                 }
             }
+            // Nobody was promised that it is in the archive, and its receiver has it.
+            Err(error) if !absent && node.config().messages.durability == Durability::Memory => {
+                debug!(stop = "delivery.keep", %error, "a message is in no archive");
+            }
             // The sender hears of it before its stanza counts as handled.
             Err(error) => {
                 if let Some(hold) = &mut hold {

@@ -9,6 +9,7 @@ use althing_proto::stanza::{Kind, Stanza};
 
 use super::letter::Letter;
 use super::steps::{Origin, Routed, Walk, once_more};
+use crate::delivery::bounce;
 use crate::delivery::keep::{self, Place, Planned};
 use crate::delivery::receivers::Slow;
 use crate::node::NodeContext;
@@ -24,6 +25,9 @@ impl Walk<'_> {
         }
         let place = letter.place.take();
         let planned = keep::plan(self.node, &letter.stanza, account, (self.in_hand(), place));
+        if matches!(planned, Planned::NoRoom) {
+            return Some(Routed::Done(bounce::no_room(self.node, &letter.stanza)));
+        }
         let crowded = matches!(planned, Planned::Crowded);
         letter.planned = Some(planned);
         crowded.then(|| self.later(letter, |node| Box::pin(async move { keep::room(&node).await })))

@@ -438,4 +438,8 @@ impl Engine for Memory {
     async fn room(&self) -> Result<Option<super::Room>, StorageError> {
         Ok(None)
     }
+
+    fn is_full(&self) -> bool {
+        false
+    }
 }

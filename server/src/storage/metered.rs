@@ -277,6 +277,10 @@ impl Engine for Metered {
     async fn room(&self) -> Result<Option<super::Room>, StorageError> {
         self.inner.engine.room().await
     }
+
+    fn is_full(&self) -> bool {
+        self.inner.engine.is_full()
+    }
 }
 
 #[cfg(test)]

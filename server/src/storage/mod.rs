@@ -359,6 +359,9 @@ pub trait Engine: Send + Sync {
     /// Looks how much room the disk has: nothing new is taken while there is too little
     /// ([`StorageError::NoRoom`]). `None` where there is no disk.
     async fn room(&self) -> Result<Option<Room>, StorageError>;
+
+    /// Whether the last look has shown too little.
+    fn is_full(&self) -> bool;
 }
 
 /// Refuses a change of privacy lists that is too large.

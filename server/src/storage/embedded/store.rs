@@ -399,4 +399,8 @@ impl Engine for Embedded {
         let looked = tokio::task::spawn_blocking(move || space.look());
         looked.await.map_err(|_| StorageError::Closed)?.map(Some)
     }
+
+    fn is_full(&self) -> bool {
+        self.space.admit(true).is_err()
+    }
 }

@@ -269,4 +269,8 @@ impl Engine for Replicated {
             None => Ok(None),
         }
     }
+
+    fn is_full(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.is_full())
+    }
 }

@@ -276,7 +276,9 @@ fn hand_over(
     let spawned = worker.arbiter.spawn(async move {
         actix_rt::spawn(async move {
             Turns::here(&carried.node.metrics.turns).next().await;
-            drop((place, on_its_way));
+            // In this order: who gets the place looks who has fewest on their way.
+            drop(on_its_way);
+            drop(place);
             let tcp = match TcpStream::from_std(tcp) {
                 Ok(tcp) => tcp,
                 Err(error) => return warn!(%error, "connection not served"),

@@ -123,7 +123,12 @@ fn sent(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Outcome 
 /// Under which id the message will be in the sender's archive (XEP-0313 §3.5), where that is known before it is kept: on
 /// streams with XEP-0198.
 fn archived_as(stanza: &Stanza, session: &SessionState, node: &NodeContext) -> Option<StanzaId> {
-    let archived = || node.config().archive.enabled && keeping(stanza).archive;
+    let default = || node.config().archive.default.into();
+    let archived = || {
+        node.config().archive.enabled
+            && keeping(stanza).archive
+            && stanza.to().is_some_and(|to| session.archives(to, default()))
+    };
     let (hold, secret) = session.in_hand().zip(node.stream_secret.get()).filter(|_| archived())?;
     hold.stanza_id(secret, stanza, &stanza.to_standalone())
 }

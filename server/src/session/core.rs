@@ -1,5 +1,6 @@
 //! PURE: what a session knows and decides. Events come in, effects go out; nothing here acts.
 
+mod archive;
 mod carbons;
 mod carried;
 mod directed;
@@ -30,6 +31,7 @@ use super::pushes::{Next, Pushes};
 use super::rules::Decision;
 use super::seen::Seen;
 use super::shown::{Contacts, Visible};
+use crate::storage::messages::ArchivePreferences;
 
 use carbons::Carbons;
 use directed::Directed;
@@ -82,6 +84,8 @@ pub struct SessionState {
     invisible: Option<bool>,
     /// Copies of messages, and whether the client wants them (XEP-0280).
     carbons: Carbons,
+    /// What the account has set for its archive.
+    archive: Option<ArchivePreferences>,
     /// How the client gets what waits for the account.
     reception: Reception,
 }
@@ -121,6 +125,7 @@ impl SessionState {
             in_hand: None,
             invisible: None,
             carbons: Carbons::default(),
+            archive: None,
             reception: Reception::default(),
         }
     }

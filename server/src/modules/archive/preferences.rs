@@ -12,7 +12,7 @@ use super::{failed, storage_failed};
 use crate::node::NodeContext;
 use crate::pipeline::{Outcome, Packet};
 use crate::session::core::SessionState;
-use crate::session::effect::Effect;
+use crate::session::effect::{Effect, UserEvent};
 use crate::storage::messages::{ArchiveDefault, ArchivePreferences};
 
 /// §2.1: what holds now; for who has said nothing, what the operator has.
@@ -46,7 +46,11 @@ pub(super) fn set(
     Outcome::aside(async move {
         let applied = written(&preferences);
         match storage.archive.set_preferences(&account, preferences).await {
-            Ok(()) => vec![Effect::Route(packet.stanza.result(Some(applied)))],
+            // All sessions look anew what their clients may be told.
+            Ok(()) => vec![
+                Effect::Notify { account, event: UserEvent::Drain },
+                Effect::Route(packet.stanza.result(Some(applied))),
+            ],
             Err(error) => failed(&packet, &error),
         }
     })

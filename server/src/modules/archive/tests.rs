@@ -53,6 +53,8 @@ async fn asked(node: &Arc<NodeContext>, from: &str, kind: &str, payload: &str) -
             Effect::Deliver(stanza) | Effect::Route(stanza) => {
                 out.push(String::from_utf8(stanza.to_bytes().to_vec()).unwrap());
             }
+            // Sessions look anew what they may tell their clients.
+            Effect::Notify { .. } => {}
             other => panic!("{other:?}"),
         }
     }

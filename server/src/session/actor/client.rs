@@ -17,7 +17,10 @@ use crate::session::outbox::{Entry, Full};
 impl Session {
     /// Writes a stanza, which has passed the receiver's pass.
     pub(super) fn write(&mut self, stanza: &Stanza) {
-        let bytes = stanza.to_bytes();
+        let archive = &self.node.config().archive;
+        let default = archive.enabled.then(|| archive.default.into());
+        let promised = self.state.promised(stanza, default);
+        let bytes = promised.as_ref().unwrap_or(stanza).to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
         let entry = match self.outbox.is_inactive() {
             true => client_state::entry(stanza).unwrap_or_else(|| entry(stanza)),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use futures_util::future::join;
 use tracing::{debug, warn};
 
 use althing_proto::jid::{BareJid, FullJid};
@@ -24,7 +25,7 @@ use crate::session::effect::{Effect, UserEvent};
 use crate::session::held::Parcel;
 use crate::session::outbox::Settler;
 use crate::storage::StorageError;
-use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
+use crate::storage::messages::{ArchivePreferences, DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
 
 /// Most messages of one page.
 const PAGE: u32 = 50;
@@ -108,21 +109,33 @@ impl Session {
         self.draining.under_way = true;
         let (node, account) = (Arc::clone(&self.node), self.state.account().clone());
         let taker = Taker { bind: self.state.index(), device: self.device() };
-        let page = async move { page(&node, &account, taker, at).await };
-        ctx.wait(page.into_actor(self).map(move |drained, session, ctx| match drained {
+        // What the account wants to be archived is known before its client is told of what is.
+        let first = at.after.is_none();
+        let page = async move { join(page(&node, &account, taker, at), wish(&node, &account, first)).await };
+        ctx.wait(page.into_actor(self).map(move |(drained, wish), session, ctx| {
+            if let Some(preferences) = wish {
+                session.state.set_archive(preferences);
+            }
+            session.paged(drained, at, ctx);
+        }));
+    }
+
+    /// A page is there, or not.
+    fn paged(&mut self, drained: Result<Drained, StorageError>, at: At, ctx: &mut Context<Self>) {
+        match drained {
             Ok(Drained { messages, next }) => {
                 let next = next.map(|after| At { after: Some(after), ..at });
-                session.when_serving(ctx, move |session, ctx| session.hand_out(messages.into(), next, ctx));
+                self.when_serving(ctx, move |session, ctx| session.hand_out(messages.into(), next, ctx));
             }
             Err(error) => {
-                warn!(jid = %session.state.jid(), %error, "messages that wait are late");
+                warn!(jid = %self.state.jid(), %error, "messages that wait are late");
                 ctx.run_later(AGAIN, move |session, ctx| {
                     if session.over().is_none() {
                         session.page(at, ctx);
                     }
                 });
             }
-        }));
+        }
     }
 
     /// The receiver's pass of one message after another, as fast as the client reads.
@@ -336,6 +349,14 @@ impl Leaving {
         if self.left {
             keep::tell_those_there(node, &jid.to_bare());
         }
+    }
+}
+
+/// What the account has set for its archive; `None` where that is not known, or not asked for.
+async fn wish(node: &NodeContext, account: &BareJid, ask: bool) -> Option<Option<ArchivePreferences>> {
+    match ask && node.config().archive.enabled {
+        true => node.storage.archive.preferences(account).await.ok(),
+        false => None,
     }
 }
 

@@ -1,6 +1,7 @@
 """slixmpp's own stream management (XEP-0198): a connection is cut, the stream resumed; nothing lost, nothing twice."""
 
 import asyncio
+import signal
 
 import pytest
 
@@ -85,6 +86,40 @@ def test_r3_a_stream_is_resumed(node, play):
 def test_r3_a_stream_is_resumed_on_another_node(cluster, play):
     first, second, third = cluster.nodes
     play(conversation(first, second, [second, third, first]), seconds=120)
+
+
+def test_r3_a_stream_goes_on_when_its_node_stops(cluster, play):
+    """SIGTERM: the session waits on another node, and a contact notices nothing."""
+
+    async def attempt():
+        home, away, other = cluster.nodes
+        alice, bob = Person(home, fresh("alice"), register=True), Person(away, fresh("bob"), register=True)
+        alice.register_plugin("xep_0198")
+        await alice.arrive()
+        await bob.arrive()
+        await befriend(alice, bob)
+        while not bob.presences.empty():
+            bob.presences.get_nowait()
+        address, gone = alice.boundjid, once(alice, "disconnected")
+        for number in range(MESSAGES):
+            bob.send_message(mto=address, mbody=f"number {number}", mtype="chat")
+        await alice.message()
+        await asyncio.to_thread(home.end, signal.SIGTERM)
+        await asyncio.wait_for(gone, STEP_S)
+        bob.send_message(mto=address, mbody=f"number {MESSAGES}", mtype="chat")
+        await resume(alice, other)
+        assert alice.boundjid == address
+        await numbers(alice, bob.boundjid, 1, MESSAGES)
+        alice.send_message(mto=bob.boundjid, mbody="number 0", mtype="chat")
+        await numbers(bob, address, 0, 1)
+        await alice.plugin["xep_0199"].ping(timeout=STEP_S)
+        assert alice.messages.empty(), "something came twice"
+        assert bob.presences.empty(), "a contact noticed"
+        for person in (alice, bob):
+            await person.leave()
+        await asyncio.to_thread(home.start)
+
+    play(attempt(), seconds=120)
 
 
 def test_r4_who_does_not_come_back_in_time_binds_anew(node, play):

@@ -10,7 +10,7 @@
 //! | client | `<message><received xmlns='urn:althing:receipts:0' id=''/>…</message>` with those ids, to no address or its own |
 //! | server | the stream error `connection-timeout` after `validity`: what has no receipt waits for the next session |
 //!
-//! With `receipts.legacy_crs` a message or an IQ of type `crs` is one too: its `id` is that of the message.
+//! With `receipts.legacy_crs` a message or an IQ of type `crs` without content is one too: its `id` is that of the message.
 
 use althing_proto::jid::Jid;
 use althing_proto::stanza::{Kind, StanzaCondition, StanzaError};
@@ -92,7 +92,10 @@ fn enable(packet: &Packet, node: &NodeContext) -> Outcome {
 /// The receipts that a message is; `None` where it is something else. One without an id says nothing.
 fn receipts(packet: &Packet, session: &SessionState, node: &NodeContext) -> Option<Vec<Receipt>> {
     let (message, config) = (packet.stanza.element(), node.config());
-    if config.receipts.legacy_crs && message.attr("type") == Some("crs") {
+    if config.receipts.legacy_crs
+        && message.attr("type") == Some("crs")
+        && message.children().next().is_none()
+    {
         let name = packet.stanza.id().filter(|name| !name.is_empty());
         return Some(name.map(|name| Receipt::Name(name.to_owned())).into_iter().collect());
     }

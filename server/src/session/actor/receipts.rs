@@ -67,8 +67,9 @@ impl Session {
 
     /// R8: an IQ of type `crs`, which RFC 6120 does not know, as clients of old send it. Gives back what is none.
     pub(super) fn legacy_receipt(&mut self, element: Element) -> Option<Element> {
-        let is_one =
-            element.name() == "iq" && element.ns() == ns::CLIENT && element.attr("type") == Some("crs");
+        let is_one = element.is("iq", ns::CLIENT)
+            && element.attr("type") == Some("crs")
+            && element.children().next().is_none();
         if !is_one || !self.node.config().receipts.legacy_crs {
             return Some(element);
         }

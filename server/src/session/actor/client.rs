@@ -19,7 +19,11 @@ impl Session {
     pub(super) fn write(&mut self, stanza: &Stanza) {
         let archive = &self.node.config().archive;
         let default = archive.enabled.then(|| archive.default.into());
-        let promised = self.state.promised(stanza, default);
+        // Who gives receipts names messages by these ids, wherever they are.
+        let promised = match self.state.gives_receipts() {
+            true => None,
+            false => self.state.promised(stanza, default),
+        };
         let bytes = promised.as_ref().unwrap_or(stanza).to_bytes();
         debug!(stop = "stream.connection", direction = "out", bytes = bytes.len());
         let entry = match self.outbox.is_inactive() {

@@ -15,6 +15,8 @@ pub struct Owed {
     next: u64,
     messages: BTreeMap<u64, Message>,
     by_id: HashMap<StanzaId, u64>,
+    /// Whether it has given any.
+    given: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl Owed {
 
     /// The receipt for a message has come; whether one was owed.
     pub fn received(&mut self, id: StanzaId) -> bool {
+        self.given = true;
         let number = self.by_id.remove(&id);
         number.is_some_and(|number| self.messages.remove(&number).is_some())
     }
@@ -67,6 +70,12 @@ impl Owed {
     #[must_use]
     pub fn named(&self, name: u64) -> Option<StanzaId> {
         self.messages.values().find(|message| message.name == Some(name)).map(|message| message.id)
+    }
+
+    /// Whether the client has ever given one: what it has got is on its way into the store then.
+    #[must_use]
+    pub fn has_given(&self) -> bool {
+        self.given
     }
 
     /// Whether any receipt is owed.

@@ -326,7 +326,7 @@ impl Session {
         let owed = !self.owed.is_empty() || self.state.fetches();
         let left = self.draining.under_way || owed || self.outbox.has_unsettled();
         self.outbox.leave_waited();
-        Leaving { settles: self.outbox.settles(), left }
+        Leaving { settles: self.outbox.settles() || self.owed.has_given(), left }
     }
 }
 

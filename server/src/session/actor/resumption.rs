@@ -232,7 +232,7 @@ impl Session {
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         let own = node.sessions.get(index);
         let (answer, answered) = oneshot::channel();
-        let settles = self.outbox.settles();
+        let settles = self.outbox.settles() || self.owed.has_given();
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
             if settles {
                 // The session that goes on is not to get once more what its client has acknowledged.

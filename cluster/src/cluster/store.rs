@@ -12,8 +12,8 @@ use crate::store_log::{StoreLog, StoreLogError};
 /// Longest wait for the group. Above two elections.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// The same for a command that keeps its place: who waits for it has given up long before.
-const IN_ORDER: Duration = Duration::from_secs(300);
+/// The same for a command that keeps its place. Who waits for it waits for longer: then it is certain that it is not done.
+const IN_ORDER: Duration = Duration::from_secs(25);
 
 pub(super) struct ClusterStore {
     pub(super) group: GroupHandle<StoreGroup, StoreMachine>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -125,7 +126,7 @@ impl Records {
 fn now(node: &Arc<NodeContext>, change: StreamChange) -> oneshot::Receiver<()> {
     let (streams, jid) = (Arc::clone(&node.storage.streams), change.key().jid.clone());
     let (written, done) = oneshot::channel();
-    let mut writing = Box::pin(async move { streams.change(vec![change]).await });
+    let mut writing = Box::pin(unconstrained(async move { streams.change(vec![change]).await }));
     let report = move |result: Result<(), StorageError>| {
         if let Err(error) = result {
             warn!(%jid, %error, "the record of a stream could not be changed");

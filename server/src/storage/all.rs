@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
+use tokio::task::unconstrained;
 
 use super::messages::{KeepMessage, Kept};
 use super::streams::Handled;
@@ -145,12 +146,13 @@ impl Storage {
     /// The same, with what is handled of the sender's stream when that is done: [`Streams::keep`].
     pub fn keep_and_handle(&self, message: KeepMessage, handled: Option<Handled>) -> Keeping {
         let (messages, streams) = (self.messages.clone(), self.streams.clone());
-        let mut keeping: Keeping = Box::pin(async move {
+        // Without the budget of a task: a session handles many messages in one poll, and what is put off has no place.
+        let mut keeping: Keeping = Box::pin(unconstrained(async move {
             match handled {
                 Some(handled) => streams.keep(message, handled).await,
                 None => messages.keep(message).await,
             }
-        });
+        }));
         match keeping.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(kept) => Box::pin(std::future::ready(kept)),
             Poll::Pending => keeping,
@@ -182,5 +184,48 @@ impl Storage {
     /// If the last flush failed.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.engine.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use althing_proto::jid::BareJid;
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Counts what has its place, as a queue with room gives it: for a unit of the budget of a task.
+    #[derive(Default)]
+    struct Queue(AtomicUsize);
+
+    #[async_trait]
+    impl Messages for Queue {
+        async fn keep(&self, _: KeepMessage) -> Result<Vec<Kept>, StorageError> {
+            tokio::task::consume_budget().await;
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::pending().await
+        }
+
+        async fn retract(&self, _: &BareJid, _: StanzaId, _: Bytes) -> Result<bool, StorageError> {
+            Ok(false)
+        }
+    }
+
+    /// R19: however many messages come at once.
+    #[tokio::test]
+    async fn r19_each_message_has_its_place_when_it_is_taken() {
+        const MANY: usize = 1_000;
+        let queue = Arc::new(Queue::default());
+        let storage = Storage { messages: queue.clone(), ..Storage::memory() };
+        let message = || KeepMessage {
+            id: StanzaId::from_bytes([0; StanzaId::BYTES]),
+            stamp: Timestamp::from_millis(0),
+            xml: Bytes::new(),
+            owners: Vec::new(),
+        };
+        let keepings: Vec<Keeping> = (0..MANY).map(|_| storage.keep(message())).collect();
+        assert_eq!((queue.0.load(Ordering::Relaxed), keepings.len()), (MANY, MANY));
     }
 }

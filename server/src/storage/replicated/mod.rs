@@ -169,7 +169,8 @@ impl Replicated {
     async fn write(&self, command: Command) -> Result<Reply, StorageError> {
         self.check_open()?;
         command.check()?;
-        self.write_until(command, Instant::now() + self.deadline, true).await
+        let deadline = if is_in_order(&command) { self.deadline * 3 } else { self.deadline };
+        self.write_until(command, Instant::now() + deadline, true).await
     }
 
     /// Writes until `deadline`; elsewhere only if that is wanted.
@@ -180,9 +181,7 @@ impl Replicated {
         elsewhere: bool,
     ) -> Result<Reply, StorageError> {
         let bytes = command.encode().map_err(|error| unsendable(&error))?;
-        // Tried once more behind later ones of its sender a message would come to its receiver behind them.
-        let in_order =
-            matches!(command, Command::KeepMessage(_) | Command::KeepOfStream(_) | Command::ChangeStreams(_));
+        let (began, in_order) = (Instant::now(), is_in_order(&command));
         let mut attempts = Attempts::until(deadline);
         loop {
             let why = if let Some(rows) = self.replica() {
@@ -193,6 +192,12 @@ impl Replicated {
                 };
                 match timeout_at(deadline, written).await {
                     Ok(Ok(reply)) => return Reply::decode(&reply).map_err(|_| StorageError::Unknown),
+                    // It has had its place for long, and has it no more.
+                    Ok(Err(StoreLogError::Unavailable(why)))
+                        if in_order && began.elapsed() > self.deadline =>
+                    {
+                        return Err(StorageError::Unavailable { why });
+                    }
                     Ok(Err(StoreLogError::Unavailable(why))) => why,
                     Ok(Err(StoreLogError::Unknown)) | Err(_) => return Err(StorageError::Unknown),
                 }
@@ -229,6 +234,13 @@ impl Replicated {
         }
         Ok(Err(why))
     }
+}
+
+/// Whether it waits for a leader in its place: tried once more behind later ones of its sender a message would come to
+/// its receiver behind them. So it waits for longer than others, until the log gives it up: then it is certain that it
+/// is not done, and its sender may be told.
+fn is_in_order(command: &Command) -> bool {
+    matches!(command, Command::KeepMessage(_) | Command::KeepOfStream(_) | Command::ChangeStreams(_))
 }
 
 fn unsendable(error: &althing_cluster::wire::WireError) -> StorageError {

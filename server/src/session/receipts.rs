@@ -84,6 +84,13 @@ impl Owed {
         self.messages.is_empty()
     }
 
+    /// The client is not connected at `now`: nothing is sent to it, and what it owes does not grow older (R4).
+    pub fn away(&mut self, now: Timestamp) {
+        for message in self.messages.values_mut() {
+            (message.first, message.last) = (now, now);
+        }
+    }
+
     /// What is to be done at `now`: each message is sent once more when it was last sent `repeat` ago, and one that was
     /// first sent `validity` ago is too old.
     pub fn due(&mut self, now: Timestamp, repeat: Duration, validity: Duration) -> Due {
@@ -140,6 +147,17 @@ mod tests {
             owed.sent(id(1), None, at(second)).unwrap();
         }
         assert_eq!(owed.due(at(10), REPEAT, VALIDITY), Due::TooOld);
+    }
+
+    /// R4: only a device that is connected is late.
+    #[test]
+    fn r4_nothing_grows_older_while_the_client_is_away() {
+        let mut owed = Owed::default();
+        owed.sent(id(1), None, at(0)).unwrap();
+        (1..300).for_each(|second| owed.away(at(second)));
+        assert_eq!(owed.due(at(301), REPEAT, VALIDITY), Due::Again(vec![]));
+        assert_eq!(owed.due(at(302), REPEAT, VALIDITY), Due::Again(vec![id(1)]));
+        assert_eq!(owed.due(at(309), REPEAT, VALIDITY), Due::TooOld);
     }
 
     #[test]

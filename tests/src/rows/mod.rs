@@ -138,7 +138,7 @@ mod tests {
             .collect();
         let named = named(&Tree::of(&[("tests/wire/a.wire", &all)]));
         assert_eq!(gaps(&named).iter().map(|row| row.id).collect::<Vec<_>>(), ["P6"]);
-        assert!(report(&named).contains("waits for offline messages"));
+        assert!(report(&named).contains("waits for other servers and rooms"));
     }
 
     #[test]

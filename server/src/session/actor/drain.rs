@@ -1,6 +1,6 @@
 //! What waits for the account goes to a session that takes it: XEP-0160 §2 step 5, in the order in which it came.
 //!
-//! The session's mailbox stands still meanwhile, so that what comes later comes later. What was handed to the client
+//! Messages that come meanwhile wait behind it; the rest of the mailbox runs on. What was handed to the client
 //! goes from the store when it has arrived: when it is acknowledged (XEP-0198), else when it is written to the socket.
 
 use std::collections::{HashSet, VecDeque};
@@ -42,6 +42,8 @@ pub(super) struct Draining {
     under_way: bool,
     /// Whether the session is about to take what waits for the first time: others may know before it does.
     due: bool,
+    /// Whether something has become free meanwhile, which the page that is under way may not have seen.
+    again: bool,
     /// Whether the next pass takes what is pending for this session too: it may have been lost on its way.
     mine: bool,
     /// Messages that have come meanwhile, behind those that were there before.
@@ -79,9 +81,13 @@ impl Session {
             return;
         }
         self.draining.due = false;
+        if takes && self.draining.under_way {
+            self.draining.again = true;
+        }
         if !takes || self.draining.under_way {
             return;
         }
+        self.draining.again = false;
         self.draining.pass += 1;
         let mine = std::mem::take(&mut self.draining.mine);
         self.page(At { pass: self.draining.pass, after: None, mine }, ctx);
@@ -180,7 +186,7 @@ impl Session {
             Some(at) => self.page(at, ctx),
             None => {
                 self.draining.under_way = false;
-                if self.draining.mine {
+                if self.draining.mine || self.draining.again {
                     self.drain(ctx);
                 }
                 if !self.draining.under_way {

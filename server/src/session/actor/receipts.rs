@@ -95,6 +95,10 @@ impl Handler<CheckReceipts> for Session {
         if !self.node.lease.holds() || self.owed.is_empty() {
             return true;
         }
+        if !self.outbox.is_open() {
+            self.owed.away(self.node.now());
+            return true;
+        }
         let config = self.node.config();
         let (repeat, validity) = (config.receipts.repeat(), config.receipts.validity());
         match self.owed.due(self.node.now(), repeat, validity) {

@@ -162,6 +162,11 @@ impl StreamReader {
             return Err(error.clone());
         }
         let result = self.advance(input);
+        if self.used == 0 && input.is_empty() {
+            // The tokenizer has room for the longest token from its first byte on. Whoever waits now, for a login or for the
+            // end, does not keep it: thousands may wait at once.
+            self.release();
+        }
         if let Err(error) = &result {
             self.failed = Some(error.clone());
             self.head = None;
@@ -176,10 +181,7 @@ impl StreamReader {
             if self.used == 0 && !self.drain {
                 self.skip_whitespace(input);
                 match input.first() {
-                    None => {
-                        self.release();
-                        return Ok(None);
-                    }
+                    None => return Ok(None),
                     Some(b'<') if self.phase != Phase::Ended => {}
                     Some(&byte) => return Err(self.stray(byte)),
                 }

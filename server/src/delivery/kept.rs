@@ -260,7 +260,7 @@ impl Plan {
             if !node.lease.serving().await || node.lease.losses() != losses {
                 return kept;
             }
-            let handled = hold.as_ref().and_then(|hold| hold.commits_alone());
+            let handled = hold.as_mut().and_then(|hold| hold.commits());
             keeping = node.storage.keep_and_handle(self.message(node, takers), handled);
         }
     }

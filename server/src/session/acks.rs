@@ -37,6 +37,9 @@ pub struct Received {
     open: VecDeque<Open>,
     /// Up to here all were safe once, or ahead of whatever is kept from now on.
     ordered: Count,
+    /// The places in the order of the store: how often one was lost, and how many were given since.
+    turn: u32,
+    places: u64,
     /// The client has asked when this was the last one, and was told less.
     owed: Option<Count>,
     told: Count,
@@ -92,28 +95,25 @@ impl Received {
         }
     }
 
-    /// A thing that is outstanding has got its place in the order of the store just now. Up to where all is safe, or before
-    /// it in that order: so much is handled once it is kept.
-    pub fn ahead(&mut self, number: Count) -> Count {
+    /// A thing that is outstanding has got its place in the order of the store just now: its turn and its number there. Up
+    /// to where all is safe, or has a place before it in that turn: so much is handled once all these are kept.
+    pub fn ahead(&mut self, number: Count) -> (Count, u32, u64) {
         if let Some(open) = self.of(number) {
             open.ahead += 1;
         }
-        self.ordered()
+        self.places += 1;
+        (self.ordered(), self.turn, self.places)
     }
 
-    /// A thing has lost its place in the order of the store: nothing that is kept from now on covers it.
-    pub fn behind(&mut self, number: Count) {
-        if let Some(open) = self.of(number) {
-            open.ahead = open.ahead.saturating_sub(1);
+    /// A thing was not kept in its place of that turn: nothing that has a place behind it counts any more. Another turn
+    /// begins, unless that was known.
+    pub fn behind(&mut self, turn: u32) {
+        if turn != self.turn {
+            return;
         }
+        (self.turn, self.places) = (turn.wrapping_add(1), 0);
+        self.open.iter_mut().for_each(|open| open.ahead = 0);
         self.ordered = self.safe;
-    }
-
-    /// What is handled once that stanza's last thing is kept, which has no place in the order of the store yet.
-    pub fn alone(&mut self, number: Count) -> Count {
-        let ordered = self.ordered();
-        let last = self.of(number).is_some_and(|open| Open { ahead: open.ahead + 1, ..*open }.is_ordered());
-        if last && ordered.next() == number { number } else { ordered }
     }
 
     /// What is handled once all that has its place in the order of the store is kept.
@@ -125,9 +125,10 @@ impl Received {
         self.ordered
     }
 
-    /// One thing less, the session's own or not, in the order of the store or not. Whether others are safe now than were
-    /// before.
-    pub fn done(&mut self, number: Count, own: bool, ahead: bool) -> bool {
+    /// One thing less, the session's own or not, with a place of that turn in the order of the store or none. Whether
+    /// others are safe now than were before.
+    pub fn done(&mut self, number: Count, own: bool, ahead: Option<u32>) -> bool {
+        let ahead = ahead == Some(self.turn);
         if let Some(open) = self.of(number) {
             open.outstanding = open.outstanding.saturating_sub(1);
             open.ahead = open.ahead.saturating_sub(u32::from(ahead));
@@ -285,10 +286,10 @@ mod tests {
         assert_eq!(three, Count(1), "counts go round");
         received.more(two);
         for number in [one, two, three] {
-            received.done(number, false, false);
+            received.done(number, false, None);
         }
         assert_eq!((received.asked(), received.is_due()), (one, false));
-        assert!(received.done(two, false, false));
+        assert!(received.done(two, false, None));
         assert_eq!((received.due(), received.due()), (Some(three), None));
         assert_eq!(received.unsafe_stanzas(), 0);
     }
@@ -299,9 +300,9 @@ mod tests {
         let first = received.begin();
         assert_eq!(received.asked(), Count(0));
         let second = received.begin();
-        received.done(first, false, false);
+        received.done(first, false, None);
         assert_eq!(received.due(), Some(first));
-        received.done(second, false, false);
+        received.done(second, false, None);
         assert_eq!(received.due(), None, "the question was about the first");
         assert_eq!(received.asked(), second);
     }
@@ -310,8 +311,8 @@ mod tests {
     fn an_old_or_repeated_word_changes_nothing() {
         let mut received = Received::default();
         let first = received.begin();
-        received.done(first, false, false);
-        received.done(first, false, false);
+        received.done(first, false, None);
+        received.done(first, false, None);
         received.more(first);
         assert_eq!((received.safe(), received.last()), (first, first));
     }
@@ -325,34 +326,36 @@ mod tests {
             received.more(number);
             received.is_last(number, true);
         }
-        assert_eq!(received.ahead(two), Count(10), "the first may fail yet");
-        assert_eq!(received.ahead(one), two);
-        received.done(one, true, false);
-        received.done(one, false, true);
+        assert_eq!(received.ahead(two), (Count(10), 0, 1), "the first may fail yet");
+        assert_eq!(received.ahead(one), (two, 0, 2));
+        received.done(one, true, None);
+        received.done(one, false, Some(0));
         assert_eq!((received.safe(), received.ordered()), (one, two));
-        received.done(three, true, false);
-        assert!(!received.done(three, false, false), "it was no message");
-        received.done(two, true, false);
-        assert!(received.done(two, false, true));
+        received.done(three, true, None);
+        assert!(!received.done(three, false, None), "it was no message");
+        received.done(two, true, None);
+        assert!(received.done(two, false, Some(0)));
         assert_eq!((received.safe(), received.ordered()), (three, three));
     }
 
-    /// What could not be kept is not covered by what is kept after it, and is by its own repetition, once.
+    /// What could not be kept is not covered by what had its place behind it, and is by what gets one from then on.
     #[test]
-    fn r1_what_has_lost_its_place_is_covered_by_nothing_but_its_repetition() {
+    fn r1_what_has_lost_its_place_begins_another_turn() {
         let mut received = Received::default();
-        let [one, two] = [(); 2].map(|()| received.begin());
-        for number in [one, two] {
+        let [one, two, three] = [(); 3].map(|()| received.begin());
+        for number in [one, two, three] {
             received.more(number);
-            received.done(number, true, false);
+            received.done(number, true, None);
         }
-        assert_eq!((received.ahead(one), received.ahead(two)), (one, two));
-        received.behind(one);
+        assert_eq!((received.ahead(one), received.ahead(two)), ((one, 0, 1), (two, 0, 2)));
+        received.behind(0);
+        received.behind(0);
         assert_eq!(received.ordered(), Count(0));
-        assert_eq!(received.alone(one), one, "the second one may fail yet");
-        assert_eq!(received.alone(two), Count(0));
-        received.done(one, false, false);
-        assert_eq!((received.safe(), received.ordered()), (one, two));
+        assert_eq!(received.ahead(one), (one, 1, 1), "the second one counts on what was not kept");
+        received.done(two, false, Some(0));
+        assert_eq!(received.ahead(three), (three, 1, 2), "and is kept itself");
+        received.done(one, false, Some(1));
+        assert_eq!((received.safe(), received.ordered()), (two, three));
     }
 
     #[test]
@@ -361,15 +364,15 @@ mod tests {
         let [one, two] = [(); 2].map(|()| received.begin());
         received.more(one);
         received.is_last(one, false);
-        assert_eq!(received.ahead(one), Count(0), "to the first of several addresses");
+        assert_eq!(received.ahead(one).0, Count(0), "to the first of several addresses");
         received.more(one);
         received.is_last(one, true);
-        assert_eq!(received.ahead(one), one);
+        assert_eq!(received.ahead(one).0, one);
         received.more(two);
-        received.done(two, true, false);
+        received.done(two, true, None);
         received.is_last(two, true);
-        received.done(two, true, false);
-        assert_eq!(received.ahead(two), two);
+        received.done(two, true, None);
+        assert_eq!(received.ahead(two).0, two);
     }
 
     fn acknowledged(sent: &mut Sent<u32>, handled: u32) -> Result<Vec<u32>, TooHigh> {
@@ -435,7 +438,7 @@ mod tests {
                         *place += 1;
                     }
                     (2, Some(place)) => {
-                        received.done(number, false, false);
+                        received.done(number, false, None);
                         *place -= 1;
                     }
                     _ => {}

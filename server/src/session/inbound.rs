@@ -18,7 +18,7 @@ use super::acks::Received;
 use super::records::Records;
 use crate::faults::{self, Fault};
 use crate::node::NodeContext;
-use crate::storage::streams::{Handled, StreamKey, StreamRecord};
+use crate::storage::streams::{Handled, KeepPlace, StreamKey, StreamRecord};
 
 /// Most stanzas of one client that have come and are not safe: with more its socket is not read.
 pub const MAX_UNSAFE: usize = 1_024;
@@ -31,9 +31,19 @@ pub struct Inbound {
     /// Tells that more is safe.
     progress: Notify,
     /// Set where the store has a record of the stream.
-    recorded: OnceLock<(StreamKey, Weak<NodeContext>)>,
-    /// What the store knows or is about to, and whether it is told of more soon.
-    noted: Mutex<(Count, bool)>,
+    recorded: OnceLock<(StreamKey, BindIndex, Weak<NodeContext>)>,
+    noted: Mutex<Noted>,
+}
+
+/// What the store knows.
+struct Noted {
+    /// So much, or it is about to.
+    number: Count,
+    /// Whether it is told of more soon.
+    soon: bool,
+    /// Something was not kept when this was the last one that had come: so far what is safe is told at once, for what is
+    /// kept does not say it.
+    hurry: Option<Count>,
 }
 
 impl fmt::Debug for Inbound {
@@ -47,7 +57,8 @@ impl Inbound {
     #[must_use]
     pub fn new(safe: Count, writer: Arc<Notify>) -> Arc<Self> {
         let received = Mutex::new(Received::after(safe));
-        let (recorded, noted) = (OnceLock::new(), Mutex::new((safe, false)));
+        let noted = Mutex::new(Noted { number: safe, soon: false, hurry: None });
+        let recorded = OnceLock::new();
         Arc::new(Inbound { received, writer, progress: Notify::new(), recorded, noted })
     }
 
@@ -56,31 +67,36 @@ impl Inbound {
         let handled = self.safe();
         Records::began(node, StreamRecord { key: key.clone(), bind, handled, seconds });
         // Once only.
-        let _ = self.recorded.set((key, Arc::downgrade(node)));
+        let _ = self.recorded.set((key, bind, Arc::downgrade(node)));
     }
 
     /// More is safe: the store is to know it.
     fn advanced(self: &Arc<Self>) {
-        let Some((_, node)) = self.recorded.get() else { return };
-        let (noted, soon) = &mut *self.noted.lock();
-        if !*soon
-            && self.received.lock().ordered() != *noted
-            && let Some(node) = node.upgrade()
-        {
-            *soon = true;
+        let Some((key, _, node)) = self.recorded.get() else { return };
+        let noted = &mut *self.noted.lock();
+        let safe = self.safe();
+        if !is_later(safe, noted.number) {
+            return;
+        }
+        let Some(node) = node.upgrade() else { return };
+        if let Some(last) = noted.hurry {
+            noted.hurry = is_later(last, safe).then_some(last);
+            noted.number = safe;
+            Records::handled(&node, Handled { key: key.clone(), number: safe, place: None });
+        } else if !std::mem::replace(&mut noted.soon, true) {
             Records::behind(&node, self);
         }
     }
 
     /// What the store does not know and is told now.
     pub fn to_note(&self) -> Option<Handled> {
-        let (key, _) = self.recorded.get()?;
-        let (noted, soon) = &mut *self.noted.lock();
-        *soon = false;
-        let number = self.received.lock().ordered();
-        (number != *noted).then(|| {
-            *noted = number;
-            Handled { key: key.clone(), number }
+        let (key, ..) = self.recorded.get()?;
+        let noted = &mut *self.noted.lock();
+        noted.soon = false;
+        let number = self.safe();
+        is_later(number, noted.number).then(|| {
+            noted.number = number;
+            Handled { key: key.clone(), number, place: None }
         })
     }
 
@@ -88,7 +104,7 @@ impl Inbound {
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Hold {
         let number = self.received.lock().begin();
-        Hold { inbound: Arc::clone(self), number, own: true, ahead: false, void: false }
+        Hold { inbound: Arc::clone(self), number, own: true, ahead: None, void: false }
     }
 
     /// The client asks what is safe.
@@ -139,6 +155,10 @@ impl Inbound {
     }
 }
 
+fn is_later(one: Count, other: Count) -> bool {
+    one != other && one.since(other).is_some()
+}
+
 /// One stanza of the client is not safe while there is a hold on it: nor is it acknowledged, nor any that came later.
 ///
 /// Whoever commits something of a stanza clones the hold, and drops the clone when that is committed, or when the sender
@@ -149,8 +169,8 @@ pub struct Hold {
     number: Count,
     /// The session's own.
     own: bool,
-    /// What it is for has its place in the order of the store.
-    ahead: bool,
+    /// What it is for has its place in the order of the store, of that turn.
+    ahead: Option<u32>,
     /// It will never be safe.
     void: bool,
 }
@@ -158,6 +178,7 @@ pub struct Hold {
 impl Hold {
     /// What it is for is not kept, and its sender was told so on another stream: nothing more is acknowledged on this one.
     pub fn never(mut self) {
+        self.is_behind();
         self.void = true;
     }
 
@@ -173,42 +194,33 @@ impl Hold {
     }
 
     /// What the hold is for is about to be kept, in the order in which this is called: what is handled of the stream when
-    /// it is kept, where the store has a record of the stream. To be kept in the same change
-    /// ([`Storage::keep_and_handle`](crate::storage::Storage::keep_and_handle)), at once.
+    /// it is kept, and all that has its place before it, where the store has a record of the stream. To be kept in the same
+    /// change ([`Storage::keep_and_handle`](crate::storage::Storage::keep_and_handle)), at once.
     #[must_use]
     pub fn commits(&mut self) -> Option<Handled> {
-        let (key, _) = self.inbound.recorded.get()?;
-        if self.own || self.ahead || faults::makes(Fault::HandledNotCommitted) {
+        let (key, bind, _) = self.inbound.recorded.get()?;
+        if self.own || self.ahead.is_some() || faults::makes(Fault::HandledNotCommitted) {
             return None;
         }
-        self.ahead = true;
-        let number = self.inbound.received.lock().ahead(self.number);
-        let (noted, _) = &mut *self.inbound.noted.lock();
-        if number.since(*noted).is_some() {
-            *noted = number;
+        let (handled, turn, number) = self.inbound.received.lock().ahead(self.number);
+        self.ahead = Some(turn);
+        let noted = &mut *self.inbound.noted.lock();
+        if is_later(handled, noted.number) {
+            noted.number = handled;
         }
-        Some(Handled { key: key.clone(), number })
+        let place = Some(KeepPlace { bind: *bind, turn, number });
+        Some(Handled { key: key.clone(), number: handled, place })
     }
 
     /// What the hold is for was not kept, or nobody knows whether it was: it has no place in the order of the store any more,
-    /// and the store may not know what is handled.
+    /// and what is kept behind it says nothing of what is handled.
     pub fn is_behind(&mut self) {
-        if std::mem::take(&mut self.ahead) {
-            self.inbound.received.lock().behind(self.number);
-            let (noted, _) = &mut *self.inbound.noted.lock();
-            *noted = self.inbound.safe();
-        }
-    }
-
-    /// As [`commits`](Self::commits), for what has been behind: it is kept in no order, so that nothing else counts on it.
-    #[must_use]
-    pub fn commits_alone(&self) -> Option<Handled> {
-        let (key, _) = self.inbound.recorded.get()?;
-        if self.own || faults::makes(Fault::HandledNotCommitted) {
-            return None;
-        }
-        let number = self.inbound.received.lock().alone(self.number);
-        Some(Handled { key: key.clone(), number })
+        let Some(turn) = self.ahead.take() else { return };
+        self.inbound.received.lock().behind(turn);
+        let noted = &mut *self.inbound.noted.lock();
+        let received = self.inbound.received.lock();
+        noted.number = received.safe();
+        noted.hurry = Some(received.last());
     }
 
     /// The id of a message that came as this stanza: the same each time it comes (XEP-0359). Under the same number another
@@ -216,7 +228,7 @@ impl Hold {
     /// alone. `None` where the store has no record of the stream.
     #[must_use]
     pub fn stanza_id(&self, secret: &[u8; 32], message: &Stanza, xml: &[u8]) -> Option<StanzaId> {
-        let (key, _) = self.inbound.recorded.get()?;
+        let (key, ..) = self.inbound.recorded.get()?;
         let xml = as_written(message).map_or(Cow::Borrowed(xml), |first| Cow::Owned(first.to_standalone()));
         let parts = [&key.hash[..], &self.number.0.to_be_bytes(), &xml];
         Some(StanzaId::derived(secret, &parts))
@@ -244,7 +256,7 @@ impl Clone for Hold {
     fn clone(&self) -> Self {
         self.inbound.received.lock().more(self.number);
         let inbound = Arc::clone(&self.inbound);
-        Hold { inbound, number: self.number, own: false, ahead: false, void: false }
+        Hold { inbound, number: self.number, own: false, ahead: None, void: false }
     }
 }
 

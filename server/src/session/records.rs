@@ -20,7 +20,7 @@ use althing_proto::time::Timestamp;
 use super::inbound::Inbound;
 use crate::node::NodeContext;
 use crate::storage::StorageError;
-use crate::storage::streams::{MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
+use crate::storage::streams::{Handled, MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
 
 /// How far the store may be behind, where nothing else is written for a stream.
 const EVERY: Duration = Duration::from_secs(5);
@@ -83,6 +83,11 @@ impl Records {
         let mut state = node.records.state.lock();
         state.behind.push(Arc::downgrade(inbound));
         state.look(node);
+    }
+
+    /// So much of a stream is handled: the store is told at once.
+    pub(super) fn handled(node: &Arc<NodeContext>, handled: Handled) {
+        drop(now(node, StreamChange::Handled(handled)));
     }
 
     fn take(&self) -> Vec<StreamChange> {

@@ -45,6 +45,19 @@ pub struct Handled {
     pub key: StreamKey,
     /// The last stanza that is.
     pub number: Count,
+    /// Where a message is kept with it: only with all that has its place before is so much handled. `None`: it is.
+    pub place: Option<KeepPlace>,
+}
+
+/// The place of a message among those of its stream that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepPlace {
+    /// The session's. What is kept for an earlier session of the stream says nothing of what is handled.
+    pub bind: BindIndex,
+    /// Where one was not kept, those behind it in its turn say nothing of what is handled; the next turn does.
+    pub turn: u32,
+    /// Its number in the turn, from 1.
+    pub number: u64,
 }
 
 /// What happens to a record.
@@ -87,6 +100,47 @@ pub(super) struct StreamRow {
     gone: Option<Timestamp>,
     /// Streams of the address that are closed, the last ones: a node that was cut off may still want to keep something of them.
     closed: Vec<[u8; 32]>,
+    chain: Chain,
+}
+
+/// How far the messages of a stream are kept without a gap, so that what is said of those before each is so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Chain {
+    turn: u32,
+    last: u64,
+    /// Those that came before their turn, which a node without a replica may bring about: by their numbers, with what is handled.
+    early: Vec<(u64, Count)>,
+}
+
+/// Most messages that come before their turn: of a later one is not noted what it says.
+const MAX_EARLY: usize = 1_024;
+
+impl Chain {
+    /// A message is kept, with which and all before it so much is handled: what is handled now; `None`: not more.
+    fn keeps(&mut self, place: KeepPlace, handled: Count) -> Option<Count> {
+        if place.turn > self.turn {
+            *self = Chain { turn: place.turn, ..Chain::default() };
+        }
+        if place.turn < self.turn || place.number <= self.last {
+            return None;
+        }
+        if place.number > self.last + 1 {
+            let at = self.early.partition_point(|(number, _)| *number < place.number);
+            let is_known = self.early.get(at).is_some_and(|(number, _)| *number == place.number);
+            if !is_known && self.early.len() < MAX_EARLY {
+                self.early.insert(at, (place.number, handled));
+            }
+            return None;
+        }
+        let (mut last, mut handled) = (place.number, handled);
+        let next = |(number, said): &(u64, Count)| {
+            (*number == last + 1).then(|| (last, handled) = (*number, later(handled, *said))).is_some()
+        };
+        let many = self.early.iter().map(next).take_while(|is_next| *is_next).count();
+        self.early.drain(..many);
+        self.last = last;
+        Some(handled)
+    }
 }
 
 /// How many closed streams of an address are remembered.
@@ -97,15 +151,18 @@ impl StreamRow {
     pub(super) fn changed(before: Option<StreamRow>, change: &StreamChange) -> Option<StreamRow> {
         let hash = change.key().hash;
         if let StreamChange::Began(record) = change {
-            let (mut record, mut closed) = (record.clone(), Vec::new());
+            let (mut record, mut closed, mut chain) = (record.clone(), Vec::new(), Chain::default());
             if let Some(before) = before {
                 if before.record.key.hash == hash {
                     record.handled = later(before.record.handled, record.handled);
+                    if before.record.bind == record.bind {
+                        chain = before.chain;
+                    }
                 }
                 closed = before.closed;
                 closed.retain(|of| *of != hash);
             }
-            return Some(StreamRow { record, gone: None, closed });
+            return Some(StreamRow { record, gone: None, closed, chain });
         }
         let mut row = before?;
         if row.record.key.hash != hash {
@@ -113,7 +170,14 @@ impl StreamRow {
         }
         match change {
             StreamChange::Handled(_) if row.is_closed(&hash) => {}
-            StreamChange::Handled(handled) => row.record.handled = later(row.record.handled, handled.number),
+            StreamChange::Handled(Handled { number, place, .. }) => {
+                let number = match place {
+                    Some(place) if place.bind == row.record.bind => row.chain.keeps(*place, *number),
+                    Some(_) => None,
+                    None => Some(*number),
+                };
+                row.record.handled = number.map_or(row.record.handled, |it| later(row.record.handled, it));
+            }
             StreamChange::GoneOf(_, bind, _) if *bind != row.record.bind => {}
             StreamChange::Gone(_, at) | StreamChange::GoneOf(_, _, at) => match row.gone {
                 None => row.gone = Some(*at),

@@ -72,6 +72,16 @@ impl Streams for Failing {
     }
 }
 
+/// A message of `jid` to `account`, which has come as the stanza of that hold.
+async fn message(node: &Arc<NodeContext>, jid: &FullJid, account: &BareJid, own: &Hold) -> Plan {
+    let xml = format!(
+        "<message xmlns='jabber:client' from='{jid}' to='{account}' type='chat'><body>x</body></message>"
+    );
+    let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+    let place = keep::room(node).await.unwrap();
+    Plan::new(node, &stanza, keeping(&stanza), Some(account.clone()), (Some(own), place)).unwrap()
+}
+
 /// A message of `jid` to `account`, by a stream that the store knows; it is being kept while somebody has got it.
 async fn keep_one(node: &Arc<NodeContext>, jid: &FullJid, account: &BareJid) -> Arc<Inbound> {
     for user in [&jid.to_bare(), account] {
@@ -82,13 +92,7 @@ async fn keep_one(node: &Arc<NodeContext>, jid: &FullJid, account: &BareJid) -> 
     inbound.record(node, key, BindIndex(1), 60);
     let own = inbound.begin();
     own.is_last(true);
-    let xml = format!(
-        "<message xmlns='jabber:client' from='{jid}' to='{account}' type='chat'><body>x</body></message>"
-    );
-    let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
-    let place = keep::room(node).await.unwrap();
-    let plan =
-        Plan::new(node, &stanza, keeping(&stanza), Some(account.clone()), (Some(&own), place)).unwrap();
+    let plan = message(node, jid, account, &own).await;
     plan.keep_live(node, vec![Taker { bind: BindIndex(2), device: None }], Some(own.clone()));
     inbound
 }
@@ -131,4 +135,33 @@ async fn r1_a_node_without_a_lease_sends_nothing_back() {
     };
     timeout(Duration::from_secs(20), done).await.unwrap();
     assert_eq!(inbound.safe(), Count(0));
+}
+
+/// R1: of two messages of a stream the store refuses the first one. Should the node die before its sender has heard of that,
+/// neither counts as handled: the sender writes both once more.
+#[tokio::test]
+async fn r1_no_number_covers_a_message_that_was_refused_before_its_sender_was_told() {
+    let node = Arc::new(NodeContext::for_tests());
+    let jid = FullJid::new("a@localhost/x").unwrap();
+    let [full, other] = ["b@localhost", "c@localhost"].map(|jid| BareJid::new(jid).unwrap());
+    for user in [&jid.to_bare(), &full, &other] {
+        node.has_account(user).await;
+    }
+    let inbound = Inbound::new(Count(0), Arc::default());
+    inbound.record(&node, StreamKey { jid: jid.clone(), hash: [7; 32] }, BindIndex(1), 60);
+    let handled = async || node.storage.streams.get(&jid).await.unwrap().unwrap().handled;
+    for (to, most) in [(&full, 0), (&other, 9)] {
+        node.configure(|config| config.offline.messages = most);
+        let own = inbound.begin();
+        own.is_last(true);
+        message(&node, &jid, to, &own).await.keep_absent(&node, Some(own.clone()));
+    }
+    assert_eq!(handled().await, Count(0));
+    assert_eq!(node.storage.inbox.summary(&other).await.unwrap().messages, 1);
+    timeout(Duration::from_secs(20), inbound.all_safe()).await.unwrap();
+    // What comes next counts on it that the sender was told.
+    let own = inbound.begin();
+    own.is_last(true);
+    message(&node, &jid, &other, &own).await.keep_absent(&node, Some(own.clone()));
+    assert_eq!(handled().await, Count(3));
 }

@@ -146,7 +146,7 @@ impl Session {
         let key = records::key(self.state.jid(), ticket.hash);
         let change = match reason {
             EndReason::ClientGone if self.resumption.waiting.is_none() => StreamChange::Ended(key),
-            _ => StreamChange::Handled(Handled { key, number: inbound.safe() }),
+            _ => StreamChange::Handled(Handled { key, number: inbound.safe(), place: None }),
         };
         Some(Records::ended(&self.node, change))
     }

@@ -6,7 +6,7 @@ use althing_proto::stream::management::Count;
 use althing_proto::time::Timestamp;
 
 use super::super::messages::Kept;
-use super::super::streams::{Handled, MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
+use super::super::streams::{Handled, KeepPlace, MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
 use super::super::{Storage, StorageError};
 use super::messages::{JULIET, id, message};
 use super::{account, jid, with_users};
@@ -20,7 +20,13 @@ pub(in super::super) fn began(key: StreamKey, bind: u64, handled: u32) -> Stream
 }
 
 fn handled(key: &StreamKey, number: u32) -> Handled {
-    Handled { key: key.clone(), number: Count(number) }
+    Handled { key: key.clone(), number: Count(number), place: None }
+}
+
+/// The same, said with what is kept in that place of the session of that bind.
+fn placed(key: &StreamKey, number: u32, (bind, turn, place): (u64, u32, u64)) -> Handled {
+    let place = KeepPlace { bind: BindIndex(bind), turn, number: place };
+    Handled { place: Some(place), ..handled(key, number) }
 }
 
 async fn change(storage: &Storage, changes: impl IntoIterator<Item = StreamChange>) {
@@ -71,6 +77,37 @@ pub(super) async fn r1_a_message_advances_the_stream_that_it_came_by(storage: St
     // Once more, of unknown fate: neither is done twice.
     let again = storage.keep_and_handle(message(1, 0), Some(handled(&key, 3))).await.unwrap();
     assert_eq!((again, number(&storage, &key).await), (kept, Some(3)));
+}
+
+/// R1: what is kept says of what is before it only if all that is kept too; where something was refused the next turn does, or
+/// whoever knows.
+pub(super) async fn r1_no_number_covers_what_was_refused(storage: Storage) {
+    with_users(&storage).await;
+    let key = stream("romeo@example.com", "orchard", 1);
+    change(&storage, [StreamChange::Began(began(key.clone(), 5, 0))]).await;
+    let keep = async |mail, count, most, place| {
+        let mut message = message(mail, 0);
+        message.owners[1].inbox.as_mut().unwrap().quota.messages = most;
+        storage.keep_and_handle(message, Some(placed(&key, count, place))).await.is_ok()
+    };
+    assert!(keep(1, 1, 99, (5, 0, 1)).await);
+    assert!(!keep(2, 2, 1, (5, 0, 2)).await);
+    assert!(keep(3, 3, 99, (5, 0, 3)).await);
+    assert_eq!(number(&storage, &key).await, Some(1));
+    assert!(keep(4, 4, 99, (5, 1, 1)).await);
+    assert_eq!(number(&storage, &key).await, Some(4), "it waited until the second one was told");
+    assert!(keep(5, 9, 99, (5, 0, 4)).await);
+    assert!(keep(6, 9, 99, (4, 1, 2)).await, "of the session before");
+    assert_eq!(number(&storage, &key).await, Some(4));
+    assert!(keep(7, 6, 99, (5, 1, 3)).await);
+    assert!(keep(8, 7, 99, (5, 1, 4)).await);
+    assert!(keep(9, 9, 99, (5, 1, 6)).await);
+    assert_eq!(number(&storage, &key).await, Some(4), "they have overtaken one");
+    assert!(keep(10, 5, 99, (5, 1, 2)).await);
+    assert_eq!(number(&storage, &key).await, Some(7), "all but one are there");
+    change(&storage, [StreamChange::Began(began(key.clone(), 6, 7))]).await;
+    assert!(keep(11, 8, 99, (6, 0, 1)).await);
+    assert_eq!(number(&storage, &key).await, Some(8), "it goes on");
 }
 
 /// R1: a client that was told how much is handled writes the rest on another stream. A node that was cut off and comes to

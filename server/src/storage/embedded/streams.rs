@@ -169,20 +169,28 @@ impl<S: Commanded> Streams for S {
 pub(super) fn any_command(user: &'static str) -> impl proptest::strategy::Strategy<Value = Command> {
     use super::super::conformance::messages::message;
     use super::super::conformance::streams::{began, stream};
+    use super::super::streams::KeepPlace;
+    use althing_cluster::routes::BindIndex;
     use althing_proto::stream::management::Count;
     use althing_proto::time::Timestamp;
     use proptest::prelude::*;
     (0..2_u8, 0..5_u32, 0..7_u8).prop_map(move |(seed, number, what)| {
         let key = stream(user, "r", seed);
-        let handled = Handled { key: key.clone(), number: Count(number) };
+        let place = |earlier: u32| KeepPlace {
+            bind: BindIndex(2),
+            turn: u32::from(seed),
+            number: u64::from(earlier),
+        };
+        let handled =
+            Handled { key: key.clone(), number: Count(number), place: number.checked_sub(1).map(place) };
         let change = match what {
-            0 => StreamChange::Began(began(key, u64::from(number), number)),
+            0 => StreamChange::Began(began(key, u64::from(number % 3), number)),
             1 => StreamChange::Handled(handled),
             2 => StreamChange::Ended(key),
             3 => StreamChange::Gone(key, Timestamp::from_millis(u64::from(number) * 4_000)),
             4 => {
                 let at = Timestamp::from_millis(u64::from(number) * 4_000);
-                StreamChange::GoneOf(key, althing_cluster::routes::BindIndex(2), at)
+                StreamChange::GoneOf(key, BindIndex(2), at)
             }
             5 => StreamChange::Closed(key),
             _ => {
@@ -201,6 +209,7 @@ mod tests {
     use althing_proto::stream::management::Count;
     use althing_proto::time::Timestamp;
 
+    use super::super::super::streams::KeepPlace;
     use super::super::tagged::assert_golden;
     use super::*;
 
@@ -215,7 +224,9 @@ mod tests {
         let golden = |text: &str| -> &'static str {
             Box::leak(text.replace("KEY", &format!("056a40642f72{}", "01".repeat(32))).into_boxed_str())
         };
-        let handled = Handled { key: key.clone(), number: Count(8) };
+        let handled = Handled { key: key.clone(), number: Count(8), place: None };
+        let place = KeepPlace { bind: BindIndex(300), turn: 2, number: 3 };
+        let placed = Handled { place: Some(place), ..handled.clone() };
         let message = KeepMessage {
             id: StanzaId::from_bytes([0xee; 16]),
             stamp: Timestamp::from_millis(5),
@@ -224,17 +235,17 @@ mod tests {
         };
         let changes = vec![
             StreamChange::Began(record.clone()),
-            StreamChange::Handled(handled.clone()),
+            StreamChange::Handled(handled),
             StreamChange::Ended(key.clone()),
             StreamChange::Gone(key.clone(), Timestamp::from_millis(6)),
             StreamChange::GoneOf(key.clone(), BindIndex(300), Timestamp::from_millis(6)),
             StreamChange::Closed(key),
         ];
-        let keep = format!("0050{}05043c6d2f3e00KEY08", "ee".repeat(16));
+        let keep = format!("0050{}05043c6d2f3e00KEY0801fb2c010203", "ee".repeat(16));
         let commands = [
-            (golden(&keep), Command::KeepOfStream(KeepOfStream { message, handled })),
+            (golden(&keep), Command::KeepOfStream(KeepOfStream { message, handled: placed })),
             (
-                golden("00510600KEYfb2c01070901KEY0802KEY03KEY0604KEYfb2c010605KEY"),
+                golden("00510600KEYfb2c01070901KEY080002KEY03KEY0604KEYfb2c010605KEY"),
                 Command::ChangeStreams(ChangeStreams { changes }),
             ),
             (golden(&format!("0052{}", "02".repeat(32))), Command::MakeStreamSecret([2; 32])),
@@ -258,6 +269,6 @@ mod tests {
         let row = StreamRow::changed(None, &StreamChange::Began(record)).unwrap();
         let hex: String =
             althing_cluster::wire::encode(&row).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, golden("KEYfb2c0107090000"));
+        assert_eq!(hex, golden("KEYfb2c0107090000000000"));
     }
 }

@@ -15,6 +15,7 @@ pub mod components;
 pub mod storage;
 
 pub mod admin;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 mod cluster_node;

@@ -53,7 +53,7 @@ use crate::session::records::{self, Records};
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, logouts::Logouts, lost_lease, orphans};
 use crate::statistics::Statistics;
-use crate::storage::{PrivacyLimits, RosterLimits, Storage};
+use crate::storage::{PrivacyLimits, RosterLimits, Storage, StorageError};
 use bounds::Bounds;
 use offered::Offered;
 use parts::{Foundation, admission, component_config, load_tls, stream_config, workers};
@@ -300,8 +300,12 @@ impl Node {
         tasks.push(actix_rt::spawn(lost_lease::watch(Arc::clone(&context))));
         tasks.push(actix_rt::spawn(orphans::watch(Arc::clone(&context))));
         health.add_condition("storage", {
-            let engine = Arc::clone(&context.storage.engine);
-            move || engine.failure().map_or(Ok(()), |error| Err(error.to_string()))
+            let storage = context.storage.clone();
+            move || match storage.engine.failure() {
+                Some(error) => Err(error.to_string()),
+                None if storage.backups.is_restoring() => Err(StorageError::Restoring.to_string()),
+                None => Ok(()),
+            }
         });
 
         if let Some(part) = &part {

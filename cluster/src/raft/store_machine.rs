@@ -33,6 +33,12 @@ struct Mark {
     answered: Answered<StoreReplies>,
 }
 
+/// The index of the last entry that is in rows with this mark; `None` where the bytes are no mark, or nothing is.
+#[must_use]
+pub fn index_of(mark: &[u8]) -> Option<u64> {
+    wire::decode::<Mark>(mark).ok()?.last.map(|id| id.index)
+}
+
 type Meta = SnapshotMetaOf<StoreGroup>;
 
 /// A snapshot of the store. It is not read before it is sent: the rows are on disk, and are as good later.

@@ -9,10 +9,13 @@ use althing_cluster::routes::Route;
 use althing_proto::jid::{BareJid, FullJid};
 
 use super::protocol::{Answer, Request, RouteReport, SESSIONS, SessionReport, USERS};
+use super::restore;
 use super::status::StatusSource;
 use crate::auth::{CreateError, create_account, disable_account, enable_account, set_password};
+use crate::backup::making::Making;
 use crate::modules::remove_account;
 use crate::node::{NodeContext, Reloader};
+use crate::storage::RestoreStep;
 
 /// Answers the requests of the admin socket.
 #[async_trait]
@@ -45,13 +48,14 @@ pub struct NodeAdmin {
     context: Arc<NodeContext>,
     status: StatusSource,
     reloader: Option<Arc<Reloader>>,
+    making: Making,
 }
 
 impl NodeAdmin {
     /// A backend for `context`; `status` is asked for the cluster, `reloader` for the configuration.
     #[must_use]
     pub fn new(context: Arc<NodeContext>, status: StatusSource, reloader: Option<Arc<Reloader>>) -> Self {
-        NodeAdmin { context, status, reloader }
+        NodeAdmin { context, status, reloader, making: Making::default() }
     }
 
     async fn perform(&self, request: Request) -> anyhow::Result<Answer> {
@@ -88,6 +92,18 @@ impl NodeAdmin {
                 tracing::info!(jid = %user, "an operator has decided whether the user may log in");
                 Answer::Done { changed }
             }
+            Request::BackupBegin { id } => {
+                Answer::BackupBegun { head: self.making.begin(&self.context, id).await? }
+            }
+            Request::BackupRows { id } => {
+                let rows = self.making.next(id).await.map_err(anyhow::Error::msg)?;
+                Answer::BackupRows { rows: rows.unwrap_or_default() }
+            }
+            Request::RestoreBegin { id, head } => restore::begin(&self.context, id, &head).await?,
+            Request::RestoreRows { id, rows } => {
+                restore::step(&self.context, id, RestoreStep::Rows(rows)).await?
+            }
+            Request::RestoreFinish { id } => restore::finish(&self.context, id).await?,
             Request::UserList { after, disabled } => self.list(after.as_deref(), disabled).await?,
         })
     }

@@ -7,6 +7,7 @@ mod http;
 mod line;
 pub mod probe;
 pub mod protocol;
+mod restore;
 mod socket;
 pub mod status;
 

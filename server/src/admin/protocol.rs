@@ -3,16 +3,18 @@
 //! A kind bears the version of its fields in its name. What must change becomes a new kind, so that a command line
 //! of one release gets along with a node of the next.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use althing_proto::sasl::Secret;
 
 use super::status::ClusterStatus;
+use crate::backup::file::Head;
 
 /// Name of the socket's file in `node.data_dir`.
 pub const SOCKET: &str = "admin.sock";
 /// Longest request, in bytes, its end of line counted.
-pub const REQUEST_BYTES: usize = 64 * 1024;
+pub const REQUEST_BYTES: usize = 192 * 1024;
 /// Longest answer, in bytes, its end of line counted. What may be long is cut by [`USERS`] and [`SESSIONS`].
 pub const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Most accounts in one answer.
@@ -69,6 +71,42 @@ pub enum Request {
     /// Reads the configuration again: [`Answer::Reloaded`].
     #[serde(rename = "reload.1")]
     Reload,
+    /// Begins a backup: [`Answer::BackupBegun`].
+    #[serde(rename = "backup_begin.1")]
+    BackupBegin {
+        /// A number that the asker makes up.
+        id: u64,
+    },
+    /// The next rows of it: [`Answer::BackupRows`].
+    #[serde(rename = "backup_rows.1")]
+    BackupRows {
+        /// Which backup.
+        id: u64,
+    },
+    /// Begins to restore a backup, a step: [`Answer::Done`], unchanged where the store is not empty yet and it is to be asked
+    /// once more.
+    #[serde(rename = "restore_begin.1")]
+    RestoreBegin {
+        /// A number that the asker makes up.
+        id: u64,
+        /// What the backup says of itself.
+        head: Head,
+    },
+    /// Takes rows in: [`Answer::Done`].
+    #[serde(rename = "restore_rows.1")]
+    RestoreRows {
+        /// Which restore.
+        id: u64,
+        /// The rows.
+        #[serde(with = "base64")]
+        rows: Bytes,
+    },
+    /// All rows are there: [`Answer::Done`].
+    #[serde(rename = "restore_finish.1")]
+    RestoreFinish {
+        /// Which restore.
+        id: u64,
+    },
     /// The accounts of all domains, at most [`USERS`] of them: [`Answer::Users`].
     #[serde(rename = "user_list.1")]
     UserList {
@@ -101,6 +139,19 @@ pub enum Answer {
     /// To [`Request::Reload`].
     #[serde(rename = "reloaded.1")]
     Reloaded(ReloadReport),
+    /// To [`Request::BackupBegin`].
+    #[serde(rename = "backup_begun.1")]
+    BackupBegun {
+        /// What the backup says of itself.
+        head: Head,
+    },
+    /// To [`Request::BackupRows`].
+    #[serde(rename = "backup_rows.1")]
+    BackupRows {
+        /// Rows; none: there are no more.
+        #[serde(with = "base64")]
+        rows: Bytes,
+    },
     /// The change is durable, or was none.
     #[serde(rename = "done.1")]
     Done {
@@ -160,6 +211,24 @@ pub struct SessionReport {
     pub priority: Option<i8>,
     /// Until when it can be resumed (XEP-0198), in milliseconds since 1970; `None` while it has a stream.
     pub resumable_until: Option<u64>,
+}
+
+/// Bytes on the way through the socket.
+mod base64 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom)
+    }
 }
 
 /// A password on the way through the socket; nothing else makes text of it.

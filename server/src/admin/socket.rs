@@ -1,6 +1,6 @@
 //! The admin socket: a Unix socket in the data directory, for whoever may read that directory's secrets anyway.
 //!
-//! Bounds: 16 connections, more wait in the kernel; 64 KiB a request, longer ones are answered with an
+//! Bounds: 16 connections, more wait in the kernel; 192 KiB a request, longer ones are answered with an
 //! error and the connection ends; 30 s a request; ten minutes of silence end a connection.
 
 use std::fs::{self, Permissions};

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod accounts;
+mod backup;
 mod cert;
 mod cluster;
 mod console;
@@ -8,6 +9,7 @@ mod dev;
 mod door;
 mod reference;
 mod reload;
+mod restore;
 mod route;
 mod run;
 mod signals;
@@ -52,6 +54,10 @@ enum Command {
     Route(route::RouteArgs),
     /// Have a running node read its configuration and certificates again, as SIGHUP does; exit code 1 when it is refused
     Reload(reload::ReloadArgs),
+    /// Write a copy of all that the server keeps to a file, through a running node; nobody waits for it
+    Backup(backup::BackupArgs),
+    /// Take a backup in, through a running node of a server that has no accounts; all of it or nothing
+    Restore(restore::RestoreArgs),
     /// Make certificates
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -109,6 +115,8 @@ impl Cli {
             Command::Cluster(command) => return cluster::cluster(&command),
             Command::Route(args) => return route::route(&args),
             Command::Reload(args) => return reload::reload(&args),
+            Command::Backup(args) => backup::backup(&args)?,
+            Command::Restore(args) => restore::restore(&args)?,
             Command::Cert(command) => cert::cert(&command)?,
             Command::Reference { what } => say(what.text().trim_end())?,
         }

@@ -13,8 +13,9 @@ use tokio::task::unconstrained;
 use super::messages::{KeepMessage, Kept};
 use super::streams::Handled;
 use super::{
-    Accounts, Archive, Directory, Documents, EmbeddedOptions, Engine, Inbox, Logins, Logouts, Messages,
-    Privacy, PrivateData, Retention, Rosters, StorageError, Streams, embedded, memory, metered, replicated,
+    Accounts, Archive, Backups, Directory, Documents, EmbeddedOptions, Engine, Inbox, Logins, Logouts,
+    Messages, Privacy, PrivateData, Retention, Rosters, StorageError, Streams, embedded, memory, metered,
+    replicated,
 };
 use crate::metrics::NodeMetrics;
 
@@ -33,6 +34,7 @@ trait Place:
     + Archive
     + Retention
     + Streams
+    + Backups
     + Engine
 {
 }
@@ -51,6 +53,7 @@ impl<S> Place for S where
         + Archive
         + Retention
         + Streams
+        + Backups
         + Engine
 {
 }
@@ -87,6 +90,8 @@ pub struct Storage {
     pub retention: Arc<dyn Retention>,
     /// What is known of streams whose node is lost.
     pub streams: Arc<dyn Streams>,
+    /// All of it at once.
+    pub backups: Arc<dyn Backups>,
     /// The place itself.
     pub engine: Arc<dyn Engine>,
 }
@@ -128,6 +133,7 @@ impl Storage {
             archive: store.clone(),
             retention: store.clone(),
             streams: store.clone(),
+            backups: store.clone(),
             engine: store,
         }
     }

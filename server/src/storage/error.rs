@@ -92,6 +92,18 @@ pub enum StorageError {
         /// The user.
         user: BareJid,
     },
+    /// A backup is being restored, or its restoring has broken off. Nothing was done.
+    #[error(
+        "a backup is being restored, and nothing else is done before that is finished; where it has broken off, run \
+         `althing restore` again"
+    )]
+    Restoring,
+    /// A backup cannot be made, or restored. Nothing was done.
+    #[error("{why}")]
+    Backup {
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The store group does nothing now. Nothing was done; it may be tried again.
     #[error("the store group cannot be used now: {why}; see that most of its nodes run and reach each other")]
     Unavailable {
@@ -107,7 +119,13 @@ impl StorageError {
     /// Whether it may be otherwise in a moment.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, StorageError::Busy | StorageError::Unavailable { .. } | StorageError::Unknown)
+        matches!(
+            self,
+            StorageError::Busy
+                | StorageError::Restoring
+                | StorageError::Unavailable { .. }
+                | StorageError::Unknown
+        )
     }
 }
 

@@ -6,7 +6,9 @@ mod streams;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
+use althing_cluster::store_log::RowReader;
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Entry, Item, Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
@@ -19,6 +21,7 @@ use parking_lot::RwLock;
 use self::messages::{Body, Mailbox};
 use self::profile::Stored;
 use self::streams::StreamRows;
+use super::backup::{Backups, RestoreStep};
 use super::privacy_rules::{self, PrivacyHead, PrivacyRows, PrivacyWrite};
 use super::profile::Logout;
 use super::roster_rules::{self, HISTORY, RosterHead};
@@ -409,6 +412,27 @@ impl PrivateData for Memory {
                 .map(|((_, key), value)| (key.clone(), value.clone()))
                 .collect()
         })
+    }
+}
+
+#[async_trait]
+impl Backups for Memory {
+    async fn read_rows(self: Arc<Self>) -> Result<Box<dyn RowReader>, StorageError> {
+        Err(nothing_lasts())
+    }
+
+    async fn restore(&self, _: u64, _: RestoreStep) -> Result<bool, StorageError> {
+        Err(nothing_lasts())
+    }
+
+    fn is_restoring(&self) -> bool {
+        false
+    }
+}
+
+fn nothing_lasts() -> StorageError {
+    StorageError::Backup {
+        why: "storage.backend is \"memory\": nothing of it lasts, and it has no backups".to_owned(),
     }
 }
 

@@ -3,8 +3,10 @@
 mod messages;
 mod streams;
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use althing_cluster::store_log::RowReader;
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
@@ -13,6 +15,7 @@ use althing_proto::time::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::backup::{Backups, RestoreStep};
 use super::profile::{Directory, Document, Documents, LoginData, Logins, Logout, Logouts, NewDocument, Word};
 use super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
@@ -74,6 +77,7 @@ fn is_failure(error: &StorageError) -> bool {
         | StorageError::Locked { .. }
         | StorageError::Unavailable { .. }
         | StorageError::Unknown => true,
+        StorageError::Restoring | StorageError::Backup { .. } => false,
     }
 }
 
@@ -252,6 +256,21 @@ impl Logins for Metered {
 }
 
 // What the node asks of the engine is no work for a user: it passes uncounted.
+#[async_trait]
+impl Backups for Metered {
+    async fn read_rows(self: Arc<Self>) -> Result<Box<dyn RowReader>, StorageError> {
+        Arc::clone(&self.inner.backups).read_rows().await
+    }
+
+    async fn restore(&self, id: u64, step: RestoreStep) -> Result<bool, StorageError> {
+        self.write(self.inner.backups.restore(id, step)).await
+    }
+
+    fn is_restoring(&self) -> bool {
+        self.inner.backups.is_restoring()
+    }
+}
+
 #[async_trait]
 impl Engine for Metered {
     async fn flush(&self) -> Result<(), StorageError> {

@@ -16,6 +16,7 @@
 //! whoever takes the name next. Reads for such a user find nothing.
 
 mod all;
+pub mod backup;
 mod error;
 pub mod messages;
 mod privacy_rules;
@@ -41,6 +42,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use all::{Keeping, Storage};
+pub use backup::{Backups, RestoreStep};
 pub use embedded::EmbeddedOptions;
 pub use error::StorageError;
 pub use messages::{Archive, Inbox, Messages, Retention};

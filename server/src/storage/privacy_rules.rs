@@ -32,6 +32,14 @@ pub(super) struct PrivacyHead {
     active: Vec<(SessionKey, u32)>,
 }
 
+impl PrivacyHead {
+    /// The same, with no session that has a list of its own.
+    pub(super) fn without_sessions(mut self) -> Self {
+        self.active.clear();
+        self
+    }
+}
+
 /// Reads the rows of one user.
 pub(super) trait PrivacyRows {
     /// Why a row could not be read.

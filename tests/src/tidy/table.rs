@@ -83,6 +83,7 @@ const SLED_PLACES: &[&str] =
 /// What looks like a queue and is none that others can fill: file, word of its line, reason.
 pub const NOT_QUEUES: &[(&str, &str, &str)] = &[
     ("server/src/node.rs", "hashing", "permits for cores: a login waits for one, and logins are bounded"),
+    ("server/src/backup/making.rs", "questions", "whoever makes a backup asks for one part after the other"),
     ("server/src/cli/dev/child.rs", "last_lines", "the last lines of the log of a child of `althing dev`"),
 ];
 

@@ -16,6 +16,7 @@ use sled::{IVec, Tree};
 
 use super::super::roster_rules::{HISTORY, RosterHead};
 use super::super::{Account, Changed, RowBound};
+use super::backup::RestoreRefusal;
 use super::command::{ChangeRoster, Command, CreateAccount, PutPrivate, SetCredentials, SetDisabled};
 use super::fault::Fault;
 use super::keys;
@@ -39,6 +40,8 @@ pub(super) struct View<'a> {
     written: Batch,
     /// A user whose rows were too many for one batch.
     unfinished: Option<BareJid>,
+    /// Whether a backup is being restored; `None`: not looked yet.
+    restoring: Option<bool>,
 }
 
 /// The writes of one command. They join the view together, when the command has gone through.
@@ -47,7 +50,7 @@ pub(super) type Writes = Vec<(Vec<u8>, Option<IVec>)>;
 impl<'a> View<'a> {
     /// A view without writes.
     pub(super) fn new(tree: &'a Tree) -> Self {
-        View { tree, written: Batch::new(), unfinished: None }
+        View { tree, written: Batch::new(), unfinished: None, restoring: None }
     }
 
     /// Whether nothing is to be written.
@@ -73,6 +76,10 @@ impl<'a> View<'a> {
 
     /// Applies `command`. On an error the view is as before.
     pub(super) fn apply(&mut self, command: Command) -> Result<Reply, Fault> {
+        let is_restore = command.is_restore();
+        if !is_restore && self.is_restoring()? {
+            return Ok(Reply::NotRestored(RestoreRefusal::Restoring));
+        }
         let mut writes = Writes::new();
         let reply = match command {
             Command::CreateAccount(command) => self.create_account(&command, &mut writes)?,
@@ -96,6 +103,9 @@ impl<'a> View<'a> {
                 }
                 Reply::Done(found)
             }
+            command @ (Command::BeginRestore(_) | Command::RestoreRows(_) | Command::FinishRestore(_)) => {
+                self.restore(command, &mut writes)?
+            }
             command @ (Command::KeepMessage(_)
             | Command::RetractMessage(_)
             | Command::DrainInbox(_)
@@ -112,7 +122,19 @@ impl<'a> View<'a> {
             | Command::MakeStreamSecret(_)) => self.apply_to_messages(command, &mut writes)?,
         };
         self.written.extend(writes);
+        if is_restore {
+            self.restoring = None;
+        }
         Ok(reply)
+    }
+
+    fn is_restoring(&mut self) -> Result<bool, Fault> {
+        if let Some(known) = self.restoring {
+            return Ok(known);
+        }
+        let found = self.get(keys::RESTORING)?.is_some();
+        self.restoring = Some(found);
+        Ok(found)
     }
 
     fn put_private(

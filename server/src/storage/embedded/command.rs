@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::messages::KeepMessage;
 use super::super::profile::{Logout, Word, check_head, check_logouts};
 use super::super::{Account, PrivacyLimits, RosterLimits, RowBound, StorageError, check_privacy, check_row};
+use super::backup::{Restore, RestoreRows};
 use super::messages::command::{
     DrainInbox, NoteDevice, OfflineMessage, PurgeInbox, ReleaseMessages, RetractMessage,
     SetArchivePreferences, SettleMessages, SweepMessages,
@@ -212,10 +213,22 @@ tagged! {
         /// Makes a message wait that is archived only. Reply: [`Reply::Done`] with whether it is there, or
         /// [`Reply::Full`].
         91 OfflineMessage(OfflineMessage), since 1;
+        /// Begins to restore a backup, a step. Reply: [`Reply::Done`] with whether no row is left, or
+        /// [`Reply::NotRestored`].
+        130 BeginRestore(Restore), since 1;
+        /// Takes rows of a backup in. Reply: [`Reply::Done`] with `true`, or [`Reply::NotRestored`].
+        131 RestoreRows(RestoreRows), since 1;
+        /// Ends a restore. Reply: [`Reply::Done`] with `true`, or [`Reply::NotRestored`].
+        132 FinishRestore(Restore), since 1;
     }
 }
 
 impl Command {
+    /// Whether it is a step of restoring a backup; nothing else is done meanwhile.
+    pub(super) fn is_restore(&self) -> bool {
+        matches!(self, Command::BeginRestore(_) | Command::RestoreRows(_) | Command::FinishRestore(_))
+    }
+
     /// Whether it takes room on the disk for longer. What makes room is taken to the last, as is what a session needs to
     /// come to its end, and what keeps somebody out.
     #[must_use]
@@ -228,7 +241,8 @@ impl Command {
             | Command::SealDocument(_)
             | Command::KeepMessage(_)
             | Command::KeepOfStream(_)
-            | Command::SetArchivePreferences(_) => true,
+            | Command::SetArchivePreferences(_)
+            | Command::RestoreRows(_) => true,
             Command::ChangeRoster(change) => !matches!(change.change, RosterChange::Remove),
             Command::SetCredentials(_)
             | Command::DeleteAccount(_)
@@ -246,7 +260,9 @@ impl Command {
             | Command::NoteDevice(_)
             | Command::SweepMessages(_)
             | Command::ChangeStreams(_)
-            | Command::MakeStreamSecret(_) => false,
+            | Command::MakeStreamSecret(_)
+            | Command::BeginRestore(_)
+            | Command::FinishRestore(_) => false,
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) enum Fault {
     Sled(sled::Error),
     /// A row is not what this release writes.
     Row(String),
+    /// A backup is being restored.
+    Restoring,
     /// All rows are being replaced.
     Replacing,
     /// A reader or writer of a snapshot whose time is over.
@@ -31,6 +33,7 @@ impl Fault {
             Fault::Sled(sled::Error::Io(error)) => StorageError::Io { path, what, error: error.to_string() },
             Fault::Sled(error) => StorageError::Corrupt { path, what: error.to_string() },
             Fault::Row(what) => StorageError::Corrupt { path, what },
+            Fault::Restoring => StorageError::Restoring,
             Fault::Replacing => {
                 StorageError::Unavailable { why: "a snapshot is replacing the rows of this node".to_owned() }
             }

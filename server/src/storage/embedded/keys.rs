@@ -31,6 +31,8 @@
 //! | unfinished deletion | `x` user                                   | empty                     |
 //! | mark           | `m` `mark`                                      | as the store group gave it |
 //! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
+//! | being restored | `m` `restoring`                               | the number of the restore |
+//! | restored       | `m` `restored`                                | the number of the restore |
 //! | being replaced | `m` `replacing`                                 | empty                     |
 //!
 //! [`Account`]: super::super::Account
@@ -40,11 +42,16 @@
 //! [`Logout`]: super::super::profile::Logout
 //! [`Timestamp`]: althing_proto::time::Timestamp
 
+mod kinds;
+
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::stanza_id::StanzaId;
 
 use super::super::profile::Word;
 use super::fault::Fault;
+pub(super) use kinds::{
+    ACCOUNTS, STORE_ROWS, is_account, is_inbox, is_known, is_of_the_server, is_of_the_store, is_privacy_head,
+};
 
 /// The directory of the database below the data directory.
 pub(super) const DIRECTORY: &str = "store";
@@ -82,6 +89,7 @@ const ARCHIVE_WITH: u8 = b'f';
 const ARCHIVE_PREFERENCES: u8 = b'g';
 const INBOX: u8 = b'i';
 const STREAM: u8 = b't';
+const STORE: u8 = b'm';
 
 /// All keys of records of streams begin with this.
 pub(super) const STREAMS: &[u8] = &[STREAM];
@@ -98,6 +106,12 @@ pub(super) const AHEAD: &[u8] = b"mahead";
 
 /// There while all rows are being replaced: what else is there then is worth nothing.
 pub(super) const REPLACING: &[u8] = b"mreplacing";
+
+/// There while a backup is being restored: which restore.
+pub(super) const RESTORING: &[u8] = b"mrestoring";
+
+/// Which restore has come to its end.
+pub(super) const RESTORED: &[u8] = b"mrestored";
 
 /// Whether a row is about this store and not about the data: it goes to no other replica.
 pub(super) fn is_local(key: &[u8]) -> bool {

@@ -13,6 +13,7 @@
 //! | `rows`      | the opened database                                                          |
 //! | [`messages`] | kept messages: commands, rows, reads                                        |
 //! | [`streams`] | records of streams                                                           |
+//! | [`backup`]  | all rows into a backup, and out of one                                       |
 //! | `privacy`   | the rows of privacy lists                                                    |
 //! | `keys`      | every tree and key                                                           |
 //! | `replica`   | the same rows, driven by the log of the store group                          |
@@ -22,6 +23,7 @@
 //!
 //! sled is never called from the caller's thread: it may stall for many milliseconds.
 
+pub mod backup;
 pub mod command;
 pub mod messages;
 pub mod query;

@@ -36,6 +36,13 @@ async fn write<T: Send + 'static>(
     store: &Embedded,
     step: impl FnOnce(&Rows) -> Result<T, super::fault::Fault> + Send + 'static,
 ) -> io::Result<T> {
+    try_write(store, step).await.map_err(other)
+}
+
+async fn try_write<T: Send + 'static>(
+    store: &Embedded,
+    step: impl FnOnce(&Rows) -> Result<T, super::fault::Fault> + Send + 'static,
+) -> Result<T, StorageError> {
     let job = move |rows: &Rows| match rows.failure() {
         Some(failure) => Err(failure),
         None => step(rows).map_err(|fault| match fault {
@@ -46,7 +53,13 @@ async fn write<T: Send + 'static>(
             fault => rows.fail(fault),
         }),
     };
-    store.on_writer(job).await.map_err(other)
+    store.on_writer(job).await
+}
+
+/// All rows as they are now.
+pub(super) async fn read_rows(store: Arc<Embedded>) -> Result<Reader, StorageError> {
+    let (id, token, mark) = try_write(&store, Rows::begin_snapshot).await?;
+    Ok(Reader { store, id, mark, _token: token })
 }
 
 fn other(error: StorageError) -> io::Error {
@@ -81,8 +94,7 @@ impl Replica for EmbeddedReplica {
     }
 
     async fn read_rows(&self) -> io::Result<Box<dyn RowReader>> {
-        let (id, token, mark) = write(&self.store, Rows::begin_snapshot).await?;
-        Ok(Box::new(Reader { store: self.store.clone(), id, mark, _token: token }))
+        Ok(Box::new(read_rows(self.store.clone()).await.map_err(other)?))
     }
 
     async fn replace_rows(&self) -> io::Result<Box<dyn RowWriter>> {
@@ -92,7 +104,7 @@ impl Replica for EmbeddedReplica {
 }
 
 /// An open snapshot.
-struct Reader {
+pub(super) struct Reader {
     store: Arc<Embedded>,
     id: u64,
     mark: Option<Bytes>,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::messages::{self, Kept, Swept};
 use super::super::profile::SIZED;
 use super::super::{Changed, StorageError};
+use super::backup::RestoreRefusal;
 use super::messages::command::{DrainedRows, Purged};
 use super::tagged::tagged;
 
@@ -66,6 +67,8 @@ tagged! {
         80 Secret([u8; 32]), since 1;
         /// Which of many, by their places.
         90 Places(Vec<u32>), since 1;
+        /// Nothing was done, because of a backup that is restored.
+        130 NotRestored(RestoreRefusal), since 1;
     }
 }
 
@@ -114,6 +117,7 @@ impl Reply {
                 limit: bytes(*limit),
             })),
             StorageError::Unknown => Some(Reply::Lost(())),
+            StorageError::Restoring => Some(Reply::NotRestored(RestoreRefusal::Restoring)),
             StorageError::Full { what, limit } => {
                 Some(Reply::Full(Full { what: (*what).to_owned(), limit: *limit }))
             }
@@ -135,6 +139,7 @@ impl Reply {
                 let known = ["rows", "bytes", "messages"].into_iter().find(|known| *known == what);
                 StorageError::Full { what: known.unwrap_or("parts"), limit }
             }
+            Reply::NotRestored(why) => why.refusal(),
             Reply::Unreadable(why) => StorageError::Unavailable {
                 why: format!(
                     "a replica does not understand the change ({why}): bring all nodes to one release"
@@ -197,6 +202,7 @@ mod tests {
             ("001507", Reply::Revision(7)),
             ("001404726f777309", Reply::Full(Full { what: "rows".to_owned(), limit: 9 })),
             ("001e0009010201020105656c69737402010362406300", Reply::Privacy(Ok(Box::new(privacy)))),
+            ("008201", Reply::NotRestored(RestoreRefusal::Occupied)),
             ("001e0104", Reply::Privacy(Err(PrivacyError::InUse))),
         ]
     }

@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use althing_cluster::{durable, wire};
@@ -41,6 +41,8 @@ pub(super) struct Rows {
     spill: Tree,
     /// Grows when the rows begin to be replaced, and when they are whole again: odd in between.
     replacements: AtomicU64,
+    /// Whether a backup is being restored, as the rows say.
+    restoring: AtomicBool,
     failure: OnceLock<StorageError>,
     /// Locked for as long as the database is open. Declared last: let go of after `db`.
     lock: File,
@@ -78,6 +80,7 @@ impl Rows {
             undo: Mutex::new(None),
             spill,
             replacements: AtomicU64::new(0),
+            restoring: AtomicBool::new(false),
             failure: OnceLock::new(),
             lock,
         };
@@ -86,6 +89,7 @@ impl Rows {
             rows.spill.clear()?;
             replace::empty_if_unfinished(&rows)
         })?;
+        guarded(&rows.path, "read", || rows.look_whether_restoring())?;
         guarded(&rows.path, "finish a deletion in", || {
             for key in rows.tree.scan_prefix(keys::DELETIONS).keys() {
                 let key = key?;
@@ -145,7 +149,26 @@ impl Rows {
         } else {
             *undo = None;
         }
-        Ok(self.tree.apply_batch(writes)?)
+        self.tree.apply_batch(writes)?;
+        if let Some(row) = batch.get(keys::RESTORING) {
+            self.restoring.store(row.is_some(), Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn look_whether_restoring(&self) -> Result<(), Fault> {
+        self.restoring.store(self.tree.contains_key(keys::RESTORING)?, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether a backup is being restored: then nobody reads.
+    pub(super) fn is_restoring(&self) -> bool {
+        self.restoring.load(Ordering::SeqCst)
+    }
+
+    /// Reads for those whom the store serves.
+    pub(super) fn serving<T>(&self, read: impl FnOnce(&Rows) -> Result<T, Fault>) -> Result<T, Fault> {
+        if self.is_restoring() { Err(Fault::Restoring) } else { self.reading(read) }
     }
 
     /// Begins a snapshot of all rows: its number, the token that keeps it open, the mark that belongs to it.

@@ -101,6 +101,11 @@ impl Embedded {
         self.on_reader(move |rows| query::answer(rows, query)).await
     }
 
+    /// Whether a backup is being restored.
+    pub(super) fn rows_restoring(&self) -> bool {
+        self.rows.upgrade().is_some_and(|rows| rows.is_restoring())
+    }
+
     /// Refuses a change that takes room, where the disk has too little. Asked before a change is ordered.
     pub(in super::super) fn admit(&self, command: &Command) -> Result<(), StorageError> {
         self.space.admit(command.takes_room())
@@ -128,7 +133,7 @@ impl Embedded {
         T: Send + 'static,
         F: FnOnce(&Rows) -> Result<T, Fault> + Send + 'static,
     {
-        let (job, answer) = reading(read);
+        let (job, answer) = reading(|rows| rows.serving(read));
         self.queues.read().as_ref().ok_or(StorageError::Closed)?.reads.send(job)?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
@@ -140,7 +145,7 @@ impl Embedded {
         T: Send + 'static,
         F: FnOnce(&Rows) -> Result<T, Fault> + Send + 'static,
     {
-        let (job, answer) = reading(read);
+        let (job, answer) = reading(|rows| rows.reading(read));
         let queue = self.queues.read().as_ref().ok_or(StorageError::Closed)?.reads.next()?.clone();
         queue.send(job).await.map_err(|_| self.gone())?;
         answer.await.unwrap_or_else(|_| Err(self.gone()))
@@ -190,7 +195,7 @@ fn reading<T: Send + 'static>(
 ) -> (Read, oneshot::Receiver<Result<T, StorageError>>) {
     let (reply, answer) = oneshot::channel();
     let job = Box::new(move |rows: &Rows| {
-        let _gone = reply.send(rows.reading(read).map_err(|fault| rows.explain(fault, "read")));
+        let _gone = reply.send(read(rows).map_err(|fault| rows.explain(fault, "read")));
     });
     (job, answer)
 }

@@ -42,6 +42,7 @@
 //! | SweepMessages  | takes away more of what has to go                                                     |
 //! | KeepOfStream   | as KeepMessage; the same number is handled                                            |
 //! | ChangeStreams  | makes the same records, numbers only grow; repeated blindly it would bring one back that has ended since |
+//! | BeginRestore, RestoreRows, FinishRestore | do the same again; after another restore has begun: refused   |
 //! | MakeStreamSecret | finds the secret                                                                    |
 //!
 //! [`PrivacyError::UnknownList`]: althing_proto::privacy::PrivacyError::UnknownList

@@ -1,14 +1,16 @@
 //! The storage traits over the store group.
 
+use althing_cluster::store_log::RowReader;
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
 use althing_proto::sasl::Credentials;
 use althing_proto::time::Timestamp;
 use async_trait::async_trait;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::super::embedded::Commanded;
+use super::super::backup::{Backups, RestoreStep};
 use super::super::embedded::command::{
     ChangePrivacy, ChangeRoster, Command, CreateAccount, DeleteAccount, DeletePrivate, PutPrivate,
     PutPrivateWithin, SetCredentials, SetDisabled,
@@ -18,6 +20,7 @@ use super::super::embedded::query::{
     ListDisabled, ListPrivate, LoadPrivacy, LoadRoster, Page, Query,
 };
 use super::super::embedded::reply::Reply;
+use super::super::embedded::{Commanded, backup};
 use super::super::{
     Account, Accounts, Changed, Engine, Judgement, Privacy, PrivacyLimits, PrivateData, Roster, RosterLimits,
     RosterNews, Rosters, RowBound, Standing, StorageError, WhichList,
@@ -229,6 +232,28 @@ impl Commanded for Replicated {
 
     async fn ask(&self, query: Query) -> Result<Answer, StorageError> {
         self.read(query).await
+    }
+}
+
+#[async_trait]
+impl Backups for Replicated {
+    /// As of the last change that was answered anywhere.
+    async fn read_rows(self: Arc<Self>) -> Result<Box<dyn RowReader>, StorageError> {
+        self.check_open()?;
+        let Some(rows) = self.replica() else {
+            let why = "this node has no replica of the store: ask one of those that vote on it, by `althing cluster status`";
+            return Err(StorageError::Backup { why: why.to_owned() });
+        };
+        self.log.barrier().await.map_err(|error| StorageError::Unavailable { why: error.to_string() })?;
+        Arc::clone(rows).read_rows().await
+    }
+
+    async fn restore(&self, id: u64, step: RestoreStep) -> Result<bool, StorageError> {
+        backup::restore(self, id, step).await
+    }
+
+    fn is_restoring(&self) -> bool {
+        self.replica().is_some_and(|rows| rows.is_restoring())
     }
 }
 

@@ -1,0 +1,158 @@
+//! A backup of a cluster that goes on writing, restored into a new one: who logs in there has what was acknowledged
+//! before it began.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+use althing_proto::ns;
+use althing_tests::client::Client;
+use althing_tests::cluster::TestCluster;
+use althing_tests::friends::{add_contact, roster};
+use althing_tests::login::{Account, connect, newcomer, register_at};
+use althing_tests::node::TestNode;
+use althing_tests::setup::binary;
+use anyhow::{Context, Result, ensure};
+
+/// Messages that are acknowledged before the backup begins.
+const BEFORE: usize = 60;
+
+async fn althing(node: &TestNode, command: &str, more: &[&str]) -> Result<Output> {
+    let mut run = tokio::process::Command::new(binary()?);
+    run.arg(command).arg("--config").arg(node.setup().file()).args(more);
+    Ok(run.output().await?)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// Writes that many messages, and waits until the server has kept them all.
+async fn write(writer: &mut Client, to: &str, handled: &mut usize, many: usize) -> Result<()> {
+    let mut text = String::new();
+    for number in *handled..*handled + many {
+        text += &format!("<message to='{to}' type='chat' id='m{number}'><body>{number}</body></message>");
+    }
+    *handled += many;
+    text += &format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT);
+    writer.send(&text).await?;
+    let all = handled.to_string();
+    writer
+        .recv_until(|stanza| stanza.is("a", ns::STREAM_MANAGEMENT) && stanza.attr("h") == Some(&all))
+        .await?;
+    Ok(())
+}
+
+/// As many messages wait for the account, in order, and no more.
+async fn take(node: &TestNode, account: &Account, expected: usize) -> Result<()> {
+    let mut owner = connect(&node.endpoint(), account, "phone").await?;
+    owner.send("<presence/>").await?;
+    for number in 0..expected {
+        let message = owner.recv_until(|stanza| stanza.name() == "message").await?;
+        ensure!(message.attr("id") == Some(&format!("m{number}")), "{:?} for {number}", message.attr("id"));
+    }
+    owner.send("<iq type='get' id='end'><ping xmlns='urn:xmpp:ping'/></iq>").await?;
+    let next =
+        owner.recv_until(|stanza| stanza.name() == "message" || stanza.attr("id") == Some("end")).await?;
+    ensure!(next.name() == "iq", "one more: {:?}", next.attr("id"));
+    owner.close().await
+}
+
+/// How many messages the archive of the account has with the other one.
+async fn archived(node: &TestNode, account: &Account) -> Result<usize> {
+    let mut owner = connect(&node.endpoint(), account, "archive").await?;
+    let ask = "<query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>0</max></set></query>";
+    let answer = owner.iq("set", None, ask).await?;
+    let text = String::from(&answer);
+    let count = text.split("<count>").nth(1).and_then(|rest| rest.split('<').next()).context("no count")?;
+    Ok(count.parse()?)
+}
+
+async fn refused(node: &TestNode, file: &Path, why: &str) -> Result<()> {
+    let output = althing(node, "restore", &[file.to_str().context("no text")?]).await?;
+    let text = said(&output);
+    ensure!(output.status.code() == Some(1) && text.contains(why), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backup_of_a_cluster_that_writes_is_restored_into_a_new_one() {
+    let keep = tempfile::tempdir().unwrap();
+    let file = keep.path().join("backup");
+    let name = file.to_str().unwrap();
+    let (alice, bob) = (Account::fresh("alice"), Account::fresh("bob"));
+    let mut handled = 0;
+    let (before, contacts) = {
+        let cluster = TestCluster::start(3, "").await.unwrap();
+        register_at(&cluster.endpoint(0), &bob).await.unwrap();
+        register_at(&cluster.endpoint(0), &alice).await.unwrap();
+        let mut writer = connect(&cluster.endpoint(1), &alice, "phone").await.unwrap();
+        add_contact(&mut writer, "romeo@example.net", "name='Romeo'/>").await.unwrap();
+        let contacts = roster(&mut writer).await.unwrap();
+        writer.send(&format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await.unwrap();
+        let to = bob.bare(writer.domain());
+        write(&mut writer, &to, &mut handled, BEFORE).await.unwrap();
+        // It goes on being written to while the backup is made.
+        let arguments = [name];
+        let mut backup = std::pin::pin!(althing(cluster.node(2), "backup", &arguments));
+        let made = loop {
+            let wrote = write(&mut writer, &to, &mut handled, 5);
+            tokio::select! {
+                biased;
+                made = &mut backup => break made.unwrap(),
+                wrote = wrote => wrote.unwrap(),
+            }
+        };
+        let text = said(&made);
+        assert!(made.status.success() && text.contains("of the store group"), "{text}");
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = althing(cluster.node(2), "backup", &[name]).await.unwrap();
+        assert!(!again.status.success() && said(&again).contains("is there already"), "{}", said(&again));
+        refused(cluster.node(0), &file, "the server has accounts").await.unwrap();
+        (archived(cluster.node(0), &alice).await.unwrap(), contacts)
+    };
+
+    let mut cluster = TestCluster::start(3, "").await.unwrap();
+    // Whatever is wrong with a file is found before anything changes.
+    let bytes = std::fs::read(&file).unwrap();
+    let damaged = keep.path().join("damaged");
+    for (what, why) in [
+        (bytes[..bytes.len() / 2].to_vec(), "before its end"),
+        (b"something else".to_vec(), "no backup of Althing"),
+        ([&bytes[..bytes.len() - 200], &[0], &bytes[bytes.len() - 199..]].concat(), "damaged"),
+        ([&bytes[..18], &[9], &bytes[19..]].concat(), "and this release"),
+    ] {
+        std::fs::write(&damaged, what).unwrap();
+        refused(cluster.node(1), &damaged, why).await.unwrap();
+    }
+    newcomer_is_refused_nothing(&cluster).await;
+    drop(cluster);
+
+    cluster = TestCluster::start(3, "").await.unwrap();
+    // As in a container, which has no files but its volume's.
+    let mut restore = tokio::process::Command::new(binary().unwrap());
+    restore.args(["restore", "-", "--config"]).arg(cluster.node(1).setup().file());
+    let restored = restore.stdin(std::fs::File::open(&file).unwrap()).output().await.unwrap();
+    assert!(restored.status.success(), "{}", said(&restored));
+    // The nodes say that they are ready again within a look of theirs.
+    for index in 0..3 {
+        cluster.node_mut(index).until_ready().await.unwrap();
+    }
+    let wrong = Account { password: "wrong".to_owned(), ..alice.clone() };
+    assert!(connect(&cluster.endpoint(0), &wrong, "phone").await.is_err());
+    let mut owner = connect(&cluster.endpoint(0), &alice, "phone").await.unwrap();
+    assert_eq!(roster(&mut owner).await.unwrap(), contacts);
+    let kept = archived(cluster.node(2), &alice).await.unwrap();
+    assert!((BEFORE..=before).contains(&kept), "{kept} of {before}");
+    // Of one moment: both have as many, in order.
+    assert_eq!(archived(cluster.node(0), &bob).await.unwrap(), kept);
+    take(cluster.node(0), &bob, kept).await.unwrap();
+    newcomer(&cluster.endpoint(1), "carol").await.unwrap();
+}
+
+/// What was refused has left nothing behind: accounts are made as before.
+async fn newcomer_is_refused_nothing(cluster: &TestCluster) {
+    newcomer(&cluster.endpoint(2), "carol").await.unwrap();
+}

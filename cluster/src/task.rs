@@ -326,6 +326,12 @@ cluster_tasks! {
         sessions: Vec<BindIndex>,
     } -> u64, since 1, Aside;
 
+    /// Asks which of those sessions have a client that somebody uses now. Replies those.
+    62 FindUsed {
+        /// The sessions.
+        sessions: Vec<BindIndex>,
+    } -> Vec<BindIndex>, since 1, Aside;
+
     /// Hands a stanza to one session, which others of the account get too.
     35 DeliverCopy {
         /// The session's address.

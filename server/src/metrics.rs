@@ -29,7 +29,7 @@ pub use labels::{
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
 use module::Modules;
-pub use module::{ModuleMetrics, ModuleNumbers};
+pub use module::{ModuleMetrics, ModuleNumbers, SAMPLED};
 pub use streams::StreamMetrics;
 pub use table::{CLUSTER_METRICS, METRICS, Metric, MetricKind, PROCESS_METRICS, markdown};
 pub use turns::TurnMetrics;
@@ -146,7 +146,10 @@ impl NodeMetrics {
             component_inbox_full: make.counter("althing_component_inbox_full_total")?,
             modules: Modules::new(
                 make.counters("althing_module_handled_total")?,
-                make.histogram_vec("althing_module_duration_seconds")?,
+                (
+                    make.histogram_vec("althing_module_duration_seconds")?,
+                    make.histogram_vec("althing_module_computing_seconds")?,
+                ),
                 make.gauges("althing_module_queue")?,
                 make.counters("althing_module_dropped_total")?,
             ),

@@ -67,6 +67,8 @@ pub fn statistics(node: &NodeContext) -> Vec<Statistic> {
         all.push(figure("dropped", "packets", numbers.dropped));
         all.push(figure("waited", "packets", numbers.waited));
         all.push(figure("waited-time", "milliseconds", millis(numbers.waited_seconds)));
+        all.push(figure("timed", "calls", numbers.timed));
+        all.push(figure("timed-time", "microseconds", micros(numbers.timed_seconds)));
         all.extend(member.module.statistics(node));
     }
     let sources = node.statistics.0.read();
@@ -111,8 +113,12 @@ fn own(node: &NodeContext) -> Vec<Statistic> {
 }
 
 fn millis(seconds: f64) -> u64 {
+    micros(seconds) / 1000
+}
+
+fn micros(seconds: f64) -> u64 {
     std::time::Duration::try_from_secs_f64(seconds)
-        .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        .map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

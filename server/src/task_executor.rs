@@ -27,7 +27,7 @@ use althing_proto::stream::error::StreamCondition;
 
 use crate::components::balance::lane_named;
 use crate::delivery::remote::groups::Group;
-use crate::delivery::{account, bounce, drive_aside, fan_out, inbox, local, probes, remote};
+use crate::delivery::{account, bounce, drive_aside, fan_out, inbox, local, probes, remote, usage};
 use crate::modules::figures_of_node;
 use crate::node::NodeContext;
 use crate::router::component;
@@ -212,6 +212,7 @@ impl NodeExecutor {
             ClusterTask::CountFetching(task) => {
                 TaskReply::CountFetching(inbox::count_fetching(node, &task.sessions))
             }
+            ClusterTask::FindUsed(task) => TaskReply::FindUsed(usage::used_here(node, &task.sessions)),
             ClusterTask::ShowPresence(task) => TaskReply::ShowPresence(show(node, task)?),
             ClusterTask::ShowAvatar(ShowAvatar { account, revision, hash }) => {
                 let event = UserEvent::Avatar(Avatar { revision, hash });

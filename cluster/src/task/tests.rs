@@ -56,6 +56,7 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
         ("0028036a4064", DrainInbox { account: jid().to_bare() }.into()),
         ("001f036240630107", CountShown { to: Jid::new("b@c").unwrap(), sessions: vec![owner] }.into()),
         ("00300107", CountFetching { sessions: vec![owner] }.into()),
+        ("003e0107", FindUsed { sessions: vec![owner] }.into()),
         (
             "0023056a40642f7207043c612f3efb2c0102",
             DeliverCopy { to: jid(), owner, xml: xml(), number: 300, here: 2 }.into(),
@@ -106,6 +107,7 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
         ("002803", TaskReply::DrainInbox(3)),
         ("001f03", TaskReply::CountShown(3)),
         ("003003", TaskReply::CountFetching(3)),
+        ("003e0107", TaskReply::FindUsed(vec![BindIndex(7)])),
         ("002300", TaskReply::DeliverCopy(SessionFound::Done)),
         ("002901", TaskReply::GiveStream(true)),
     ]

@@ -13,6 +13,7 @@ pub mod probes;
 pub mod receivers;
 pub mod remote;
 pub mod settles;
+pub mod usage;
 
 use std::sync::Arc;
 

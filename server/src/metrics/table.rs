@@ -37,6 +37,8 @@ const HANDLING: &[f64] =
 /// Upper bounds in seconds for what may wait for a disk: 0.05 ms to 4 s.
 const DISK: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.25, 1.0, 4.0];
+/// Upper bounds in seconds for what computes, as a rule well below the first: 1 us to 10 ms.
+const COMPUTING: &[f64] = &[0.000_001, 0.000_01, 0.000_1, 0.001, 0.01];
 /// Upper bounds in seconds for what a module waits for: 1 ms to 16 s.
 const WAITING: &[f64] = &[0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0];
 
@@ -181,6 +183,12 @@ pub const METRICS: &[Metric] = &[
         WAITING,
         &["module"],
         "Time of what the module had to wait for, from the packet to what follows from it; time in its queue counts.",
+    ),
+    histogram(
+        "althing_module_computing_seconds",
+        COMPUTING,
+        &["module"],
+        "Time of one call of the module, in which nothing else of its arbiter goes on. One pass of a stanza in 61 is timed.",
     ),
     gauge(
         "althing_module_queue",

@@ -1,6 +1,8 @@
 //! The stages, one function each.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::thread::LocalKey;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -13,7 +15,35 @@ use althing_proto::xml::build::ElementExt;
 use super::registry::Member;
 use super::{Effects, Outcome, Packet, Pass, Registry, Verdict, View, refusal};
 use crate::aside::Job;
+use crate::metrics::SAMPLED;
 use crate::session::effect::{Effect, Later};
+
+thread_local! {
+    static PREPROCESSED: Cell<u32> = const { Cell::new(0) };
+    static PROCESSED: Cell<u32> = const { Cell::new(0) };
+    static POSTPROCESSED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether the calls of a stage are timed: once in [`SAMPLED`].
+struct Watch(bool);
+
+impl Watch {
+    fn of(stage: &'static LocalKey<Cell<u32>>) -> Self {
+        let passed = stage.get() + 1;
+        stage.set(passed % SAMPLED);
+        Watch(passed == SAMPLED)
+    }
+
+    fn time<R>(&self, member: &Member, call: impl FnOnce() -> R) -> R {
+        if !self.0 {
+            return call();
+        }
+        let began = Instant::now();
+        let result = call();
+        member.counts.computed(began.elapsed().as_secs_f64());
+        result
+    }
+}
 
 /// Stage 1: every module sees the packet and may block it. Must be cheap.
 pub fn preprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Verdict {
@@ -27,11 +57,12 @@ pub fn preprocess_from(
     view: &View<'_>,
     mut asked: usize,
 ) -> (usize, Verdict) {
-    for module in registry.modules().skip(asked) {
+    let watch = Watch::of(&PREPROCESSED);
+    for member in registry.members().iter().skip(asked) {
         asked += 1;
-        let verdict = module.preprocess(packet, view);
+        let verdict = watch.time(member, || member.module.preprocess(packet, view));
         if !matches!(verdict, Verdict::Pass) {
-            debug!(stop = "pipeline.preprocess", module = module.spec().name);
+            debug!(stop = "pipeline.preprocess", module = member.name);
             return (asked, verdict);
         }
     }
@@ -42,8 +73,9 @@ pub fn preprocess_from(
 /// what a neighbour waits for.
 pub fn process(registry: &Registry, packet: &Packet, view: &View<'_>) -> Option<Effects> {
     let (mut handled, mut waiting) = (None, None);
+    let watch = Watch::of(&PROCESSED);
     for member in registry.interested(&packet.stanza, packet.at()) {
-        let outcome = member.module.process(packet, view);
+        let outcome = watch.time(member, || member.module.process(packet, view));
         let Some(effects) = taken(member, packet, outcome, &mut waiting) else { continue };
         debug!(stop = "pipeline.process", module = member.name);
         match &mut handled {
@@ -100,8 +132,9 @@ fn taken(
 /// delivered, and a request to the server or an account that nobody knows is refused with
 /// `service-unavailable` (RFC 6120 §8.4, RFC 6121 §8.5.1).
 pub fn postprocess(registry: &Registry, packet: &Packet, view: &View<'_>) -> Effects {
+    let watch = Watch::of(&POSTPROCESSED);
     for member in registry.members() {
-        let (outcome, mut waiting) = (member.module.postprocess(packet, view), None);
+        let (outcome, mut waiting) = (watch.time(member, || member.module.postprocess(packet, view)), None);
         if let Some(mut effects) = taken(member, packet, outcome, &mut waiting) {
             debug!(stop = "pipeline.postprocess", module = member.name);
             effects.extend(waiting.map(|future| Effect::Later(Later(future))));

@@ -357,3 +357,27 @@ async fn s11_each_stage_yields_any_number_of_results() {
         }
     }
 }
+
+/// T17: the time of modules that compute is told, of one pass in 61.
+#[actix_rt::test]
+async fn t17_the_time_of_modules_that_compute_is_sampled() {
+    static BUSY: MadeUp = MadeUp {
+        interests: const { &[Interest::iq_get("urn:q", At::SERVER)] },
+        process: |_| {
+            let began = std::time::Instant::now();
+            while began.elapsed() < std::time::Duration::from_micros(50) {}
+            Outcome::Done(Vec::new())
+        },
+        ..NOTHING
+    };
+    let node = node(&[&BUSY]);
+    let numbers = || node.modules.members().first().unwrap().counts.numbers();
+    for _ in 0..10 * crate::metrics::SAMPLED {
+        let _effects = yields(&node, &packet(GET, Pass::Server)).await;
+    }
+    let told = numbers();
+    // Both stages count their passes by themselves.
+    assert_eq!((told.handled, told.timed), (610, 20));
+    assert!(told.timed_seconds >= 10.0 * 0.000_05, "{told:?}");
+    assert_eq!(told.waited, 0);
+}

@@ -137,6 +137,7 @@ impl Session {
         begun: (Timestamp, Option<IpAddr>),
     ) -> Arc<SessionHandle> {
         let (losses, shown) = (self.losses, Arc::clone(&self.shown));
+        shown.spoke(begun.0);
         let pressure = Arc::clone(self.outbox.pressure());
         Arc::new(SessionHandle::new((jid, index, losses), begun, self.start(), (pressure, shown)))
     }

@@ -5,8 +5,9 @@
 //! holds the lock until the answer is on its way: what the session says next comes behind it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -14,8 +15,12 @@ use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::privacy::Kinds;
 use althing_proto::roster::Subscription;
 use althing_proto::stanza::{Broadcast, Stanza};
+use althing_proto::time::Timestamp;
 
 use super::rules::{Decision, Rules};
+
+/// So long after its last message or presence a client counts as idle.
+pub const IDLE_AFTER: Duration = Duration::from_secs(600);
 
 /// The contacts of an account with a subscription in either direction.
 pub type Contacts = HashMap<BareJid, Subscription>;
@@ -93,6 +98,10 @@ impl Visible {
 pub struct Shown {
     visible: RwLock<Option<Visible>>,
     fetches: AtomicBool,
+    /// When the client said something last, in milliseconds; 0 while it has not.
+    spoke: AtomicU64,
+    /// Whether nobody looks at the client, by its own word.
+    unwatched: AtomicBool,
 }
 
 impl Shown {
@@ -110,6 +119,24 @@ impl Shown {
     #[must_use]
     pub fn fetches(&self) -> bool {
         self.fetches.load(Ordering::Acquire)
+    }
+
+    /// The client has begun, or has sent a message or its presence.
+    pub fn spoke(&self, now: Timestamp) {
+        self.spoke.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// The client says whether nobody looks at it (XEP-0352).
+    pub fn set_unwatched(&self, unwatched: bool) {
+        self.unwatched.store(unwatched, Ordering::Relaxed);
+    }
+
+    /// Whether somebody uses the client: it has said something in the last [`IDLE_AFTER`], and not that nobody looks.
+    /// IQs do not count, for keep-alives and answers are some.
+    #[must_use]
+    pub fn is_used(&self, now: Timestamp) -> bool {
+        let spoke = Timestamp::from_millis(self.spoke.load(Ordering::Relaxed));
+        !self.unwatched.load(Ordering::Relaxed) && now.since(spoke) < IDLE_AFTER
     }
 
     /// `change` gives back who may see the presence from now on. They are changed in place, and what was prepared
@@ -137,6 +164,22 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// XEP-0133 §4.16: who says nothing for long is idle, and whose client says that nobody looks (XEP-0352).
+    #[test]
+    fn a_client_is_used_while_it_speaks_and_somebody_looks() {
+        let shown = Shown::default();
+        let at = |seconds: u64| Timestamp::from_millis(1_700_000_000_000 + seconds * 1000);
+        assert!(!shown.is_used(at(0)), "it has said nothing yet");
+        shown.spoke(at(0));
+        assert!(shown.is_used(at(599)));
+        assert!(!shown.is_used(at(600)));
+        shown.spoke(at(600));
+        shown.set_unwatched(true);
+        assert!(!shown.is_used(at(601)));
+        shown.set_unwatched(false);
+        assert!(shown.is_used(at(601)));
+    }
 
     #[test]
     fn only_those_who_receive_the_presence_are_answered() {

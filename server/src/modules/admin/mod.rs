@@ -2,10 +2,10 @@
 //! the whole cluster.
 //!
 //! Not here: lists of servers (there are no other servers), messages
-//! of the day and of welcome, the list of administrators (it is the configuration's), idle and active users (ARCHITECTURE.md
-//! says why), restart and shutdown (the operator's).
+//! of the day and of welcome, the list of administrators (it is the configuration's), restart and shutdown (the operator's).
 
 mod accounts_num;
+mod active_users;
 mod add_user;
 mod announce;
 mod change_user_password;
@@ -64,6 +64,10 @@ const COMMANDS: &[&dyn Command] = &[
     &disabled_users_list::COMMAND,
     &online_users_num::COMMAND,
     &online_users_list::COMMAND,
+    &active_users::ACTIVE_NUM,
+    &active_users::IDLE_NUM,
+    &active_users::ACTIVE,
+    &active_users::IDLE,
     &announce::COMMAND,
 ];
 

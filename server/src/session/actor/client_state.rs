@@ -12,14 +12,15 @@ use crate::session::outbox::Entry;
 impl Session {
     /// Takes an element that says so, which is no stanza and is not counted; gives others back.
     pub(super) fn client_state(&mut self, element: Element) -> Option<Element> {
-        let most = match element.name() {
-            "active" if element.has_ns(ns::CLIENT_STATE) => None,
-            "inactive" if element.has_ns(ns::CLIENT_STATE) => {
-                Some(self.node.config().limits.inactive_bytes).filter(|most| *most > 0)
-            }
+        let unwatched = match element.name() {
+            "active" if element.has_ns(ns::CLIENT_STATE) => false,
+            "inactive" if element.has_ns(ns::CLIENT_STATE) => true,
             _ => return Some(element),
         };
+        let most = self.node.config().limits.inactive_bytes;
+        let most = Some(most).filter(|most| unwatched && *most > 0);
         self.outbox.set_inactive(most);
+        self.shown.set_unwatched(unwatched);
         None
     }
 }

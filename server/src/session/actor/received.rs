@@ -3,7 +3,7 @@
 use minidom::Element;
 use tracing::debug;
 
-use althing_proto::stanza::{ParseError, Stanza};
+use althing_proto::stanza::{Kind, ParseError, Stanza};
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::stream::second_bind;
 
@@ -26,6 +26,9 @@ impl Session {
         }
         let stanza = stanza.without_forgeries(|domain| self.node.serves(domain));
         self.node.metrics.stanza(stanza.kind(), Direction::In);
+        if !matches!(stanza.kind(), Kind::Iq(_)) {
+            self.shown.spoke(self.node.now());
+        }
         let span = stanza_span(&stanza, Some(self.state.jid()));
         let _in_span = span.enter();
         debug!(stop = "session.actor", pass = "outbound", to = stanza.to().map(tracing::field::display));

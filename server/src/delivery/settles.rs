@@ -20,7 +20,7 @@ use althing_proto::stanza_id::StanzaId;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::storage::StorageError;
-use crate::storage::messages::{MAX_PAGE, Settle};
+use crate::storage::messages::{DeviceId, MAX_PAGE, Settle};
 
 /// Most messages whose arrival waits. While the store does not answer, later ones are not noted.
 const MAX_WAITING: usize = 65_536;
@@ -65,8 +65,8 @@ struct State {
     watchers: Vec<(BareJid, oneshot::Sender<()>)>,
     /// How many rest before they are told once more.
     resting: usize,
-    /// Those that the store does not know, by account; bounded with those that rest.
-    unknown: HashMap<BareJid, Vec<StanzaId>>,
+    /// Those that the store does not know, by account, each at its device; bounded with those that rest.
+    unknown: HashMap<BareJid, Vec<(StanzaId, Option<DeviceId>)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,16 +123,23 @@ impl Settles {
         let _ = timeout(PATIENCE, done).await;
     }
 
-    /// Those of an account that the store did not know when it was told last.
+    /// Those that have arrived at a device of an account, or at whichever, and that the store did not know when it was told
+    /// last.
     #[must_use]
-    pub fn unknown(&self, user: &BareJid) -> Vec<StanzaId> {
-        self.state.lock().unknown.get(user).cloned().unwrap_or_default()
+    pub fn unknown(&self, user: &BareJid, device: Option<DeviceId>) -> Vec<StanzaId> {
+        let state = self.state.lock();
+        let ids = state.unknown.get(user).into_iter().flatten();
+        ids.filter(|(_, at)| is_at(*at, device)).map(|(id, _)| *id).collect()
     }
 
     /// Whether that one is among them.
     #[must_use]
-    pub fn is_unknown(&self, user: &BareJid, id: StanzaId) -> bool {
-        self.state.lock().unknown.get(user).is_some_and(|ids| ids.contains(&id))
+    pub fn is_unknown(&self, user: &BareJid, id: StanzaId, device: Option<DeviceId>) -> bool {
+        let state = self.state.lock();
+        state
+            .unknown
+            .get(user)
+            .is_some_and(|ids| ids.iter().any(|(unknown, at)| *unknown == id && is_at(*at, device)))
     }
 
     /// Waits until what gathers is to be written.
@@ -156,16 +163,22 @@ impl Settles {
     }
 }
 
+/// Whether what has arrived at that device has for this one: what is settled for none in particular is for all.
+fn is_at(at: Option<DeviceId>, device: Option<DeviceId>) -> bool {
+    at.is_none() || at == device
+}
+
 impl State {
     /// Notes whether the store knows a message.
-    fn is_known(&mut self, Settle { user, id, .. }: &Settle, is_known: bool) {
+    fn is_known(&mut self, Settle { user, id, device }: &Settle, is_known: bool) {
+        let it = (*id, *device);
         match self.unknown.get_mut(user) {
             None if is_known => {}
-            None => drop(self.unknown.insert(user.clone(), vec![*id])),
+            None => drop(self.unknown.insert(user.clone(), vec![it])),
             Some(ids) => {
-                ids.retain(|other| other != id);
+                ids.retain(|other| *other != it);
                 if !is_known {
-                    ids.push(*id);
+                    ids.push(it);
                 } else if ids.is_empty() {
                     self.unknown.remove(user);
                 }
@@ -261,6 +274,29 @@ fn tell_again(node: &Arc<NodeContext>, mut noted: Vec<Noted>) {
 mod tests {
     use super::*;
     use crate::storage::messages::{ArchiveDefault, InboxQuota, KeepFor, KeepInInbox, KeepMessage, Taker};
+
+    /// R23: what has arrived at one device before it is kept has not at another one of the account.
+    #[tokio::test]
+    async fn r23_what_arrives_early_at_one_device_still_comes_to_another() {
+        let node = Arc::new(NodeContext::for_tests());
+        let user = BareJid::new("b@localhost").unwrap();
+        node.has_account(&user).await;
+        let [phone, desk] = [1, 2].map(|device| Some(DeviceId(device)));
+        let [early, refused] = [7, 8].map(|byte| StanzaId::from_bytes([byte; 16]));
+        Settles::note(&node, Settle { user: user.clone(), id: early, device: phone });
+        Settles::note(&node, Settle { user: user.clone(), id: refused, device: None });
+        let settles = &node.waiting.settles;
+        while settles.unknown(&user, phone).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(settles.unknown(&user, desk), [refused], "that one is for nobody");
+        let known = [(early, phone), (early, desk), (refused, desk)];
+        assert_eq!(known.map(|(id, at)| settles.is_unknown(&user, id, at)), [true, false, true]);
+        Settles::note(&node, Settle { user: user.clone(), id: early, device: desk });
+        while settles.unknown(&user, desk).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    }
 
     /// Delivery runs ahead of the commit: a message may be acknowledged before it is kept.
     #[tokio::test]

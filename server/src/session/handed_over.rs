@@ -109,6 +109,7 @@ pub struct Carried {
 struct Unsent {
     bytes: Bytes,
     elsewhere: Option<Timestamp>,
+    known: Option<StanzaId>,
     waited: Option<StanzaId>,
 }
 
@@ -146,8 +147,12 @@ impl HandedOver {
         unsent: Vec<Left>,
         carried: Carried,
     ) -> Self {
-        let unsent =
-            unsent.into_iter().map(|Left { bytes, elsewhere, waited }| Unsent { bytes, elsewhere, waited });
+        let unsent = unsent.into_iter().map(|Left { bytes, elsewhere, known, waited }| Unsent {
+            bytes,
+            elsewhere,
+            known,
+            waited,
+        });
         HandedOver {
             index: BindIndex(0),
             from,
@@ -171,7 +176,9 @@ impl HandedOver {
     /// What is to be sent to the client, in order.
     pub fn take_unsent(&mut self) -> Vec<Left> {
         let unsent = std::mem::take(&mut self.unsent).into_iter();
-        unsent.map(|Unsent { bytes, elsewhere, waited }| Left { bytes, elsewhere, waited }).collect()
+        unsent
+            .map(|Unsent { bytes, elsewhere, known, waited }| Left { bytes, elsewhere, known, waited })
+            .collect()
     }
 
     /// As bytes, for another node.
@@ -235,7 +242,7 @@ mod tests {
             receipts: true,
         };
         let elsewhere = Some(Timestamp::from_millis(6));
-        let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, waited: None };
+        let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, known: None, waited: None };
         let ticket = Ticket { hash: [1; 32], seconds: 300 };
         let mut handed = HandedOver::new(
             (NodeId::new(5), Timestamp::from_millis(4)),
@@ -248,7 +255,7 @@ mod tests {
         let bytes = handed.encode().unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = format!(
-            "070504{}fb2c01020301043c6d2f3e01060001043c702f3e00010361406201fb2c0101010200010101090101{}0101",
+            "070504{}fb2c01020301043c6d2f3e0106000001043c702f3e00010361406201fb2c0101010200010101090101{}0101",
             "01".repeat(32),
             "08".repeat(16)
         );

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::Framing;
 use althing_proto::stream::error::StreamError;
 use althing_proto::time::Timestamp;
@@ -121,11 +122,11 @@ impl Outbox {
     /// # Errors
     /// [`Full`] where the limit would be passed; nothing was appended.
     pub fn push(&self, entry: Entry<'_>, element: Bytes) -> Result<bool, Full> {
-        self.push_stanza(entry, element, None)
+        self.push_stanza(entry, element, (None, None))
     }
 
     /// As [`push`](Self::push), for a stanza that is to go elsewhere if the client does not acknowledge it: with the
-    /// time of its delivery.
+    /// time of its delivery, and the id that it has in the store where its bytes do not say it.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -133,10 +134,10 @@ impl Outbox {
         &self,
         entry: Entry<'_>,
         bytes: Bytes,
-        elsewhere: Option<Timestamp>,
+        (elsewhere, known): (Option<Timestamp>, Option<StanzaId>),
     ) -> Result<bool, Full> {
         let length = self.framing.length(&bytes);
-        self.append(entry, Piece::Stanza(Left { bytes, elsewhere, waited: None }), length)
+        self.append(entry, Piece::Stanza(Left { bytes, elsewhere, known, waited: None }), length)
     }
 
     /// Appends an element that is no stanza.

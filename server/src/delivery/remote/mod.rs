@@ -24,7 +24,7 @@ use althing_cluster::executor::{TaskRefusal, TaskSource};
 use althing_cluster::link::LinkError;
 use althing_cluster::routes::{BindIndex, NodeState, Route};
 use althing_cluster::task::{ClusterTask, DeliverCopy, DeliverStanza, SessionFound, TaskReply};
-use althing_proto::jid::FullJid;
+use althing_proto::jid::{FullJid, Jid};
 use althing_proto::stanza::Stanza;
 
 use super::keep::{Planned, taken_by_nobody};
@@ -323,10 +323,7 @@ pub fn left_in_mailbox(
 ) {
     let node = Arc::clone(node);
     match node.sessions.get(index).map(|session| returned(&node, &session, stanza.clone())) {
-        Some(Posted::Congested) => {
-            let effects = bounce::congested(&node, &stanza);
-            node.remote.runtime().clone().spawn(async move { drive(&node, effects).await });
-        }
+        Some(Posted::Congested) => crowded_out(&node, stanza),
         Some(_) => {}
         // Once the route is gone: until then it would come back here.
         None => {
@@ -349,23 +346,28 @@ pub fn send_after(
 ) {
     let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: true };
     if let Posted::Congested = keep_parcel(node, to, index, parcel, moved) {
-        let account = to.to_bare();
-        if let Some(id) = kept::id_of(&stanza, &account).filter(|_| kept::is_pending(node)) {
-            // It is in the store, or soon: from there it comes in its order.
-            let own = Arc::clone(node);
-            node.remote.runtime.spawn(async move {
-                let free = taken_by_nobody(&own, &stanza, &account, Planned::Already(id), None);
-                if let Next::Wait(freed) = free {
-                    drive(&own, freed.await).await;
-                }
-            });
-            return;
-        }
-        node.metrics.dropped(Dropped::Undeliverable);
-        let effects = bounce::congested(node, &stanza);
-        let own = Arc::clone(node);
-        node.remote.runtime.spawn(async move { drive(&own, effects).await });
+        crowded_out(node, stanza);
     }
+}
+
+/// What a session has left, where too much waits for its address already.
+fn crowded_out(node: &Arc<NodeContext>, stanza: Stanza) {
+    let own = Arc::clone(node);
+    let account = stanza.to().map(Jid::to_bare);
+    let known = account.and_then(|account| Some((kept::id_of(&stanza, &account)?, account)));
+    if let Some((id, account)) = known.filter(|_| kept::is_pending(node)) {
+        // It is in the store, or soon: from there it comes in its order.
+        node.remote.runtime.spawn(async move {
+            let free = taken_by_nobody(&own, &stanza, &account, Planned::Already(id), None);
+            if let Next::Wait(freed) = free {
+                drive(&own, freed.await).await;
+            }
+        });
+        return;
+    }
+    node.metrics.dropped(Dropped::Undeliverable);
+    let effects = bounce::congested(node, &stanza);
+    node.remote.runtime.spawn(async move { drive(&own, effects).await });
 }
 
 /// The task that hands a stanza to the session of `route`, whose address is `to`.

@@ -10,6 +10,7 @@ use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::time::Timestamp;
 
 use super::{Farewell, Session, client_state};
+use crate::delivery::kept;
 use crate::metrics::Direction;
 use crate::session::messages::EndReason;
 use crate::session::outbox::{Entry, Full};
@@ -33,7 +34,10 @@ impl Session {
         let pushed = match self.waited_as(stanza) {
             Some(id) if self.state.gives_receipts() => self.push_owed(entry, stanza, bytes, id),
             Some(id) => self.outbox.push_waited(entry, bytes, id, || self.settler()),
-            None => self.outbox.push_stanza(entry, bytes, self.goes_elsewhere(stanza)),
+            None => {
+                let known = promised.and_then(|_| kept::id_of(stanza, self.state.account()));
+                self.outbox.push_stanza(entry, bytes, (self.goes_elsewhere(stanza), known))
+            }
         };
         match pushed {
             Ok(superseded) => {

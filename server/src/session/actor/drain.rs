@@ -224,8 +224,9 @@ impl Session {
             let waits = kept::is_pending(&self.node)
                 && kept::id_of(&parcel.stanza, self.state.account()).is_some()
                 && !self.outbox.is_open();
-            // Where its client is gone whoever comes takes it from the store.
-            if !waits {
+            if waits {
+                self.leave_in_store(parcel, ctx);
+            } else {
                 self.congested(&parcel);
             }
             return None;
@@ -235,6 +236,21 @@ impl Session {
             self.look(ctx);
         }
         None
+    }
+
+    /// Its client is gone: whoever comes takes it from the store, where no more of them may wait than for who is away.
+    fn leave_in_store(&self, parcel: Parcel, ctx: &mut Context<Self>) {
+        let (node, account) = (Arc::clone(&self.node), self.state.account().clone());
+        let full = async move {
+            let waits = node.storage.inbox.summary(&account).await;
+            waits.is_ok_and(|waits| waits.is_beyond(node.config().offline.quota()))
+        };
+        // What comes after it is looked at after it: so they are refused one by one, and bounded by the mailbox.
+        ctx.wait(full.into_actor(self).map(move |is_full, session, _| {
+            if is_full {
+                session.congested(&parcel);
+            }
+        }));
     }
 
     /// The receiver's pass of what has waited behind messages that came before.
@@ -261,7 +277,7 @@ impl Session {
 
     /// Whether a message has arrived that was kept later than that: the store is told once more, and it goes nowhere.
     fn has_arrived(&self, id: StanzaId) -> bool {
-        if self.node.waiting.settles.is_unknown(self.state.account(), id) {
+        if self.node.waiting.settles.is_unknown(self.state.account(), id, self.device()) {
             return true;
         }
         let arrived = self.draining.arrived.contains(&id);
@@ -317,7 +333,7 @@ impl Session {
     }
 
     /// Which device of the account it is, where messages wait for each: that of its resource.
-    fn device(&self) -> Option<DeviceId> {
+    pub(super) fn device(&self) -> Option<DeviceId> {
         kept::device(&self.node, self.state.jid().resource().as_str())
     }
 

@@ -14,7 +14,7 @@ use althing_proto::xml::build::{BuilderExt, ElementExt};
 use althing_proto::xml::name;
 
 use super::{Farewell, Session};
-use crate::delivery;
+use crate::delivery::{self, kept};
 use crate::pipeline::Effects;
 use crate::session::copies::Share;
 use crate::session::effect::Effect;
@@ -137,8 +137,12 @@ impl Session {
 /// requests.
 pub(super) fn elsewhere(left: Vec<Left>, jid: &FullJid) -> (Vec<Stanza>, Effects) {
     let (mut messages, mut answers) = (Vec::new(), Effects::new());
-    for Left { bytes, elsewhere, .. } in left {
+    for Left { bytes, elsewhere, known, .. } in left {
         let (Some(stanza), Some(at)) = (Stanza::from_bytes(&bytes), elsewhere) else { continue };
+        let stanza = match known {
+            Some(id) => stanza.with_child(kept::stanza_id(&jid.to_bare(), id)),
+            None => stanza,
+        };
         match stanza.kind() {
             Kind::Iq(_) => answers.extend(unanswered(&stanza, &jid.to_bare())),
             _ => messages.push(delayed(&stanza, jid, at)),

@@ -232,12 +232,12 @@ impl Session {
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         let own = node.sessions.get(index);
         let (answer, answered) = oneshot::channel();
-        let settles = self.outbox.settles() || self.owed.has_given();
+        let (settles, device) = (self.outbox.settles() || self.owed.has_given(), self.device());
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
             if settles {
                 // The session that goes on is not to get once more what its client has acknowledged.
                 node.waiting.settles.flush(&jid.to_bare()).await;
-                handed.carried.arrived = node.waiting.settles.unknown(&jid.to_bare());
+                handed.carried.arrived = node.waiting.settles.unknown(&jid.to_bare(), device);
             }
             let moved = node.routes.move_to(&jid, index, (node_id, incarnation)).await;
             let answer = match moved {

@@ -29,6 +29,8 @@ pub struct Left {
     pub bytes: Bytes,
     /// When it was delivered, where it is to go elsewhere if the client does not get it.
     pub elsewhere: Option<Timestamp>,
+    /// Its id in the store, where its bytes do not say it: wherever it goes it is not kept anew.
+    pub known: Option<StanzaId>,
     /// Its id in the store, where it has waited and still is: then it goes nowhere else from here.
     pub waited: Option<StanzaId>,
 }
@@ -322,7 +324,9 @@ mod tests {
     }
 
     fn push(outbox: &Outbox, text: &'static str, elsewhere: Option<Timestamp>) {
-        outbox.push_stanza(Entry::Stanza(None), Bytes::from_static(text.as_bytes()), elsewhere).unwrap();
+        outbox
+            .push_stanza(Entry::Stanza(None), Bytes::from_static(text.as_bytes()), (elsewhere, None))
+            .unwrap();
     }
 
     fn taken(outbox: &Outbox) -> String {
@@ -424,6 +428,7 @@ mod tests {
         let left = |text: &'static str| Left {
             bytes: Bytes::from_static(text.as_bytes()),
             elsewhere: None,
+            known: None,
             waited: None,
         };
         let waiting = vec![left("12345678"), left("12345678")];
@@ -431,11 +436,14 @@ mod tests {
         assert!(outbox.pressure().is_congested(), "whoever writes to it is slowed down");
         push(&outbox, "1234", None);
         assert!(
-            outbox.push_stanza(Entry::Stanza(None), vec![b'x'; 10].into(), None).is_err(),
+            outbox.push_stanza(Entry::Stanza(None), vec![b'x'; 10].into(), (None, None)).is_err(),
             "it has an end"
         );
         assert_eq!(taken(&outbox).len(), 20);
         assert!(!outbox.pressure().is_congested());
-        assert!(outbox.push_stanza(Entry::Stanza(None), vec![b'x'; 11].into(), None).is_err(), "as ever");
+        assert!(
+            outbox.push_stanza(Entry::Stanza(None), vec![b'x'; 11].into(), (None, None)).is_err(),
+            "as ever"
+        );
     }
 }

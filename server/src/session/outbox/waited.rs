@@ -108,8 +108,11 @@ impl Outbox {
     ) -> Result<bool, Full> {
         self.waited.settler.borrow_mut().get_or_insert_with(settler);
         let length = self.framing.length(&bytes);
-        let pushed =
-            self.append(entry, Piece::Stanza(Left { bytes, elsewhere: None, waited: Some(id) }), length)?;
+        let pushed = self.append(
+            entry,
+            Piece::Stanza(Left { bytes, elsewhere: None, known: None, waited: Some(id) }),
+            length,
+        )?;
         self.waited.unsettled.borrow_mut().insert(id);
         Ok(pushed)
     }

@@ -4,7 +4,7 @@ use althing_proto::stanza_id::StanzaId;
 
 use super::*;
 use crate::config::Durability;
-use crate::storage::messages::ArchiveQuery;
+use crate::storage::messages::{ArchiveDefault, ArchivePreferences, ArchiveQuery};
 
 fn message(number: usize) -> Work {
     let xml = format!(
@@ -95,6 +95,33 @@ async fn in_memory_nothing_is_pending() {
     done(&sender, message(1)).await;
     taken(&sender, &outbox()).await;
     assert_eq!((waiting(&node).await, archived(&node, "b").await.len()), (1, 2), "it waits for who is away");
+}
+
+/// In the archive of its sender it is once, also where its receiver, who wants none, has not acknowledged it and it goes to
+/// another session.
+#[actix_rt::test]
+async fn in_memory_what_goes_elsewhere_is_archived_once() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.messages.durability = Durability::Memory);
+    node.has_account(&user("b")).await;
+    let never = ArchivePreferences { default: ArchiveDefault::Never, always: Vec::new(), never: Vec::new() };
+    node.storage.archive.set_preferences(&user("b"), never).await.unwrap();
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let (first, second) = (outbox(), outbox());
+    let session = bind(&node, "r", &first).await;
+    let enable = "<enable xmlns='urn:xmpp:sm:3'/>".parse().unwrap();
+    done(&session, Work { elements: [enable].into(), ..Work::default() }).await;
+    done(&session, presence()).await;
+    taken(&session, &first).await;
+    done(&sender, message(0)).await;
+    let text = taken(&session, &first).await;
+    assert!(text.contains("id='n0'") && !text.contains("<stanza-id "), "{text}");
+    let other = bind(&node, "s", &second).await;
+    done(&other, presence()).await;
+    session.end(EndReason::ClientGone).await;
+    let text = taken(&other, &second).await;
+    assert!(text.contains("id='n0'") && !text.contains("<stanza-id "), "{text}");
+    assert_eq!((archived(&node, "a").await.len(), archived(&node, "b").await.len()), (1, 0));
 }
 
 /// A message that comes to a session by two ways is for its client once.

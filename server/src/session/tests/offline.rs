@@ -187,6 +187,56 @@ async fn r19_a_long_inbox_comes_as_fast_as_it_is_acknowledged() {
     assert!(places.is_sorted() && places[0].is_some());
 }
 
+/// R18, R19: what comes for a session without a connection that has no more room waits in the store, as much as may wait
+/// there; who writes more hears so.
+#[actix_rt::test]
+async fn r18_r19_what_a_session_without_a_connection_has_no_room_for_is_bounded_as_an_inbox_is() {
+    const WAIT: u32 = 12;
+    const ROOM: u32 = 1_024;
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.offline.messages = WAIT + ROOM + 4);
+    let user = BareJid::new("b@localhost").unwrap();
+    node.has_account(&user).await;
+    let at_sender = outbox();
+    let sender = bind_as(&node, "a@localhost/x", &at_sender).await;
+    let send = async |number: u32| {
+        let text = "x".repeat(if number < WAIT { 60_000 } else { 1 });
+        let xml = format!(
+            "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' type='chat' id='{number}'>\
+             <body>{text}</body></message>"
+        );
+        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+        crate::delivery::drive(&node, vec![Effect::Route(stanza)]).await;
+        turns(20).await;
+    };
+    for number in 0..WAIT {
+        send(number).await;
+    }
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, work("<enable xmlns='urn:xmpp:sm:3' resume='1'/>")).await;
+    done(&session, work("<presence xmlns='jabber:client'/>")).await;
+    turns(50).await;
+    assert!(session.pressure().is_congested() && session.detach().await);
+    for number in WAIT..WAIT + ROOM + 20 {
+        send(number).await;
+    }
+    let refused = written(&sender, &at_sender).await.matches("<resource-constraint ").count();
+    node.waiting.settles.flush(&user).await;
+    let waits = node.storage.inbox.summary(&user).await.unwrap().messages;
+    assert_eq!((waits, refused), (WAIT + ROOM + 4, 16));
+    session.end(EndReason::ClientGone).await;
+    while node.waiting.absent.holds(&user) {
+        turns(1).await;
+    }
+    let own = outbox();
+    let session = bind(&node, "s", &own).await;
+    done(&session, work("<presence xmlns='jabber:client'/>")).await;
+    let text = until_messages(&own, 1_040).await;
+    let places: Vec<_> = (0..WAIT + ROOM + 4).map(|number| text.find(&format!(" id='{number}'"))).collect();
+    assert!(places.is_sorted() && places[0].is_some(), "{:?}", places.iter().position(Option::is_none));
+}
+
 /// XEP-0013 §2.2: a client that has asked for what waits is sent none of it unasked, also where its stream goes on
 /// elsewhere, and no other resource is while it is there; what comes live comes.
 #[actix_rt::test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::StorageError;
-use super::{DeviceId, KeepInInbox, MAX_PAGE, within};
+use super::{DeviceId, InboxQuota, KeepInInbox, MAX_PAGE, within};
 
 /// A session that messages are being delivered to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,14 @@ pub struct InboxSummary {
     pub messages: u32,
     /// Bytes of their XML.
     pub bytes: u64,
+}
+
+impl InboxSummary {
+    /// Whether that is more than may wait for who is away.
+    #[must_use]
+    pub fn is_beyond(self, quota: InboxQuota) -> bool {
+        self.messages > quota.messages || self.bytes > quota.bytes
+    }
 }
 
 /// That a message has arrived.

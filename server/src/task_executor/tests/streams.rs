@@ -167,7 +167,14 @@ async fn r1_r2_what_was_handled_is_known_when_the_session_is_lost() {
     assert_eq!(in_store().await, Some(4), "with the messages");
     alice.send("<iq type='get' id='i'><ping xmlns='urn:xmpp:ping'/></iq>").await;
     assert_eq!(in_store().await, Some(4), "written behind");
-    node.records.flush(node).await.unwrap();
+    let flushed = async {
+        // What is said without a message is so: not before the last one is safe.
+        while in_store().await != Some(5) {
+            tokio::task::yield_now().await;
+            node.records.flush(node).await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, flushed).await.expect("it is not noted");
     assert_eq!(known().await, Some(5));
     assert!(matches!(
         nodes[0].resume("a", "AAAAAAAAAAAAAAAAAAAAAHI", 0).await,

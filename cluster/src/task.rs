@@ -4,7 +4,7 @@
 //! must change becomes a new kind with the protocol version that knows it. So nodes of two releases work side by
 //! side. A task acts on the node where it runs and is never passed on to a third.
 //!
-//! Numbers 8 and 10 are kept for answering an IQ and clearing a cache.
+//! Number 10 is kept for clearing a cache.
 
 mod values;
 
@@ -346,6 +346,12 @@ cluster_tasks! {
         /// have it. Else 0.
         here: u32,
     } -> SessionFound, since 1, InOrder;
+
+    /// Brings the answer to a request of the server itself to the node that asked.
+    8 AnswerIq {
+        /// The answer, whole and with all its namespaces.
+        xml: Bytes,
+    } -> (), since 1, Aside;
 
     /// Gives a session to a node where it waits for its client, for the sender stops (XEP-0198). The route names it already.
     /// Replies whether it is taken.

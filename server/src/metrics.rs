@@ -24,7 +24,7 @@ use althing_proto::time::Timestamp;
 
 pub use cluster::{ClusterCollector, ClusterMetrics};
 pub use labels::{
-    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest,
+    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Pushed,
     Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
@@ -55,6 +55,7 @@ pub struct NodeMetrics {
     session_setup_duration: Histogram,
     registrations: Counters<Registration>,
     reports: Counters<Report>,
+    pushes: Counters<Pushed>,
     stanzas: Counters2<Direction, Name>,
     deliveries: Counters<Delivery>,
     dropped: Counters<Dropped>,
@@ -129,6 +130,7 @@ impl NodeMetrics {
             session_setup_duration: make.histogram("althing_session_setup_duration_seconds")?,
             registrations: make.by_label("althing_registrations_total")?,
             reports: make.by_label("althing_reports_total")?,
+            pushes: make.by_label("althing_push_total")?,
             stanzas: Counters2::new(&make.counters("althing_stanzas_total")?),
             deliveries: make.by_label("althing_delivery_total")?,
             dropped: make.by_label("althing_stanzas_dropped_total")?,
@@ -229,6 +231,11 @@ impl NodeMetrics {
     /// A user has reported abuse.
     pub fn report(&self, what: Report) {
         self.reports.inc(what);
+    }
+
+    /// A push notification.
+    pub fn pushed(&self, what: Pushed) {
+        self.pushes.inc(what);
     }
 
     /// A client bound its resource `seconds` after its connection was accepted.

@@ -46,7 +46,7 @@ use crate::identity::Identity;
 use crate::listener::tcp::{self, Connections, Workers};
 use crate::listener::tls::TlsContext;
 use crate::metrics::{Listener, NodeMetrics};
-use crate::modules::{CommandSessions, ExternalServices, Limiter, REGISTRY, Reports, Searches};
+use crate::modules::{CommandSessions, ExternalServices, Limiter, Pushes, REGISTRY, Reports, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
 use crate::session::records::{self, Records};
@@ -98,6 +98,8 @@ pub struct NodeContext {
     pub searches: Searches,
     /// Services outside of XMPP that users are told of.
     pub external_services: ExternalServices,
+    /// Who is to be told that something waits.
+    pub pushes: Pushes,
     /// Who may report abuse how often.
     pub reports: Reports,
     /// Commands that wait for their askers.
@@ -271,6 +273,7 @@ impl Node {
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config)?,
             reports: Reports::default(),
+            pushes: Pushes::default(),
             requests: Requests::new(node_id, crate::clock::now(), metrics.clone()),
             commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),

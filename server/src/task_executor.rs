@@ -213,6 +213,10 @@ impl NodeExecutor {
                 TaskReply::CountFetching(inbox::count_fetching(node, &task.sessions))
             }
             ClusterTask::FindUsed(task) => TaskReply::FindUsed(usage::used_here(node, &task.sessions)),
+            ClusterTask::AnswerIq(task) => {
+                node.requests.answered(&stanza(&task.xml)?);
+                TaskReply::AnswerIq(())
+            }
             ClusterTask::ShowPresence(task) => TaskReply::ShowPresence(show(node, task)?),
             ClusterTask::ShowAvatar(ShowAvatar { account, revision, hash }) => {
                 let event = UserEvent::Avatar(Avatar { revision, hash });

@@ -55,6 +55,7 @@ fn tasks() -> Vec<(&'static str, ClusterTask)> {
         ("001e036a4064043c612f3e", PushPrivacyChange { account: jid().to_bare(), change: xml() }.into()),
         ("0028036a4064", DrainInbox { account: jid().to_bare() }.into()),
         ("001f036240630107", CountShown { to: Jid::new("b@c").unwrap(), sessions: vec![owner] }.into()),
+        ("0008043c612f3e", AnswerIq { xml: xml() }.into()),
         ("00300107", CountFetching { sessions: vec![owner] }.into()),
         ("003e0107", FindUsed { sessions: vec![owner] }.into()),
         (
@@ -110,6 +111,7 @@ fn replies() -> Vec<(&'static str, TaskReply)> {
         ("003e0107", TaskReply::FindUsed(vec![BindIndex(7)])),
         ("002300", TaskReply::DeliverCopy(SessionFound::Done)),
         ("002901", TaskReply::GiveStream(true)),
+        ("0008", TaskReply::AnswerIq(())),
     ]
 }
 

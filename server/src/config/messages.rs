@@ -65,6 +65,20 @@ section! {
 }
 
 section! {
+    /// Notifications for users whose devices have no connection (XEP-0357), at services that their clients name.
+    Push = "push" {
+        /// Whether clients may name services. They are components of this server: there is no way to others yet.
+        enabled: bool = true;
+        /// Services that an account may name, each with each of its nodes counted once.
+        registrations: usize = 10, in 1..=100;
+        /// Whether a notification says whom the last message is from. It passes through third parties.
+        sender: bool = false;
+        /// Whether a notification has the text of the last message. It passes through third parties.
+        body: bool = false;
+    }
+}
+
+section! {
     /// Messages that wait for users who are not there (XEP-0160), or until it is certain that they have arrived.
     Offline = "offline" {
         /// Whether messages wait for users who are not there. If not, their senders get an error.

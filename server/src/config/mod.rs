@@ -36,7 +36,7 @@ pub use error::{ConfigError, Problem};
 pub use hidden::Hidden;
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
-pub use messages::{Archive, ArchiveWhat, Durability, Messages, Offline, Receipts};
+pub use messages::{Archive, ArchiveWhat, Durability, Messages, Offline, Push, Receipts};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
 pub use services::{ExternalService, Services};
 pub use sources::ENV_PREFIX;
@@ -81,6 +81,8 @@ pub struct Config {
     pub offline: Offline,
     /// Section `[receipts]`.
     pub receipts: Receipts,
+    /// Section `[push]`.
+    pub push: Push,
     /// Section `[limits]`.
     pub limits: Limits,
     /// Section `[storage]`.
@@ -126,6 +128,7 @@ pub const SECTIONS: &[SectionInfo] = &[
     info::<Archive>(),
     info::<Offline>(),
     info::<Receipts>(),
+    info::<Push>(),
     info::<Limits>(),
     info::<Storage>(),
     info::<Log>(),

@@ -26,6 +26,7 @@ use super::{bounce, drive};
 use crate::config::Durability;
 use crate::faults::{self, Fault};
 use crate::metrics::{Delivery, Dropped};
+use crate::modules::push;
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;
 use crate::storage::messages::{DeviceId, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, Taker};
@@ -328,6 +329,7 @@ impl Plan {
                 if matches!(kept.last(), Some(Kept::At(_))) {
                     debug!(stop = "delivery.keep", jid = %account, "kept until somebody is there");
                     node.metrics.delivery(Delivery::Kept);
+                    push(node, &account, None, Some(&stanza));
                     keep::tell_who_came(node, &account).await;
                 } else {
                     node.metrics.dropped(Dropped::Rule);

@@ -126,6 +126,17 @@ labels! {
         /// The request was malformed or not allowed.
         Refused = "refused",
     }
+    /// What became of a push notification (XEP-0357).
+    pub Pushed {
+        /// It was sent to its service.
+        Sent = "sent",
+        /// Too much waits, or the store did not answer: nobody was told.
+        Dropped = "dropped",
+        /// The service did not answer, or by an error that may pass.
+        Failed = "failed",
+        /// The service has refused it, and gets no more.
+        Disabled = "disabled",
+    }
     /// What became of a report of abuse (XEP-0377).
     pub Report {
         /// Taken: unwanted messages.

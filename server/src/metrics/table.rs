@@ -4,7 +4,7 @@ use crate::modules::{REGISTRY, Spec};
 
 use super::labels::{
     Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest,
-    Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
+    Pushed, Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -103,6 +103,7 @@ pub const METRICS: &[Metric] = &[
         "Time from the accepted connection to the bound resource.",
     ),
     counter("althing_registrations_total", &["result"], "Attempts to make an account in band (XEP-0077)."),
+    counter("althing_push_total", &["outcome"], "Push notifications (XEP-0357), and what became of them."),
     counter("althing_reports_total", &["report"], "Reports of abuse by users (XEP-0377)."),
     counter(
         "althing_stanzas_total",
@@ -288,6 +289,7 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_web_requests_total", "answer", WebAnswer::VALUES),
     ("althing_streams_resumed_total", "result", Resumed::VALUES),
     ("althing_config_reloads_total", "result", Reload::VALUES),
+    ("althing_push_total", "outcome", Pushed::VALUES),
     ("althing_reports_total", "report", Report::VALUES),
     ("althing_tls_handshakes_total", "result", Handshake::VALUES),
     ("althing_logins_total", "result", Login::VALUES),

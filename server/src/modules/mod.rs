@@ -26,6 +26,7 @@ modules! {
     offline_retrieval,
     offline_batch,
     receipts,
+    push,
     register,
     private,
     vcard,
@@ -50,6 +51,7 @@ modules! {
 
 pub use commands::CommandSessions;
 pub use disco::{Capabilities, Discovered, info, is_info};
+pub use push::{Pushes, notify as push};
 pub use register::{Limiter, before_login, remove_account};
 pub use reporting::Reports;
 pub use roster::missed_pushes;

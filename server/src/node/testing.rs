@@ -56,6 +56,7 @@ impl NodeContext {
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config).unwrap(),
             reports: Reports::default(),
+            pushes: crate::modules::Pushes::default(),
             requests: Requests::new(NodeId::new(1), crate::clock::now(), metrics.clone()),
             commands: CommandSessions::default(),
             sessions: SessionRegistry::default(),

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use tracing::debug;
 
 use althing_cluster::routes::{BindIndex, Route};
+use althing_cluster::task::AnswerIq;
 use althing_proto::jid::{BareJid, FullJid};
 use althing_proto::stanza::{IqType, Kind, Stanza};
 
@@ -191,7 +192,13 @@ impl Walk<'_> {
         node.metrics.delivery(Delivery::Handled);
         if matches!(stanza.kind(), Kind::Iq(IqType::Result | IqType::Error)) {
             // R11, RFC 6120 §8.2.3 rule 4: somebody here waits for it, or nobody does.
-            node.requests.answered(&stanza);
+            match node.requests.asked_elsewhere(&stanza) {
+                // Who asked waits no longer than its time, should the link be full.
+                Some(asker) => {
+                    drop(node.links.post(asker, &AnswerIq { xml: stanza.to_standalone().into() }.into()))
+                }
+                None => node.requests.answered(&stanza),
+            }
             return Routed::Done(Vec::new());
         }
         let packet = Packet::new(stanza, pass);

@@ -19,7 +19,7 @@
 //!
 //! - The answer counts only from the address that was asked, to the address that asked. Others, late ones and second
 //!   ones are ignored: nobody can answer for somebody else.
-//! - It counts on the node that asked: ask a session on the node that has it.
+//! - It counts on the node that asked. Where it comes to another one, from a component there, it is handed on ([`Requests::asked_elsewhere`]).
 //! - Dropping the [`Answer`] forgets the request.
 
 use std::collections::HashMap;
@@ -45,6 +45,9 @@ use crate::pipeline::Effects;
 
 /// Most requests that wait for an answer at a time. When full: [`TooMany`], and nothing is sent.
 const MAX_PENDING: usize = 100_000;
+
+/// Begins the ids of requests of all nodes.
+const PREFIX: &str = "althing-";
 
 /// PURE: who waits for which answer. `W` is woken by whoever takes it out.
 struct Table<W> {
@@ -93,6 +96,7 @@ pub struct Requests {
 
 struct Shared {
     table: Mutex<Table<oneshot::Sender<Stanza>>>,
+    node: NodeId,
     /// Begins each id: of this start of this node, so that another node's answers are none of its own.
     prefix: String,
     metrics: NodeMetrics,
@@ -116,8 +120,9 @@ impl Requests {
     /// No requests yet, of the node `node` that was started at `started`.
     #[must_use]
     pub fn new(node: NodeId, started: Timestamp, metrics: NodeMetrics) -> Self {
-        let prefix = format!("althing-{:x}-{:x}-", node.get(), started.as_millis());
-        Requests { shared: Arc::new(Shared { table: Mutex::new(Table::new(MAX_PENDING)), prefix, metrics }) }
+        let prefix = format!("{PREFIX}{:x}-{:x}-", node.get(), started.as_millis());
+        let table = Mutex::new(Table::new(MAX_PENDING));
+        Requests { shared: Arc::new(Shared { table, node, prefix, metrics }) }
     }
 
     /// Begins a request `from` an address of this server `to` whoever is asked: the IQ to be sent, with an id of its
@@ -169,6 +174,17 @@ impl Requests {
             _ => OwnRequest::Ignored,
         };
         self.shared.metrics.own_request(outcome);
+    }
+
+    /// The other node whose request it answers, by its id, if it is one's.
+    #[must_use]
+    pub fn asked_elsewhere(&self, stanza: &Stanza) -> Option<NodeId> {
+        let id = stanza.id()?.strip_prefix(PREFIX)?;
+        if id.starts_with(self.shared.prefix.strip_prefix(PREFIX)?) {
+            return None;
+        }
+        let node = u64::from_str_radix(id.split_once('-')?.0, 16).ok().map(NodeId::new)?;
+        (node != self.shared.node).then_some(node)
     }
 
     /// How many wait for an answer.

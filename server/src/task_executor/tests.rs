@@ -20,9 +20,11 @@ use althing_cluster::task::{
     BroadcastLocal, DescribeSession, NodeStats, ProbeAccount, ReadStore, ReplaceSession, SessionFound,
     TaskKind, TaskReply,
 };
-use althing_proto::jid::BareJid;
+use althing_proto::jid::{BareJid, Jid};
+use althing_proto::ns;
 use althing_proto::roster::Subscription;
-use althing_proto::stanza::Stanza;
+use althing_proto::stanza::{IqType, Stanza};
+use althing_proto::xml::Element;
 
 use crate::delivery::receivers::{self, Receiver};
 use crate::delivery::remote::{self, Parcel, Posted};
@@ -49,6 +51,20 @@ async fn messages_arrive_both_ways_once_and_in_order() {
     }
     let tasks = nodes.iter().map(|node| node.tasks.count(TaskKind::DeliverStanza)).sum::<usize>();
     assert_eq!(tasks, 2 * COUNT, "one task a stanza");
+}
+
+/// R11: an answer counts on the node that asked, wherever it comes in.
+#[actix_rt::test]
+async fn r11_an_answer_that_comes_to_another_node_is_handed_on() {
+    let (_log, nodes) = cluster(2).await;
+    let (server, service) = (Jid::new("localhost").unwrap(), Jid::new("b@localhost/r").unwrap());
+    let b = nodes[1].bind("b", "r").await;
+    let payload = Element::bare("ping", ns::PING);
+    let (iq, answer) =
+        nodes[0].context.requests.begin((server, service), IqType::Get, payload, LONG).unwrap();
+    let id = iq.id().unwrap().to_owned();
+    b.send(&format!("<iq type='result' to='localhost' id='{id}'/>")).await;
+    assert_eq!(answer.wait().await.unwrap().id(), Some(id.as_str()));
 }
 
 /// A sender that does not know yet that its receiver has moved: nothing is lost, nothing overtakes.

@@ -18,6 +18,7 @@ use crate::session::outbox::{Entry, Full};
 impl Session {
     /// Writes a stanza, which has passed the receiver's pass.
     pub(super) fn write(&mut self, stanza: &Stanza) {
+        self.push_if_away(stanza);
         let archive = &self.node.config().archive;
         let default = archive.enabled.then(|| archive.default.into());
         // Who gives receipts names messages by these ids, wherever they are.

@@ -19,14 +19,17 @@ use tracing::{debug, warn};
 
 use althing_cluster::routes::BindIndex;
 use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::stanza::Stanza;
 use althing_proto::stream::error::{StreamCondition, StreamError};
 use althing_proto::stream::management::Count;
 use althing_proto::time::Timestamp;
 
 use super::management::elsewhere;
 use super::{Farewell, Session};
+use crate::delivery::keeping::keeping;
 use crate::delivery::{self, account, keep, remote};
 use crate::metrics::Waiting;
+use crate::modules::push;
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
 use crate::router::steps;
@@ -189,6 +192,10 @@ impl Session {
     fn wait_for_resumption(&mut self, seconds: u64, ctx: &mut Context<Self>) {
         debug!(jid = %self.state.jid(), "session waits to be resumed");
         self.outbox.detach(Bytes::new());
+        if self.resumption.waiting.is_none() && self.outbox.has_unsettled() {
+            // Whether the client has these nobody knows (XEP-0357).
+            push(&self.node, self.state.account(), Some(self.state.jid().resource().as_str()), None);
+        }
         self.resumption.waiting.get_or_insert_with(|| Detached::new(self.node.metrics.streams.detached()));
         self.resumption.detached += 1;
         let turn = self.resumption.detached;
@@ -201,6 +208,13 @@ impl Session {
                 }
             }
         });
+    }
+
+    /// A client without a connection is told by its push service that something waits (XEP-0357).
+    pub(super) fn push_if_away(&self, stanza: &Stanza) {
+        if self.resumption.waiting.is_some() && keeping(stanza).waits {
+            push(&self.node, self.state.account(), Some(self.state.jid().resource().as_str()), Some(stanza));
+        }
     }
 
     /// Gives route and state away. The farewell ends when that is done, one way or the other.

@@ -33,6 +33,7 @@ use crate::session::effect::Effect;
 use crate::session::messages::{Progress, Work};
 use crate::session::outbox::Outbox;
 use crate::session::pressure::Pressure;
+use crate::session::requests::Requests;
 use crate::session::{SessionHandle, losses};
 use crate::stream::{login, resume};
 use crate::task_executor::NodeExecutor;
@@ -351,6 +352,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
             context.links = Arc::new(Links::start(hello, tls.unwrap(), set, listener, executor, None));
         }
         context.node_id = id;
+        context.requests = Requests::new(id, context.started, context.metrics.clone());
         context.lease = lease(number);
         context.routes = Arc::clone(&view) as Arc<dyn Routes>;
         context.remote = Remote::new(runtime.handle().clone());

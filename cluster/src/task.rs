@@ -312,6 +312,12 @@ cluster_tasks! {
         account: BareJid,
     } -> u64, since 1, InOrder;
 
+    /// Tells the account's sessions on the node to read what the account wants to be archived. Replies how many were told.
+    54 ReadPreferences {
+        /// The account.
+        account: BareJid,
+    } -> u64, since 1, InOrder;
+
     /// Asks how many of those sessions show their presence to somebody, who is told nothing.
     31 CountShown {
         /// Who would see it.

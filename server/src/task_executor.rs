@@ -18,7 +18,8 @@ use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
     BroadcastLocal, ClusterTask, DeliverCopy, DeliverStanza, DeliverToAccount, DescribeSession, DrainInbox,
     EndAccount, EndSession, FanOutPresence, NodeNumbers, ProbeAccount, PushPrivacyChange, PushRosterItem,
-    ReplaceSession, SessionFound, SessionInfo, ShowAvatar, ShowPresence, TaskAudience, TaskReply,
+    ReadPreferences, ReplaceSession, SessionFound, SessionInfo, ShowAvatar, ShowPresence, TaskAudience,
+    TaskReply,
 };
 use althing_cluster::wire;
 use althing_proto::jid::FullJid;
@@ -227,6 +228,9 @@ impl NodeExecutor {
             }
             ClusterTask::DrainInbox(DrainInbox { account }) => {
                 TaskReply::DrainInbox(local::notify_account(node, &account, &UserEvent::Drain))
+            }
+            ClusterTask::ReadPreferences(ReadPreferences { account }) => {
+                TaskReply::ReadPreferences(local::notify_account(node, &account, &UserEvent::Archive))
             }
             ClusterTask::PushPrivacyChange(PushPrivacyChange { account, change }) => {
                 let malformed = |error| TaskRefusal::Malformed(format!("privacy lists: {error}"));

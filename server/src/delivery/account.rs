@@ -10,7 +10,7 @@ use tracing::error;
 use althing_cluster::node_id::NodeId;
 use althing_cluster::task::{
     ClusterTask, DeliverToAccount, DrainInbox, EndAccount, ProbeAccount, PushPrivacyChange, PushRosterItem,
-    ShowAvatar, TaskAudience,
+    ReadPreferences, ShowAvatar, TaskAudience,
 };
 use althing_cluster::wire::{self, WireError};
 use althing_proto::jid::{BareJid, FullJid};
@@ -81,6 +81,7 @@ fn to_task(account: &BareJid, event: &UserEvent) -> Result<ClusterTask, WireErro
         }
         UserEvent::Removed => EndAccount { account }.into(),
         UserEvent::Drain => DrainInbox { account }.into(),
+        UserEvent::Archive => ReadPreferences { account }.into(),
         UserEvent::Stanza { stanza, audience } => {
             let audience = match audience {
                 Audience::Available => TaskAudience::Available,

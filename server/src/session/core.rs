@@ -302,7 +302,7 @@ impl SessionState {
             }
             UserEvent::Privacy(change) => vec![Effect::Session(SessionChange::Privacy(change))],
             // The actor takes them.
-            UserEvent::Drain => Vec::new(),
+            UserEvent::Drain | UserEvent::Archive => Vec::new(),
         }
     }
 

@@ -266,6 +266,8 @@ pub enum UserEvent {
     Privacy(Arc<PrivacyChanged>),
     /// Messages wait for whoever takes them.
     Drain,
+    /// What the account wants to be archived has changed: sessions read it anew (XEP-0441).
+    Archive,
 }
 
 /// Which sessions of an account a stanza is for.

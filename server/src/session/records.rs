@@ -34,6 +34,9 @@ const NOTED: Duration = Duration::from_millis(250);
 /// How long the node's stop waits for what is not written.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long it rests where the store fails.
+const REST: Duration = Duration::from_millis(100);
+
 /// How long a client waits for what is known of its stream: as long as the store may take, for without it it writes too much.
 const CLOSES: Duration = Duration::from_secs(10);
 
@@ -108,20 +111,30 @@ impl Records {
     /// Writes what is not written.
     ///
     /// # Errors
-    /// Of the store; what was to be written is not tried again.
+    /// Of the store; what was to be written is written with the next ones. Done twice it is as if it were done once.
     pub async fn flush(&self, node: &NodeContext) -> Result<(), StorageError> {
         loop {
             let changes = self.take();
             if changes.is_empty() {
                 return Ok(());
             }
-            node.storage.streams.change(changes).await?;
+            if let Err(error) = node.storage.streams.change(changes.clone()).await {
+                let mut state = self.state.lock();
+                let room = MAX_WAITING.saturating_sub(state.changes.len());
+                state.changes.splice(..0, changes.into_iter().take(room));
+                return Err(error);
+            }
         }
     }
 
     /// The node stops: what is handled is written, as far as that is quick.
     pub async fn close(&self, node: &NodeContext) {
-        if !matches!(timeout(PATIENCE, self.flush(node)).await, Ok(Ok(()))) {
+        let flushed = async {
+            while self.flush(node).await.is_err() {
+                tokio::time::sleep(REST).await;
+            }
+        };
+        if timeout(PATIENCE, flushed).await.is_err() {
             warn!("not all that is handled of streams is noted: their clients may send more again");
         }
     }

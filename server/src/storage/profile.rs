@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::messages::ArchivePreferences;
 use super::{Roster, StorageError};
 
 /// Largest content of a document, in bytes.
@@ -124,12 +125,14 @@ pub struct LoginData {
     pub documents: Vec<Option<DocumentHead>>,
     /// Its privacy lists, with the default list.
     pub privacy: Lists,
+    /// What it has set for its archive.
+    pub archive: Option<ArchivePreferences>,
 }
 
 /// All that a session needs when it begins, in one round trip.
 #[async_trait]
 pub trait Logins: Send + Sync {
-    /// The account's roster and privacy lists, and the heads of `documents`.
+    /// The account's roster, privacy lists and archive preferences, and the heads of `documents`.
     async fn login(&self, user: &BareJid, documents: &[&str]) -> Result<LoginData, StorageError>;
 }
 

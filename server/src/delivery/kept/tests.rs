@@ -19,27 +19,34 @@ use crate::storage::{Messages, Storage, Streams};
 struct Failing {
     store: Storage,
     failures: AtomicU32,
+    /// How many changes of records fail.
+    forgetful: AtomicU32,
+}
+
+fn fails(times: &AtomicU32) -> Result<(), StorageError> {
+    let one = |left: u32| left.checked_sub(1);
+    let failed = times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one).is_ok();
+    if failed { Err(StorageError::Unavailable { why: "it fails".to_owned() }) } else { Ok(()) }
 }
 
 impl Failing {
     fn node(failures: u32) -> Arc<NodeContext> {
-        let mut node = NodeContext::for_tests();
-        let failing = Arc::new(Failing { store: node.storage.clone(), failures: AtomicU32::new(failures) });
-        (node.storage.messages, node.storage.streams) = (failing.clone(), failing);
-        Arc::new(node)
+        Failing::forgetful_node(failures).0
     }
 
-    fn check(&self) -> Result<(), StorageError> {
-        let fails = |left: u32| left.checked_sub(1);
-        let failed = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails).is_ok();
-        if failed { Err(StorageError::Unavailable { why: "it fails".to_owned() }) } else { Ok(()) }
+    fn forgetful_node(failures: u32) -> (Arc<NodeContext>, Arc<Failing>) {
+        let mut node = NodeContext::for_tests();
+        let (store, [failures, forgetful]) = (node.storage.clone(), [failures, 0].map(AtomicU32::new));
+        let failing = Arc::new(Failing { store, failures, forgetful });
+        (node.storage.messages, node.storage.streams) = (failing.clone(), failing.clone());
+        (Arc::new(node), failing)
     }
 }
 
 #[async_trait]
 impl Messages for Failing {
     async fn keep(&self, message: KeepMessage) -> Result<Vec<Kept>, StorageError> {
-        self.check()?;
+        fails(&self.failures)?;
         self.store.messages.keep(message).await
     }
 
@@ -51,11 +58,12 @@ impl Messages for Failing {
 #[async_trait]
 impl Streams for Failing {
     async fn change(&self, changes: Vec<StreamChange>) -> Result<(), StorageError> {
+        fails(&self.forgetful)?;
         self.store.streams.change(changes).await
     }
 
     async fn keep(&self, message: KeepMessage, handled: Handled) -> Result<Vec<Kept>, StorageError> {
-        self.check()?;
+        fails(&self.failures)?;
         self.store.streams.keep(message, handled).await
     }
 
@@ -164,4 +172,20 @@ async fn r1_no_number_covers_a_message_that_was_refused_before_its_sender_was_to
     own.is_last(true);
     message(&node, &jid, &other, &own).await.keep_absent(&node, Some(own.clone()));
     assert_eq!(handled().await, Count(3));
+}
+
+/// R2: what is handled besides messages is noted behind; where the store fails for a moment, with what comes next.
+#[tokio::test]
+async fn r2_what_could_not_be_noted_is_noted_later() {
+    let (node, failing) = Failing::forgetful_node(0);
+    let jid = FullJid::new("a@localhost/x").unwrap();
+    node.has_account(&jid.to_bare()).await;
+    let inbound = Inbound::new(Count(0), Arc::default());
+    inbound.record(&node, StreamKey { jid: jid.clone(), hash: [7; 32] }, BindIndex(1), 60);
+    drop(inbound.begin());
+    failing.forgetful.store(1, Ordering::Relaxed);
+    assert!(node.records.flush(&node).await.is_err());
+    assert_eq!(node.storage.streams.get(&jid).await.unwrap().unwrap().handled, Count(0));
+    node.records.flush(&node).await.unwrap();
+    assert_eq!(node.storage.streams.get(&jid).await.unwrap().unwrap().handled, Count(1));
 }

@@ -42,17 +42,19 @@ pub(super) fn set(
         Ok(preferences) => preferences,
         Err(error) => return Outcome::refuse(packet, error),
     };
-    let (storage, account, packet) = (node.storage.clone(), session.account().clone(), packet.clone());
+    let (node, account, packet) = (Arc::clone(node), session.account().clone(), packet.clone());
     Outcome::aside(async move {
         let applied = written(&preferences);
-        match storage.archive.set_preferences(&account, preferences).await {
-            // All sessions look anew what their clients may be told.
-            Ok(()) => vec![
-                Effect::Notify { account, event: UserEvent::Drain },
-                Effect::Route(packet.stanza.result(Some(applied))),
-            ],
-            Err(error) => failed(&packet, &error),
+        if let Err(error) = node.storage.archive.set_preferences(&account, preferences).await {
+            return failed(&packet, &error);
         }
+        // Who has begun before has read what was set before. Without an answer: those that are known.
+        let _ = node.routes.barrier().await;
+        vec![
+            // All sessions read anew what their clients may be told.
+            Effect::Notify { account, event: UserEvent::Archive },
+            Effect::Route(packet.stanza.result(Some(applied))),
+        ]
     })
 }
 

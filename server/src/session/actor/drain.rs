@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
-use futures_util::future::join;
 use tracing::{debug, warn};
 
 use althing_proto::jid::{BareJid, FullJid};
@@ -25,13 +24,13 @@ use crate::session::effect::{Effect, UserEvent};
 use crate::session::held::Parcel;
 use crate::session::outbox::Settler;
 use crate::storage::StorageError;
-use crate::storage::messages::{ArchivePreferences, DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
+use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
 
 /// Most messages of one page.
 const PAGE: u32 = 50;
 
-/// After how long a page is asked for once more that the store did not give.
-const AGAIN: Duration = Duration::from_secs(2);
+/// After how long the store is asked once more for what it did not give.
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
 /// What a session does about messages that wait.
 #[derive(Debug, Default)]
@@ -115,15 +114,8 @@ impl Session {
         self.draining.under_way = true;
         let (node, account) = (Arc::clone(&self.node), self.state.account().clone());
         let taker = Taker { bind: self.state.index(), device: self.device() };
-        // What the account wants to be archived is known before its client is told of what is.
-        let first = at.after.is_none();
-        let page = async move { join(page(&node, &account, taker, at), wish(&node, &account, first)).await };
-        ctx.wait(page.into_actor(self).map(move |(drained, wish), session, ctx| {
-            if let Some(preferences) = wish {
-                session.state.set_archive(preferences);
-            }
-            session.paged(drained, at, ctx);
-        }));
+        let page = async move { page(&node, &account, taker, at).await };
+        ctx.wait(page.into_actor(self).map(move |drained, session, ctx| session.paged(drained, at, ctx)));
     }
 
     /// A page is there, or not.
@@ -371,14 +363,6 @@ impl Leaving {
         if self.left {
             keep::tell_those_there(node, &jid.to_bare());
         }
-    }
-}
-
-/// What the account has set for its archive; `None` where that is not known, or not asked for.
-async fn wish(node: &NodeContext, account: &BareJid, ask: bool) -> Option<Option<ArchivePreferences>> {
-    match ask && node.config().archive.enabled {
-        true => node.storage.archive.preferences(account).await.ok(),
-        false => None,
     }
 }
 

@@ -83,6 +83,7 @@ impl Handler<Notify> for Session {
             self.when_serving(ctx, |session, ctx| {
                 let effects = match event {
                     UserEvent::Drain => return session.look(ctx),
+                    UserEvent::Archive => return session.read_archive(ctx),
                     UserEvent::Roster(_) => {
                         let (shown, state) = (&session.shown, &mut session.state);
                         shown.change_contacts(|| (state.on_event(event), state.contacts()))

@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 use althing_proto::stream::error::StreamCondition;
 
+use super::drain::AGAIN;
 use super::{Session, privacy};
 use crate::modules::{self, missed_pushes};
 use crate::pipeline::Effects;
@@ -44,6 +45,23 @@ impl Session {
         })
     }
 
+    /// Reads what the account wants to be archived, before anything more is written to its client.
+    pub(super) fn read_archive(&mut self, ctx: &mut Context<Self>) {
+        let (storage, account) = (self.node.storage.clone(), self.state.account().clone());
+        let read = async move { storage.archive.preferences(&account).await };
+        ctx.wait(read.into_actor(self).map(|read, session, ctx| match read {
+            Ok(preferences) => session.state.set_archive(preferences),
+            Err(error) => {
+                warn!(jid = %session.state.jid(), %error, "archive preferences are late");
+                ctx.run_later(AGAIN, |session, ctx| {
+                    if session.over().is_none() {
+                        session.read_archive(ctx);
+                    }
+                });
+            }
+        }));
+    }
+
     /// Loads the roster, the privacy list, and what else of the account the session shows, before the mailbox is
     /// looked into: changes of them that come meanwhile wait there, and their versions tell whether what was loaded has
     /// them.
@@ -55,13 +73,14 @@ impl Session {
             Ok(LoginData { account: false, .. }) => {
                 drop(session.end(&EndReason::Error(StreamCondition::NotAuthorized.into())));
             }
-            Ok(LoginData { roster, documents, privacy, .. }) => {
+            Ok(LoginData { roster, documents, privacy, archive, .. }) => {
                 let (jid, index) = (session.state.jid().clone(), session.state.index());
                 let avatar = modules::avatar(documents.into_iter().flatten().next());
                 let privacy = privacy::made_ready(privacy, &roster.items, &session.node.seen_keys);
                 let state = SessionState::new(jid, index, roster.version, roster.items);
                 session.state = state.with_avatar(avatar);
                 session.state.set_privacy(privacy);
+                session.state.set_archive(archive);
                 session.go_on_as_carried(ctx);
             }
             Err(error) => {

@@ -124,6 +124,37 @@ async fn in_memory_what_goes_elsewhere_is_archived_once() {
     assert_eq!((archived(&node, "a").await.len(), archived(&node, "b").await.len()), (1, 0));
 }
 
+/// XEP-0313 §3.5: a client is told an id of its archive only if the message is there, also one that takes nothing of what waits
+/// for its account; what the account sets meanwhile counts from then on.
+#[actix_rt::test]
+async fn who_takes_nothing_that_waits_knows_what_is_archived_all_the_same() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.has_account(&user("b")).await;
+    let never = ArchivePreferences { default: ArchiveDefault::Never, always: Vec::new(), never: Vec::new() };
+    node.storage.archive.set_preferences(&user("b"), never).await.unwrap();
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    let shy = "<presence xmlns='jabber:client'><priority>-1</priority></presence>".parse().unwrap();
+    done(&session, Work { elements: [shy].into(), ..Work::default() }).await;
+    let send = async |number: usize| {
+        let xml = format!(
+            "<message xmlns='jabber:client' to='b@localhost/r' type='chat' id='n{number}'><body>x</body></message>"
+        );
+        done(&sender, Work { elements: [xml.parse().unwrap()].into(), ..Work::default() }).await;
+        taken(&session, &own).await
+    };
+    let text = send(0).await;
+    assert!(text.contains("id='n0'") && !text.contains("<stanza-id "), "{text}");
+    let set =
+        "<iq xmlns='jabber:client' type='set' id='s'><prefs xmlns='urn:xmpp:mam:2' default='always'/></iq>";
+    done(&session, Work { elements: [set.parse().unwrap()].into(), ..Work::default() }).await;
+    while !taken(&session, &own).await.contains("id='s'") {}
+    let text = send(1).await;
+    assert!(text.contains("id='n1'") && text.contains("<stanza-id "), "{text}");
+    assert_eq!(archived(&node, "b").await.len(), 1);
+}
+
 /// A message that comes to a session by two ways is for its client once.
 #[actix_rt::test]
 async fn a_message_that_comes_twice_is_written_once() {

@@ -5,6 +5,7 @@ use althing_proto::privacy::PrivacyChange;
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
 
+use super::super::messages::{ArchiveDefault, ArchivePreferences};
 use super::super::profile::{
     DocumentHead, LoginData, Logout, MAX_DOCUMENT_BYTES, MAX_LOGOUT_BYTES, MAX_NOTE_BYTES, NewDocument, Word,
 };
@@ -153,11 +154,18 @@ pub(super) async fn a_login_reads_all_at_once(storage: Storage) {
     let block = PrivacyChange::Block(vec![jid("paris@example.com").into()]);
     let limits = PrivacyLimits { entries: 9, entry_bytes: 900, lists: 1, items: 1 };
     storage.privacy.change(&juliet, block, limits).await.unwrap().unwrap();
+    let preferences = ArchivePreferences {
+        default: ArchiveDefault::Roster,
+        always: vec![jid("nurse@example.com").into()],
+        never: Vec::new(),
+    };
+    storage.archive.set_preferences(&juliet, preferences.clone()).await.unwrap();
     let expected = LoginData {
         account: true,
         roster: storage.rosters.load(&juliet).await.unwrap(),
         documents: vec![None, Some(DocumentHead { revision: 1, note: vec![3].into() })],
         privacy: storage.privacy.load(&juliet, WhichList::Default).await.unwrap(),
+        archive: Some(preferences),
     };
     assert_eq!(expected.privacy.list.as_ref().unwrap().entries.len(), 1);
     assert_eq!(storage.logins.login(&juliet, &["a", "b"]).await, Ok(expected));

@@ -423,6 +423,7 @@ mod tests {
             roster: roster.clone(),
             documents: vec![None, Some(head)],
             privacy: lists.clone(),
+            archive: None,
         };
         let judged = Judgement { item: None, denied: Kinds::MESSAGE.or(Kinds::PRESENCE_OUT) };
         let standing = Standing { account: account.clone(), disabled: Some(Timestamp::from_millis(9)) };
@@ -431,7 +432,7 @@ mod tests {
             ("001501036a40640173", Answer::Found(vec![(jid(), bytes("s"))])),
             ("001601036a4064050170", Answer::Logout(Some(logout))),
             (
-                "0017010901036a40640000000000000102000107016e0901020102016e080503010201036a40640107010900001f",
+                "0017010901036a40640000000000000102000107016e0901020102016e080503010201036a40640107010900001f00",
                 Answer::Login(login),
             ),
             ("000100", Answer::Account(None)),

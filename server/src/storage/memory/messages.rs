@@ -28,7 +28,7 @@ pub(super) struct Mailbox {
     head: MailboxHead,
     archive: BTreeMap<u64, ArchiveRow>,
     inbox: BTreeMap<u64, InboxRow>,
-    preferences: Option<ArchivePreferences>,
+    pub(super) preferences: Option<ArchivePreferences>,
 }
 
 /// The text of a message, and where each owner has it.

@@ -96,6 +96,7 @@ impl Logins for Memory {
                 roster,
                 documents,
                 privacy,
+                archive: user.and_then(|user| user.mailbox.preferences.clone()),
             }
         })
     }

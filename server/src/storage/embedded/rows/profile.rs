@@ -8,6 +8,7 @@ use super::super::super::profile::{Document, DocumentHead, LoginData, Logout, Wo
 use super::super::apply::DocumentRow;
 use super::super::fault::Fault;
 use super::super::keys;
+use super::super::messages;
 use super::{Rows, decode};
 
 impl Rows {
@@ -67,6 +68,7 @@ impl Rows {
             roster: self.roster(user)?,
             documents: documents.map(|name| self.document_head(user, name)).collect::<Result<_, _>>()?,
             privacy: self.privacy(user, &WhichList::Default)?,
+            archive: messages::get(&self.tree, &keys::archive_preferences(user))?,
         })
     }
 }

@@ -27,6 +27,9 @@ use crate::session::effect::Effect;
 use crate::storage::StorageError;
 use crate::storage::messages::{DeviceId, InboxEntry, InboxMessage, MAX_PAGE, Settle};
 
+/// So many messages are looked at, at most, to know whether one waits.
+const MOST_LOOKED_AT: usize = 10 * MAX_PAGE;
+
 /// How many texts are read at the same time.
 const AT_ONCE: usize = 8;
 
@@ -131,6 +134,28 @@ impl Reader {
         let next = entries.last().filter(|_| entries.len() == limit).map(|entry| entry.seq);
         entries.retain(|entry| self.shows(entry, live));
         Ok(Page { entries, next })
+    }
+
+    /// Whether something waits, and is not on its way to a session that lives; of the first [`MOST_LOOKED_AT`].
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn has_some(&self) -> Result<bool, StorageError> {
+        if self.node.storage.inbox.summary(&self.account).await?.messages == 0 {
+            return Ok(false);
+        }
+        let (live, mut after) = (self.live().await?, None);
+        for _ in 0..MOST_LOOKED_AT / MAX_PAGE {
+            let page = self.page(&live, after, MAX_PAGE).await?;
+            if !page.entries.is_empty() {
+                return Ok(true);
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(false)
     }
 
     /// What waits at that place.

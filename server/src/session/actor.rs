@@ -266,6 +266,8 @@ impl Session {
                 let unchanged = before == priority;
                 if before < Some(0) && priority >= Some(0) {
                     self.will_drain();
+                } else if priority < Some(0) {
+                    self.will_not_drain();
                 }
                 if unchanged { Next::NOTHING } else { Next::Wait(self.commit_priority(priority)) }
             }

@@ -29,6 +29,9 @@ use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, T
 /// Most messages of one page.
 const PAGE: u32 = 50;
 
+/// How long a session lets messages wait behind those that were there before it, where it does not show its presence.
+const NEW: Duration = Duration::from_secs(5);
+
 /// After how long the store is asked once more for what it did not give.
 pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,11 @@ pub(super) struct Draining {
     again: bool,
     /// Whether the next pass takes what is pending for this session too: it may have been lost on its way.
     mine: bool,
+    /// Whether nothing has to come before what comes for the session though it has shown no presence: nothing waits, or it
+    /// has let that wait for long enough, or goes on for another.
+    alone: bool,
+    /// Whether that is being found out.
+    looking: bool,
     /// Messages that have come meanwhile, behind those that were there before.
     behind: VecDeque<Parcel>,
     /// Messages that were handed out, where not all that has an id is in the inbox.
@@ -206,8 +214,9 @@ impl Session {
 
     /// The stanza, unless it has to wait behind messages that came before it.
     pub(super) fn behind_drain(&mut self, parcel: Parcel, ctx: &mut Context<Self>) -> Option<Parcel> {
+        let is_early = self.is_early(&parcel.stanza);
         let Draining { due, under_way, behind, .. } = &self.draining;
-        let waits = *due || *under_way || !behind.is_empty();
+        let waits = *due || *under_way || !behind.is_empty() || is_early;
         if !waits || !matches!(parcel.stanza.kind(), Kind::Message(_)) {
             return Some(parcel);
         }
@@ -226,6 +235,8 @@ impl Session {
         self.draining.behind.push_back(parcel);
         if self.draining.due {
             self.look(ctx);
+        } else if is_early {
+            self.look_what_was_before(ctx);
         }
         None
     }
@@ -243,6 +254,46 @@ impl Session {
                 session.congested(&parcel);
             }
         }));
+    }
+
+    /// Whether a message may have come by a shorter way than earlier ones of its sender: those wait until the session shows
+    /// its presence, and this one is for its very address.
+    fn is_early(&self, stanza: &Stanza) -> bool {
+        !self.draining.alone
+            && self.state.presence().is_none()
+            && self.node.config().offline.enabled
+            && kept::id_of(stanza, self.state.account()).is_some()
+    }
+
+    /// Messages have come for a session that has shown no presence. What waits goes before them, as soon as it takes that.
+    fn look_what_was_before(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.draining.looking, true) {
+            return;
+        }
+        let reader = inbox::Reader::new(&self.node, &self.state);
+        let waits = async move { reader.has_some().await };
+        ctx.spawn(waits.into_actor(self).map(|waits, session, ctx| match waits {
+            Ok(true) => drop(ctx.run_later(NEW, Self::wait_no_longer)),
+            Ok(false) => session.wait_no_longer(ctx),
+            Err(error) => {
+                warn!(jid = %session.state.jid(), %error, "what waits may come late");
+                session.wait_no_longer(ctx);
+            }
+        }));
+    }
+
+    fn wait_no_longer(&mut self, ctx: &mut Context<Self>) {
+        self.draining.alone = true;
+        if self.over().is_none() && !self.draining.behind.is_empty() {
+            self.look(ctx);
+        }
+    }
+
+    /// The session does not take what waits, and has said so.
+    pub(super) fn will_not_drain(&mut self) {
+        if !std::mem::replace(&mut self.draining.alone, true) && !self.draining.behind.is_empty() {
+            self.look_what_waits();
+        }
     }
 
     /// The receiver's pass of what has waited behind messages that came before.
@@ -282,6 +333,7 @@ impl Session {
     /// The session goes on where another was: these messages have arrived there, and what waits comes before what comes.
     pub(super) fn go_on_draining(&mut self, arrived: Vec<StanzaId>) {
         self.draining.arrived = arrived.into_iter().collect();
+        self.draining.alone = true;
         self.will_drain();
         self.look_what_waits();
     }

@@ -93,6 +93,60 @@ async fn s14_r19_r21_what_is_sent_while_somebody_comes_gets_there_once() {
     }
 }
 
+/// R18, R21: what is for the very address of a session that has just come does not overtake what its sender wrote before,
+/// and waits for nothing where nothing waits, or where the session does not show its presence.
+#[actix_rt::test]
+async fn r18_r21_nothing_for_a_session_overtakes_what_waits_for_its_account() {
+    let node = Arc::new(NodeContext::for_tests());
+    let sender = bind_as(&node, "a@localhost/x", &outbox()).await;
+    node.has_account(&BareJid::new("b@localhost").unwrap()).await;
+    let write = async |id: u32, to: &str| {
+        let xml = format!(
+            "<message xmlns='jabber:client' to='{to}' type='chat' id='{id}'><body>x</body></message>"
+        );
+        done(&sender, work(&xml)).await;
+    };
+    let order = |text: &str, ids: [u32; 3]| {
+        let places = ids.map(|id| text.find(&format!(" id='{id}'")));
+        assert!(places.is_sorted() && places.iter().all(Option::is_some), "{ids:?}: {text}");
+    };
+    for (first, presence) in [
+        (10, Some("<presence xmlns='jabber:client'/>")),
+        (20, Some("<presence xmlns='jabber:client'><priority>-1</priority></presence>")),
+        (30, None),
+    ] {
+        // Those of this turn, where there is nobody; what comes next is for the session.
+        write(first, "b@localhost").await;
+        write(first + 1, "b@localhost").await;
+        let own = outbox();
+        let session = bind(&node, "r", &own).await;
+        write(first + 2, "b@localhost/r").await;
+        turns(50).await;
+        let mut out = Vec::new();
+        own.take_now(&mut out);
+        assert!(!String::from_utf8(out).unwrap().contains("<message "), "it has overtaken {first}");
+        if let Some(presence) = presence {
+            done(&session, work(presence)).await;
+        }
+        let takes = first == 10;
+        let text = until_messages(&own, if takes { 3 } else { 1 }).await;
+        if takes {
+            order(&text, [first, first + 1, first + 2]);
+        } else {
+            assert!(text.contains(&format!(" id='{}'", first + 2)), "{text}");
+            // What waits does so still.
+            done(&session, work("<presence xmlns='jabber:client'/>")).await;
+            let text = until_messages(&own, 2).await;
+            order(&text, [first, first + 1, first + 1]);
+        }
+        session.end(EndReason::ClientGone).await;
+    }
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    write(40, "b@localhost/r").await;
+    assert!(written(&session, &own).await.contains(" id='40'"), "nothing waits");
+}
+
 /// R18, R19: an inbox that is full takes nothing, its sender hears so; what was kept stays for who comes.
 #[actix_rt::test]
 async fn r18_r19_who_writes_to_a_full_inbox_hears_so() {

@@ -35,7 +35,11 @@ pub(super) struct RestoreArgs {
 /// Reads the file to its end before anything is changed, and once more.
 pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let door = NodeDoor { config: args.config.clone(), socket: args.socket.clone() };
-    let file = if args.file.as_os_str() == "-" { from_input(&door) } else { Ok(File::open(&args.file)?) };
+    let file = if args.file.as_os_str() == "-" {
+        from_input(&door)
+    } else {
+        File::open(&args.file).map_err(Into::into)
+    };
     let mut file = file.with_context(|| refused(&args.file))?;
     let checked = Reader::open(BufReader::new(&file)).and_then(Reader::check);
     let (head, totals) = checked.with_context(|| refused(&args.file))?;

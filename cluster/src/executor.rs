@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::link::frame::Lane;
@@ -46,6 +47,14 @@ pub enum TaskRefusal {
     Failed(String),
 }
 
+/// How far a task has come when its turn is over.
+pub enum Begun {
+    /// It is done.
+    Done(TaskReply),
+    /// It waits for something that those behind it need not wait for, and goes on by itself.
+    Later(BoxFuture<'static, Result<TaskReply, TaskRefusal>>),
+}
+
 /// Runs tasks. Tasks of one node that are in order are given one after another, each when the one before has
 /// returned; the rest, and those of other nodes, at the same time.
 #[async_trait]
@@ -56,6 +65,14 @@ pub trait TaskExecutor: Send + Sync + 'static {
     /// [`TaskRefusal`], which the sender gets if it asked for a reply. A refused task that wants no reply is
     /// logged and lost: wait where waiting helps, within the time that links allow a task.
     async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal>;
+
+    /// As [`execute`](Self::execute), for a task that is in order: it may say that its turn is over before it is done.
+    ///
+    /// # Errors
+    /// As there.
+    async fn begin(&self, source: TaskSource, task: ClusterTask) -> Result<Begun, TaskRefusal> {
+        self.execute(source, task).await.map(Begun::Done)
+    }
 }
 
 /// Answers requests of the lanes that carry no tasks.

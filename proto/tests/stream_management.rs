@@ -72,7 +72,6 @@ fn where_nothing_is_resumed_a_bind_may_follow() {
             failed("item-not-found").replace("sm:3'", "sm:3' h='9'"),
         ),
         (ResumeError::Unsupported, failed("feature-not-implemented")),
-        (ResumeError::Unavailable, failed("internal-server-error")),
     ] {
         let mut shell = logged_in();
         shell.resume_error = Some(error);
@@ -80,6 +79,20 @@ fn where_nothing_is_resumed_a_bind_may_follow() {
         assert!(answers.starts_with(&answer), "{answers}");
         assert!(shell.machine.is_established());
     }
+}
+
+/// A client that is told `<failed/>` gives its stream up, and does not know what of it is handled.
+#[test]
+fn one_whose_stream_may_still_be_there_is_to_come_again() {
+    let mut shell = logged_in();
+    shell.resume_error = Some(ResumeError::Unavailable);
+    let answer = shell.feed(RESUME);
+    assert!(
+        answer.contains("<resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>"),
+        "{answer}"
+    );
+    assert!(!answer.contains("<failed "), "{answer}");
+    assert!(shell.ended);
 }
 
 /// §6, with the text before it, as RFC 6120 §4.9.2 orders them.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tracing::debug;
 
-use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use althing_cluster::executor::{Begun, TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::routes::{BindIndex, NodeState};
 use althing_cluster::task::{
     BroadcastLocal, ClusterTask, DeliverCopy, DeliverStanza, DeliverToAccount, DescribeSession, DrainInbox,
@@ -27,8 +27,9 @@ use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stream::error::StreamCondition;
 
 use crate::components::balance::lane_named;
+use crate::delivery::remote::arrivals::{self, Arrived};
 use crate::delivery::remote::groups::Group;
-use crate::delivery::{account, bounce, drive_aside, fan_out, inbox, local, probes, remote, usage};
+use crate::delivery::{account, bounce, drive_aside, fan_out, inbox, keep, local, probes, remote, usage};
 use crate::modules::figures_of_node;
 use crate::node::NodeContext;
 use crate::router::component;
@@ -51,6 +52,10 @@ const LEASE: Duration = Duration::from_secs(20);
 /// How long a task waits for this node's table to have what the sender's had. A node that stays behind for as long has
 /// lost its lease before: refused while its sessions live, a stanza would come behind those that were sent after it.
 const CATCH_UP: Duration = Duration::from_secs(20);
+
+/// How long what a displaced session has sent may take to be brought before its successor begins: less than that one's node
+/// waits for the answer (`server/src/stream/login.rs`).
+const REPLACED: Duration = Duration::from_secs(5);
 
 /// Waits until this node's table has that index; `false` if it will not in time, or the lease is lost before.
 async fn catch_up(node: &NodeContext, index: u64) -> bool {
@@ -135,20 +140,38 @@ impl NodeExecutor {
 #[async_trait]
 impl TaskExecutor for NodeExecutor {
     async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
+        match self.begin(source, task).await? {
+            Begun::Done(reply) => Ok(reply),
+            Begun::Later(rest) => rest.await,
+        }
+    }
+
+    async fn begin(&self, source: TaskSource, task: ClusterTask) -> Result<Begun, TaskRefusal> {
         let node = self.node.get().and_then(Weak::upgrade).ok_or(TaskRefusal::Suspended)?;
         debug!(stop = "task_executor", task = task.kind().label(), member = %source.node);
         self.admit(&node, source, bind_of(&task)).await?;
         let presence = presence_of(&task);
-        let reply = self.run(&node, source, task).await?;
-        if let Some(presence) = presence
-            && source.node != node.node_id
-            && node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation))
-        {
-            // Its node was declared down in between: the word of its loss may have come first.
-            let from = |xml: &Bytes| stanza(xml).ok()?.from()?.try_as_full().ok().cloned();
-            losses::tell(&node, Lost::new(presence.as_slice().iter().filter_map(from), &node.seen_keys));
+        let begun = self.run(&node, source, task).await?;
+        let Some(presence) = presence.filter(|_| source.node != node.node_id) else { return Ok(begun) };
+        match begun {
+            Begun::Done(reply) => {
+                tell_if_lost(&node, source, &presence);
+                Ok(Begun::Done(reply))
+            }
+            Begun::Later(rest) => Ok(Begun::Later(Box::pin(async move {
+                let reply = rest.await?;
+                tell_if_lost(&node, source, &presence);
+                Ok(reply)
+            }))),
         }
-        Ok(reply)
+    }
+}
+
+/// The node that has sent presence may have been declared down in between: the word of its loss may have come first.
+fn tell_if_lost(node: &NodeContext, source: TaskSource, presence: &Presences) {
+    if node.routes.node_state(source.node) != Some(NodeState::Up(source.incarnation)) {
+        let from = |xml: &Bytes| stanza(xml).ok()?.from()?.try_as_full().ok().cloned();
+        losses::tell(node, Lost::new(presence.as_slice().iter().filter_map(from), &node.seen_keys));
     }
 }
 
@@ -159,21 +182,25 @@ impl NodeExecutor {
         node: &Arc<NodeContext>,
         source: TaskSource,
         task: ClusterTask,
-    ) -> Result<TaskReply, TaskRefusal> {
-        Ok(match task {
+    ) -> Result<Begun, TaskRefusal> {
+        Ok(Begun::Done(match task {
             ClusterTask::DeliverStanza(task) => {
-                TaskReply::DeliverStanza(deliver(node, &task, Share::Alone).await?)
+                return deliver(node, task, Share::Alone, TaskReply::DeliverStanza).await;
             }
             ClusterTask::DeliverCopy(DeliverCopy { to, owner, xml, number, here }) => {
                 let share = Share::Copy(node.remote.copies_of(source, Group { number, here }));
                 let task = DeliverStanza { to, owner, xml };
-                TaskReply::DeliverCopy(deliver(node, &task, share).await?)
+                return deliver(node, task, share, TaskReply::DeliverCopy).await;
             }
             ClusterTask::FanOutPresence(FanOutPresence { recipients, xml }) => {
                 TaskReply::FanOutPresence(fan_out::to_sessions(node, stanza(&xml)?, &recipients))
             }
             ClusterTask::BroadcastLocal(task) => TaskReply::BroadcastLocal(broadcast(node, &task)?),
-            ClusterTask::ReplaceSession(task) => TaskReply::ReplaceSession(replace(node, &task).await),
+            ClusterTask::ReplaceSession(task) => {
+                let node = Arc::clone(node);
+                let replaced = async move { Ok(TaskReply::ReplaceSession(replace(&node, &task).await)) };
+                return Ok(Begun::Later(Box::pin(replaced)));
+            }
             ClusterTask::EndSession(task) => TaskReply::EndSession(end(node, &task).await),
             ClusterTask::TakeStream(task) => {
                 let to = (source.node, source.incarnation);
@@ -245,7 +272,7 @@ impl NodeExecutor {
                 let event = UserEvent::Stanza { stanza: stanza(&xml)?, audience };
                 TaskReply::DeliverToAccount(local::notify_account(node, &account, &event))
             }
-        })
+        }))
     }
 }
 
@@ -300,17 +327,37 @@ fn session(node: &NodeContext, jid: &FullJid, owner: BindIndex) -> Option<Arc<Se
 
 async fn deliver(
     node: &Arc<NodeContext>,
-    task: &DeliverStanza,
+    task: DeliverStanza,
     share: Share,
-) -> Result<SessionFound, TaskRefusal> {
+    reply: fn(SessionFound) -> TaskReply,
+) -> Result<Begun, TaskRefusal> {
     let stanza = stanza(&task.xml)?;
     if lane_named(&task.to).is_some() {
-        return Ok(component::deliver_task(node, task, &stanza).await);
+        return Ok(Begun::Done(reply(component::deliver_task(node, &task, &stanza).await)));
     }
+    let (own, to, owner) = (Arc::clone(node), task.to.clone(), task.owner);
     // Said to be absent while it is about to be here, it would get what comes a moment later first.
-    let found = local::session_soon(node, &task.to, task.owner).await;
-    let session = found.filter(|session| session.jid == task.to);
-    let result = match &session {
+    let arrived = arrivals::when_here(node, &task.to, task.owner, move |session| {
+        let session = session.filter(|session| session.jid == to);
+        reply(hand_to(&own, session, owner, stanza, share))
+    });
+    Ok(match arrived {
+        Arrived::Now(reply) => Begun::Done(reply),
+        Arrived::Soon(later) => Begun::Later(Box::pin(async move {
+            later.await.map_err(|_| TaskRefusal::Failed("nobody waits for the session".to_owned()))
+        })),
+    })
+}
+
+/// Hands a stanza to the session that it is for, if that is here.
+fn hand_to(
+    node: &Arc<NodeContext>,
+    session: Option<&Arc<SessionHandle>>,
+    owner: BindIndex,
+    stanza: Stanza,
+    share: Share,
+) -> SessionFound {
+    let result = match session {
         Some(session) => local::deliver_to(node, session, stanza.clone(), share.clone()),
         None => Err(Refused::Gone),
     };
@@ -322,16 +369,16 @@ async fn deliver(
         // now is for this node to do.
         match result {
             Err(Refused::Full) => drive_aside(node, bounce::congested(node, &stanza)),
-            _ => remote::left_in_mailbox(node, task.owner, std::future::ready(()), stanza),
+            _ => remote::left_in_mailbox(node, owner, std::future::ready(()), stanza),
         }
-        return Ok(SessionFound::Done);
+        return SessionFound::Done;
     }
     match (result, session) {
-        (Ok(()), Some(session)) if session.pressure().is_congested() => Ok(SessionFound::Slowly),
-        (Ok(()), _) => Ok(SessionFound::Done),
+        (Ok(()), Some(session)) if session.pressure().is_congested() => SessionFound::Slowly,
+        (Ok(()), _) => SessionFound::Done,
         // The sender looks up once more, in order.
-        (Err(Refused::Ending | Refused::Gone), _) => Ok(no_session(node)),
-        (Err(Refused::Full), _) => Ok(SessionFound::Congested),
+        (Err(Refused::Ending | Refused::Gone), _) => no_session(node),
+        (Err(Refused::Full), _) => SessionFound::Congested,
     }
 }
 
@@ -365,9 +412,13 @@ fn broadcast(node: &Arc<NodeContext>, task: &BroadcastLocal) -> Result<u64, Task
 
 /// Ends the session, and answers when it has ended: not even its farewell comes after the new bind's first presence.
 async fn replace(node: &NodeContext, task: &ReplaceSession) -> SessionFound {
-    let Some(session) = session(node, &task.jid, task.owner) else { return no_session(node) };
-    session.end(EndReason::Error(StreamCondition::Conflict.into())).await;
-    SessionFound::Done
+    let session = session(node, &task.jid, task.owner);
+    if let Some(session) = &session {
+        session.end(EndReason::Error(StreamCondition::Conflict.into())).await;
+    }
+    // Nor does what it has sent come after what the new one sends.
+    keep::brought(node, &task.jid, REPLACED).await;
+    session.map_or_else(|| no_session(node), |_| SessionFound::Done)
 }
 
 async fn end(node: &NodeContext, task: &EndSession) -> SessionFound {

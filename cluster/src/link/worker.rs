@@ -8,10 +8,10 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use crate::executor::{Begun, TaskExecutor, TaskRefusal, TaskSource};
 use crate::link::counts::Counts;
 use crate::link::server::Sender;
-use crate::task::{ClusterTask, TaskReply};
+use crate::task::{ClusterTask, TaskKind, TaskReply};
 
 /// Tasks of one node that wait to be run in order. Full: that node's connection is not read on.
 pub(crate) const QUEUE: usize = 1024;
@@ -56,7 +56,7 @@ impl Runner {
         let runner = self.clone();
         tokio::spawn(async move {
             while let Some(job) = queue.recv().await {
-                runner.run(job).await;
+                runner.begin(job).await;
             }
         });
         jobs
@@ -64,36 +64,56 @@ impl Runner {
 
     /// Runs one job to its end.
     pub(crate) async fn run(&self, job: Job) {
-        let result = match job.task {
-            Ok(task) => {
-                let kind = task.kind();
-                let result = self.execute(job.source, task).await;
-                self.counts.ran(kind, result.is_ok());
-                result
-            }
-            Err(refusal) => Err(refusal),
+        let Job { source, task, done } = job;
+        let task = match task {
+            Ok(task) => task,
+            Err(refusal) => return done.with(Err(refusal)),
         };
-        match job.done {
-            Done::Remote { sender, number, wants_reply, in_order } => {
-                sender.finished(number, wants_reply, in_order, result);
+        let kind = task.kind();
+        let result = self.within(kind, self.executor.execute(source, task)).await;
+        self.ended(kind, done, result);
+    }
+
+    /// Runs one job until those behind it may run; what is left of it then goes on by itself.
+    async fn begin(&self, job: Job) {
+        let Job { source, task, done } = job;
+        let task = match task {
+            Ok(task) => task,
+            Err(refusal) => return done.with(Err(refusal)),
+        };
+        let kind = task.kind();
+        match self.within(kind, self.executor.begin(source, task)).await {
+            Ok(Begun::Done(reply)) => self.ended(kind, done, Ok(reply)),
+            Ok(Begun::Later(rest)) => {
+                let runner = self.clone();
+                tokio::spawn(async move {
+                    let result = runner.within(kind, rest).await;
+                    runner.ended(kind, done, result);
+                });
             }
-            Done::Local(waiter) => {
-                if let Some(waiter) = waiter {
-                    // Nobody waits any more: its deadline is over.
-                    let _ = waiter.send(result);
-                }
-            }
+            Err(refusal) => self.ended(kind, done, Err(refusal)),
         }
     }
 
-    /// A panic or a hang of one task must not end the order of all that follow from its node.
-    async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
-        let kind = task.kind();
-        let run = AssertUnwindSafe(self.executor.execute(source, task)).catch_unwind();
-        match timeout(self.limit, run).await {
-            Ok(Ok(Ok(reply))) if reply.kind() != kind => {
-                Err(TaskRefusal::Failed(format!("{} was answered as {}", kind.label(), reply.kind().label())))
+    fn ended(&self, kind: TaskKind, done: Done, result: Result<TaskReply, TaskRefusal>) {
+        let result = match result {
+            Ok(reply) if reply.kind() != kind => {
+                let answered = reply.kind().label();
+                Err(TaskRefusal::Failed(format!("{} was answered as {answered}", kind.label())))
             }
+            result => result,
+        };
+        self.counts.ran(kind, result.is_ok());
+        done.with(result);
+    }
+
+    /// A panic or a hang of one task must not end the order of all that follow from its node.
+    async fn within<T>(
+        &self,
+        kind: TaskKind,
+        run: impl Future<Output = Result<T, TaskRefusal>>,
+    ) -> Result<T, TaskRefusal> {
+        match timeout(self.limit, AssertUnwindSafe(run).catch_unwind()).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {
                 tracing::error!(task = kind.label(), "task panicked");
@@ -102,6 +122,23 @@ impl Runner {
             Err(_) => {
                 tracing::error!(task = kind.label(), "task took too long");
                 Err(TaskRefusal::Failed("it took too long".to_owned()))
+            }
+        }
+    }
+}
+
+impl Done {
+    /// Tells who is to know.
+    fn with(self, result: Result<TaskReply, TaskRefusal>) {
+        match self {
+            Done::Remote { sender, number, wants_reply, in_order } => {
+                sender.finished(number, wants_reply, in_order, result);
+            }
+            Done::Local(waiter) => {
+                if let Some(waiter) = waiter {
+                    // Nobody waits any more: its deadline is over.
+                    let _ = waiter.send(result);
+                }
             }
         }
     }

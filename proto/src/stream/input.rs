@@ -129,7 +129,7 @@ pub enum ResumeError {
     },
     /// The server resumes no streams.
     Unsupported,
-    /// The server cannot tell now.
+    /// The server cannot tell now: the client is to come again, for its stream may be there.
     Unavailable,
     /// The client acknowledges what it was never sent: its stream ends.
     TooHigh(TooHigh),

@@ -54,8 +54,10 @@ impl StreamMachine {
                     ResumeError::Unsupported => {
                         self.management_failed(StanzaCondition::FeatureNotImplemented, None, out);
                     }
+                    // `<failed/>` would be the end of its stream, and without the number of what is handled.
                     ResumeError::Unavailable => {
-                        self.management_failed(StanzaCondition::InternalServerError, None, out);
+                        let text = "the stream cannot be resumed now: try again";
+                        self.fail(StreamError::new(StreamCondition::ResourceConstraint, text), out);
                     }
                     ResumeError::TooHigh(too_high) => self.fail(too_high.into(), out),
                 }

@@ -7,17 +7,20 @@
 //! The sender sees nothing of all that: an account that is not there, one that does not exist, one that is disabled and
 //! one that has blocked the sender are alike.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use althing_proto::jid::BareJid;
+use althing_cluster::link::LinkError;
+use althing_cluster::task::{ClusterTask, DrainInbox};
+use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::stanza::Stanza;
 use althing_proto::stanza_id::StanzaId;
 
@@ -40,6 +43,9 @@ const MAX_KEEPS: usize = 1_024;
 
 /// The place of a message among those that are being kept.
 pub type Place = OwnedSemaphorePermit;
+
+/// How long a node may take to tell its sessions that something waits.
+const TOLD: Duration = Duration::from_secs(5);
 
 /// How often the routes are asked who came meanwhile, where the cluster does not answer.
 const ATTEMPTS: u32 = 8;
@@ -68,9 +74,12 @@ impl Default for Waiting {
 pub struct Absent {
     /// Without any nobody takes the lock.
     count: AtomicUsize,
-    accounts: Mutex<HashMap<BareJid, usize>>,
+    accounts: Mutex<HashMap<BareJid, Senders>>,
     told: Notify,
 }
+
+/// Who has sent what is being kept for an account, one entry a message.
+type Senders = Vec<Option<Jid>>;
 
 /// How long a message waits for earlier ones to be kept.
 const BEHIND: Duration = Duration::from_secs(20);
@@ -78,11 +87,17 @@ const BEHIND: Duration = Duration::from_secs(20);
 impl Absent {
     /// A message is being kept for `account`, until the guard goes.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, account: &BareJid) -> AbsentGuard {
+    pub fn begin(self: &Arc<Self>, account: &BareJid, sender: Option<&Jid>) -> AbsentGuard {
         let mut accounts = self.accounts.lock();
-        *accounts.entry(account.clone()).or_default() += 1;
+        accounts.entry(account.clone()).or_default().push(sender.cloned());
         self.count.store(accounts.len(), Ordering::Release);
-        AbsentGuard { absent: Arc::clone(self), account: account.clone() }
+        AbsentGuard { absent: Arc::clone(self), account: account.clone(), sender: sender.cloned() }
+    }
+
+    fn holds_of(&self, sender: &FullJid) -> bool {
+        let is_of = |of: &Option<Jid>| of.as_ref().is_some_and(|of| of.as_str() == sender.as_str());
+        self.count.load(Ordering::Acquire) > 0
+            && self.accounts.lock().values().any(|senders| senders.iter().any(is_of))
     }
 
     /// Whether there is one for `account`.
@@ -93,20 +108,34 @@ impl Absent {
 
     /// Waits until there is none for `account`, or a while.
     pub async fn told(&self, account: &BareJid) {
-        let none = async {
-            loop {
-                let told = self.told.notified();
-                tokio::pin!(told);
-                // Enabled before the look: it does not miss what comes in between.
-                told.as_mut().enable();
-                if !self.holds(account) {
-                    return;
-                }
-                told.await;
-            }
-        };
         // Time is up: the store does not answer.
-        let _ = timeout(BEHIND, none).await;
+        let _ = timeout(BEHIND, self.until(|| !self.holds(account))).await;
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            // Enabled before the look: it does not miss what comes in between.
+            told.as_mut().enable();
+            if is_so() {
+                return;
+            }
+            told.await;
+        }
+    }
+}
+
+/// Waits until all that a session of this node has sent is with its receivers, or is kept and whoever came was told,
+/// `patience` at most. Who goes on with its stream, or has its address next, may be on another node: what it sends from
+/// there overtakes nothing then.
+pub async fn brought(node: &NodeContext, sender: &FullJid, patience: Duration) {
+    let all = async {
+        node.waiting.absent.until(|| !node.waiting.absent.holds_of(sender)).await;
+        node.remote.brought(sender).await;
+    };
+    if timeout(patience, all).await.is_err() {
+        debug!(jid = %sender, "not all that a session has sent is with its receivers");
     }
 }
 
@@ -115,15 +144,18 @@ impl Absent {
 pub struct AbsentGuard {
     absent: Arc<Absent>,
     account: BareJid,
+    sender: Option<Jid>,
 }
 
 impl Drop for AbsentGuard {
     fn drop(&mut self) {
         {
             let mut accounts = self.absent.accounts.lock();
-            if let Some(count) = accounts.get_mut(&self.account) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(senders) = accounts.get_mut(&self.account) {
+                if let Some(place) = senders.iter().position(|of| *of == self.sender) {
+                    senders.swap_remove(place);
+                }
+                if senders.is_empty() {
                     accounts.remove(&self.account);
                 }
             }
@@ -220,7 +252,7 @@ pub async fn room(node: &NodeContext) -> Option<Place> {
 /// A message that has an id, and that no session has taken: it waits for whoever comes.
 fn free(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: StanzaId) -> Next {
     let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
-    let guard = node.waiting.absent.begin(&account);
+    let guard = node.waiting.absent.begin(&account, stanza.from());
     Next::Wait(Box::pin(async move {
         let mut effects = Effects::new();
         if kept::is_pending(&node) {
@@ -293,10 +325,7 @@ pub fn nobody(stanza: &Stanza) -> Rule {
 pub(super) async fn tell_who_came(node: &Arc<NodeContext>, account: &BareJid) {
     for _ in 0..ATTEMPTS {
         match node.routes.barrier().await {
-            Ok(()) => {
-                tell_those_there(node, account);
-                return;
-            }
+            Ok(()) => return tell_those_there_now(node, account).await,
             Err(error) => warn!(jid = %account, %error, "who came meanwhile is not known yet"),
         }
         // A node that has lost the others ends all its sessions: theirs look anew.
@@ -311,6 +340,25 @@ pub fn tell_those_there(node: &Arc<NodeContext>, account: &BareJid) {
     if there {
         account::notify(node, account, &UserEvent::Drain);
     }
+}
+
+/// As [`tell_those_there`], and waits until they were told, or a while: what goes to them afterwards, from whichever node,
+/// is behind that.
+async fn tell_those_there_now(node: &Arc<NodeContext>, account: &BareJid) {
+    let mut elsewhere = BTreeSet::new();
+    node.routes.visit_account(account, &mut |_, route| {
+        if route.node != node.node_id && route.priority >= Some(0) {
+            elsewhere.insert(route.node);
+        }
+    });
+    tell_those_here(node, account);
+    let task = || ClusterTask::from(DrainInbox { account: account.clone() });
+    let tell = async |target| match node.links.ask(target, task(), TOLD).await {
+        Err(LinkError::Full) => node.remote.overflow().tell(node, target, task()),
+        Err(error) => debug!(jid = %account, %error, "whoever came is not known to be told"),
+        Ok(_) => {}
+    };
+    join_all(elsewhere.into_iter().map(tell)).await;
 }
 
 /// As [`tell_those_there`], those of this node only.

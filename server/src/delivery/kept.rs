@@ -188,7 +188,8 @@ impl Plan {
 
     /// Keeps it for who is not there.
     pub fn keep_absent(self, node: &Arc<NodeContext>, hold: Option<Hold>) {
-        let guard = self.account.as_ref().map(|account| node.waiting.absent.begin(account));
+        let guard =
+            { self.account.as_ref().map(|account| node.waiting.absent.begin(account, self.stanza.from())) };
         self.keep(node, None, hold, guard);
     }
 

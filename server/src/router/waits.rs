@@ -97,7 +97,7 @@ impl Walk<'_> {
     pub(super) fn after(&self, receiver: Arc<SessionHandle>, stanza: Stanza) -> Routed {
         let (node, tries) = (Arc::clone(self.node), self.tries);
         Routed::Later(Box::pin(async move {
-            receiver.end(EndReason::ClientGone).await;
+            receiver.end(EndReason::Known).await;
             once_more(&node, stanza, tries).await
         }))
     }

@@ -43,6 +43,8 @@ pub struct Received {
     /// The client has asked when this was the last one, and was told less.
     owed: Option<Count>,
     told: Count,
+    /// Nothing more is told for now.
+    quiet: bool,
 }
 
 impl Received {
@@ -142,17 +144,34 @@ impl Received {
         self.safe != before
     }
 
+    /// Nothing more is told until [`speak`](Self::speak).
+    pub fn keep_quiet(&mut self) {
+        self.quiet = true;
+    }
+
+    /// What is safe may be told. `anew`: no place that was given so far counts.
+    pub fn speak(&mut self, anew: bool) {
+        self.quiet = false;
+        if anew {
+            self.behind(self.turn);
+        }
+    }
+
+    fn may_be_told(&self) -> Count {
+        if self.quiet { self.told } else { self.safe }
+    }
+
     /// The client asks: what it is to be told. If that is less than what has come, more is due later.
     pub fn asked(&mut self) -> Count {
-        self.told = self.safe;
-        self.owed = (!self.open.is_empty()).then(|| self.last());
-        self.safe
+        self.told = self.may_be_told();
+        self.owed = (self.told != self.last()).then(|| self.last());
+        self.told
     }
 
     /// What the client is to be told though it does not ask now.
     pub fn due(&mut self) -> Option<Count> {
-        let owed = self.owed.filter(|_| self.safe != self.told)?;
-        self.told = self.safe;
+        let owed = self.owed.filter(|_| self.may_be_told() != self.told)?;
+        self.told = self.may_be_told();
         if self.safe.since(owed).is_some() {
             self.owed = None;
         }
@@ -162,7 +181,7 @@ impl Received {
     /// Whether [`due`](Self::due) would yield something.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.owed.is_some() && self.safe != self.told
+        self.owed.is_some() && self.may_be_told() != self.told
     }
 }
 
@@ -356,6 +375,18 @@ mod tests {
         assert_eq!(received.ahead(three), (three, 1, 2), "and is kept itself");
         received.done(one, false, Some(1));
         assert_eq!((received.safe(), received.ordered()), (two, three));
+    }
+
+    #[test]
+    fn r1_nothing_is_told_before_the_store_knows_the_stream() {
+        let mut received = Received::default();
+        received.keep_quiet();
+        let [first, _second] = [(); 2].map(|()| received.begin());
+        received.done(first, true, None);
+        assert_eq!((received.asked(), received.due(), received.is_due()), (Count(0), None, false));
+        received.speak(true);
+        assert_eq!((received.is_due(), received.due(), received.due()), (true, Some(first), None));
+        assert_eq!(received.ahead(first).1, 1, "the store has not heard of the first turn");
     }
 
     #[test]

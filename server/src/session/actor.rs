@@ -400,7 +400,7 @@ impl Session {
         self.outbox.pressure().set_ending();
         let error = match reason {
             _ if self.node.lease.losses() != self.losses => return self.cut_off(),
-            EndReason::ClientGone => None,
+            EndReason::ClientGone | EndReason::Known => None,
             EndReason::Error(error) => {
                 self.node.metrics.stream_error(error.condition);
                 Some(error)

@@ -63,11 +63,30 @@ impl Inbound {
     }
 
     /// The store knows of the stream from now on, so far as it is safe.
-    pub fn record(&self, node: &Arc<NodeContext>, key: StreamKey, bind: BindIndex, seconds: u64) {
+    pub fn record(self: &Arc<Self>, node: &Arc<NodeContext>, key: StreamKey, bind: BindIndex, seconds: u64) {
         let handled = self.safe();
-        Records::began(node, StreamRecord { key: key.clone(), bind, handled, seconds });
         // Once only.
-        let _ = self.recorded.set((key, bind, Arc::downgrade(node)));
+        let _ = self.recorded.set((key.clone(), bind, Arc::downgrade(node)));
+        self.received.lock().keep_quiet();
+        Records::began(node, self, StreamRecord { key, bind, handled, seconds });
+    }
+
+    /// The store has the record of the stream, or will not have it. `late`: so far, and not with what was kept meanwhile.
+    pub(super) fn is_known(self: &Arc<Self>, late: Option<Count>) {
+        if let Some(number) = late {
+            let noted = &mut *self.noted.lock();
+            noted.number = number;
+            noted.hurry = Some(self.received.lock().last());
+        }
+        let due = {
+            let mut received = self.received.lock();
+            received.speak(late.is_some());
+            received.is_due()
+        };
+        self.advanced();
+        if due {
+            self.writer.notify_one();
+        }
     }
 
     /// More is safe: the store is to know it.

@@ -2,15 +2,15 @@
 //!
 //! Every node does this for its own sessions, when it applies the end of the node: nobody coordinates.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tracing::info;
 
-use althing_cluster::routes::Ended;
 use althing_cluster::routes::table::is_session;
+use althing_cluster::routes::{Ended, NodeState};
 use althing_proto::jid::{FullJid, Jid};
 use althing_proto::ns;
 use althing_proto::stanza::{Kind, PresenceType, Stanza};
@@ -63,10 +63,18 @@ pub fn unavailable(from: &FullJid, to: impl Into<Jid>) -> Stanza {
 
 /// Tells this node's sessions of each loss, in the order of the log, until nobody can send any more.
 pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) {
+    // A node that comes for the first time ends nothing.
+    let mut known = HashSet::new();
     while let Some(Ended { index, node: lost, mut sessions }) = ended.recv().await {
         // Connections of components have no presence.
         sessions.retain(|(jid, _)| is_session(jid));
+        let began = known.insert(lost) && matches!(node.routes.node_state(lost), Some(NodeState::Up(_)));
+        if sessions.is_empty() && began {
+            continue;
+        }
         if sessions.is_empty() {
+            // What it was about to bring here may have been lost with it all the same.
+            tell(&node, Lost::new([], &node.seen_keys));
             continue;
         }
         info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");

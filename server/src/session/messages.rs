@@ -119,6 +119,8 @@ pub struct HandOver {
 pub enum EndReason {
     /// The client closed its stream (RFC 6120 §4.4), or the connection is lost.
     ClientGone,
+    /// Somebody else ends it, or has, and says why: whoever gives this only waits until it has ended.
+    Known,
     /// The server ends it, with that stream error.
     Error(StreamError),
     /// The node has lost its lease: the stream is closed, the route stays, nobody is told.

@@ -25,6 +25,9 @@ use crate::storage::streams::{Handled, MAX_CHANGES, StreamChange, StreamKey, Str
 /// How far the store may be behind, where nothing else is written for a stream.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// After how long it is tried once more to note that a stream has begun.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// Most ends that wait to be noted: of later ones the records stay until the sweep.
 const MAX_WAITING: usize = 65_536;
 
@@ -58,8 +61,18 @@ struct State {
 
 impl Records {
     /// A stream begins here, or goes on here. Its record is before all that is kept from now on.
-    pub fn began(node: &Arc<NodeContext>, record: StreamRecord) {
-        drop(now(node, StreamChange::Began(record)));
+    pub fn began(node: &Arc<NodeContext>, inbound: &Arc<Inbound>, record: StreamRecord) {
+        let (node, inbound) = (Arc::downgrade(node), Arc::downgrade(inbound));
+        let Some(own) = node.upgrade() else { return };
+        let mut writing = begin(&own, record.clone());
+        match (&mut writing).now_or_never() {
+            Some(Ok(())) => known(&inbound, None),
+            first => {
+                let first =
+                    first.map(|result| Box::pin(std::future::ready(result)) as Change).unwrap_or(writing);
+                own.remote.runtime().spawn(until_written(node, inbound, record, first));
+            }
+        }
     }
 
     /// A stream has ended in order, or so much of it was handled when its session ended. The future ends when the store
@@ -140,6 +153,46 @@ impl Records {
     }
 }
 
+type Change = BoxFuture<'static, Result<(), StorageError>>;
+
+fn begin(node: &NodeContext, record: StreamRecord) -> Change {
+    let streams = Arc::clone(&node.storage.streams);
+    Box::pin(unconstrained(async move { streams.change(vec![StreamChange::Began(record)]).await }))
+}
+
+/// Without a record nobody would know what is handled, if the node were lost: it is tried until it is there, while the stream
+/// is, and what is handled is not told before.
+async fn until_written(
+    node: Weak<NodeContext>,
+    inbound: Weak<Inbound>,
+    mut record: StreamRecord,
+    mut writing: Change,
+) {
+    let mut late = None;
+    while let Err(error) = writing.await {
+        warn!(jid = %record.key.jid, %error, "the record of a stream could not be made");
+        if !error.is_passing() {
+            break;
+        }
+        tokio::time::sleep(AGAIN).await;
+        let (Some(node), Some(inbound)) = (node.upgrade(), inbound.upgrade()) else { return };
+        let is_here = node.routes.locate(&record.key.jid).is_some_and(|route| route.index == record.bind);
+        if !is_here || !node.lease.serving().await {
+            break;
+        }
+        record.handled = inbound.safe();
+        late = Some(record.handled);
+        writing = begin(&node, record.clone());
+    }
+    known(&inbound, late);
+}
+
+fn known(inbound: &Weak<Inbound>, late: Option<Count>) {
+    if let Some(inbound) = inbound.upgrade() {
+        inbound.is_known(late);
+    }
+}
+
 /// Changes a record, which has its place in the order of the store when this returns.
 fn now(node: &Arc<NodeContext>, change: StreamChange) -> oneshot::Receiver<()> {
     let (streams, jid) = (Arc::clone(&node.storage.streams), change.key().jid.clone());
@@ -184,20 +237,27 @@ async fn keep_up(node: Weak<NodeContext>) {
 }
 
 /// How much is handled of a stream whose session is not there any more, where that is known. Its client is told, and writes the
-/// rest on another stream: nothing more of this one is kept from now on, by whichever node.
-pub async fn close(node: &NodeContext, jid: &FullJid, hash: &[u8; 32]) -> Option<Count> {
+/// rest on another stream: nothing more of this one is kept from now on, by whichever node. An error: nobody can tell.
+pub async fn close(
+    node: &NodeContext,
+    jid: &FullJid,
+    hash: &[u8; 32],
+) -> Result<Option<Count>, StorageError> {
     let streams = &node.storage.streams;
     let closed = async {
         streams.change(vec![StreamChange::Closed(key(jid, *hash))]).await?;
         streams.get(jid).await
     };
     match timeout(CLOSES, closed).await {
-        Ok(Ok(record)) => record.filter(|record| record.key.hash == *hash).map(|record| record.handled),
+        Ok(Ok(record)) => {
+            let record = record.filter(|record| record.key.hash == *hash);
+            Ok(record.map(|record| record.handled))
+        }
         Ok(Err(error)) => {
             debug!(%jid, %error, "what is handled of a stream is not known");
-            None
+            Err(error)
         }
-        Err(_) => None,
+        Err(_) => Err(StorageError::Unavailable { why: "it does not answer".to_owned() }),
     }
 }
 

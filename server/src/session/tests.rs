@@ -5,6 +5,7 @@ mod offline;
 mod pace;
 mod presence;
 mod receipts;
+mod records;
 mod resumption;
 
 use std::rc::Rc;

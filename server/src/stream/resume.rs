@@ -17,7 +17,7 @@ use althing_proto::stream::ResumeError;
 use althing_proto::stream::management::{Count, TooHigh};
 
 use super::login;
-use crate::delivery::local;
+use crate::delivery::{keep, local};
 use crate::metrics::Resumed;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
@@ -77,7 +77,8 @@ pub(crate) async fn resume(
     let handed = match fetched {
         Err(UNKNOWN) => {
             // §5: as far as the store knows; the client may bind.
-            return Err(ResumeError::Unknown { handled: records::close(node, &jid, &claim.hash).await });
+            let closed = records::close(node, &jid, &claim.hash).await;
+            return Err(closed.map_or(ResumeError::Unavailable, |handled| ResumeError::Unknown { handled }));
         }
         fetched => fetched?,
     };
@@ -189,6 +190,8 @@ async fn give_up(node: Arc<NodeContext>, jid: FullJid, old: Route) {
         warn!(%jid, "a session was lost on its way from another node");
         // An error says that it has another owner.
         let _ = node.routes.unbind(&jid, route.index).await;
+        // What it was to take is for others.
+        keep::tell_those_there(&node, &jid.to_bare());
     }
 }
 

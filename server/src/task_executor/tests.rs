@@ -3,6 +3,8 @@
 mod component;
 mod contacts;
 mod lease;
+mod left;
+mod moves;
 mod reads;
 mod streams;
 mod support;

@@ -3,6 +3,7 @@
 //! In the good case a stanza costs one encoding and one entry in [`pending`], and nothing of the runtime. When a
 //! session was not where the table had it, its target is held, and [`settle`](mod@settle) looks up once more for each stanza.
 
+pub mod arrivals;
 pub mod groups;
 pub mod overflow;
 pub mod pending;
@@ -17,7 +18,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use althing_cluster::executor::{TaskRefusal, TaskSource};
@@ -36,6 +37,7 @@ use crate::session::copies::Copies;
 use crate::session::effect::Effect;
 use crate::session::messages::EndReason;
 use crate::session::pressure::BRAKE;
+use arrivals::Arrivals;
 use groups::{Group, Groups};
 use overflow::Overflow;
 use pending::{Behind, Brake, Outcome, Pending};
@@ -95,6 +97,11 @@ pub enum Posted {
     Impossible,
 }
 
+/// How often is looked whether what a session has sent is brought: soon at first. Nobody has to note for each answer who
+/// waits for it.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(32);
+
 type Stanzas = Pending<Parcel, Failure>;
 
 /// The stanzas of this node for sessions of others.
@@ -108,6 +115,8 @@ pub struct Remote {
     group: AtomicU64,
     /// Copies that other nodes have sent.
     groups: Mutex<Groups>,
+    /// Stanzas that other nodes have sent and that wait for their sessions.
+    arrivals: Arrivals,
     runtime: Handle,
 }
 
@@ -122,6 +131,7 @@ impl Remote {
             overflow: Overflow::default(),
             group: AtomicU64::new(0),
             groups: Mutex::default(),
+            arrivals: Arrivals::default(),
             runtime,
         }
     }
@@ -146,6 +156,22 @@ impl Remote {
     /// The copies, of those that the node `source` has sent, that `group` belongs to.
     pub fn copies_of(&self, source: TaskSource, group: Group) -> Arc<Copies> {
         self.groups.lock().of(source, group)
+    }
+
+    /// Stanzas of other nodes that wait for their sessions.
+    #[must_use]
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// Waits until nothing that `from` has sent is out or waits here. The caller sets the deadline.
+    pub async fn brought(&self, from: &FullJid) {
+        let is_of = |parcel: &Parcel| parcel.stanza.from().is_some_and(|of| of.as_str() == from.as_str());
+        let mut pause = FIRST_LOOK;
+        while self.targets.load(Ordering::Acquire) > 0 && self.pending.lock().has(is_of) {
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
+        }
     }
 
     /// Queues a stanza if earlier ones for `to` are still under way to another owner than `owner`, or held.
@@ -224,7 +250,7 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
             }
             match node.remote.pending.lock().brake(to, BRAKE) {
                 Brake::None => Posted::Taken,
-                Brake::For(pause) => Posted::Braked(Box::pin(tokio::time::sleep(pause))),
+                Brake::For(pause) => Posted::Braked(Box::pin(sleep(pause))),
                 Brake::UntilRelieved => {
                     let (node, to) = (Arc::clone(node), to.clone());
                     Posted::Braked(Box::pin(async move { node.remote.relief(&to).await }))
@@ -247,7 +273,7 @@ pub fn post(node: &Arc<NodeContext>, to: &FullJid, route: &Route, parcel: Parcel
 pub fn returned(node: &Arc<NodeContext>, session: &Arc<SessionHandle>, stanza: Stanza) -> Posted {
     let ending = Arc::clone(session);
     // It has been told before: this only waits until its route is gone.
-    keep(node, &session.jid, session.index, stanza, async move { ending.end(EndReason::ClientGone).await })
+    keep(node, &session.jid, session.index, stanza, async move { ending.end(EndReason::Known).await })
 }
 
 /// Takes a stanza for a session of this node whose bind is in the table, but which is not here yet: it is looked up

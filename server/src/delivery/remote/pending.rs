@@ -84,12 +84,20 @@ struct Target<S, F> {
     behind: VecDeque<(S, usize)>,
     /// Somebody takes what is left.
     going_on: bool,
+    /// What he has taken last, and brings to its end.
+    taken: Option<S>,
     /// One that is out waits here, not on its way there: later ones would overtake it.
     waits_here: bool,
     crowded: bool,
 }
 
 impl<S, F> Target<S, F> {
+    fn all(&self) -> impl Iterator<Item = &S> {
+        let out = self.out.iter().map(|(_, stanza)| stanza);
+        let failed = self.failed.iter().map(|(_, stanza, _)| stanza);
+        out.chain(failed).chain(&self.taken).chain(self.behind.iter().map(|(stanza, _)| stanza))
+    }
+
     fn is_held(&self) -> bool {
         self.going_on || self.waits_here || !self.failed.is_empty() || !self.behind.is_empty()
     }
@@ -111,7 +119,7 @@ impl<S, F> Default for Pending<S, F> {
     }
 }
 
-impl<S, F> Pending<S, F> {
+impl<S: Clone, F> Pending<S, F> {
     /// How many targets have stanzas under way.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -165,6 +173,7 @@ impl<S, F> Pending<S, F> {
             failed: Vec::new(),
             behind: VecDeque::new(),
             going_on: false,
+            taken: None,
             waits_here: false,
             crowded: false,
         };
@@ -230,12 +239,14 @@ impl<S, F> Pending<S, F> {
     pub fn next(&mut self, to: &FullJid) -> Option<(S, Option<F>)> {
         let target = self.targets.get_mut(to)?;
         if let Some((_, stanza, why)) = target.failed.pop() {
+            target.taken = Some(stanza.clone());
             return Some((stanza, Some(why)));
         }
         let Some((stanza, bytes)) = target.behind.pop_front() else {
             self.targets.remove(to);
             return None;
         };
+        target.taken = Some(stanza.clone());
         self.waiting -= 1;
         self.waiting_bytes -= bytes;
         Some((stanza, None))
@@ -252,6 +263,12 @@ impl<S, F> Pending<S, F> {
         let pause = FIRST_PAUSE.saturating_mul(1 << (*streak).min(16)).min(longest);
         *streak += 1;
         Brake::For(pause)
+    }
+
+    /// Whether a stanza that is so is not at its end yet: out, or still here.
+    #[must_use]
+    pub fn has(&self, is_so: impl Fn(&S) -> bool) -> bool {
+        self.targets.values().any(|target| target.all().any(&is_so))
     }
 
     /// Whether something waits here to be looked up once more for `to`.
@@ -343,6 +360,24 @@ mod tests {
         assert_eq!(pending.wait_behind(&jid(), None, 1, || "3"), Behind::Queued, "nor is it called absent");
         assert!(pending.answered(&jid(), number, Outcome::Done).go_on);
         assert_eq!(rest(&mut pending), [("2", None), ("3", None)]);
+    }
+
+    #[test]
+    fn a_stanza_is_here_until_it_is_answered_or_brought_to_its_end() {
+        let mut pending = Under::default();
+        let numbers = ["1", "2"].map(|text| pending.sent(&jid(), OLD, text));
+        behind(&mut pending, NEW, "3");
+        let here = |pending: &Under| ["1", "2", "3"].map(|text| pending.has(|stanza| *stanza == text));
+        assert_eq!(here(&pending), [true; 3]);
+        pending.answered(&jid(), numbers[0], Outcome::Done);
+        assert_eq!(here(&pending), [false, true, true]);
+        assert!(pending.answered(&jid(), numbers[1], Outcome::Failed("gone")).go_on);
+        for left in [[false, true, true], [false, false, true]] {
+            assert!(pending.next(&jid()).is_some());
+            assert_eq!(here(&pending), left, "whoever has taken it is about to send it once more");
+        }
+        assert!(pending.next(&jid()).is_none());
+        assert_eq!(here(&pending), [false; 3]);
     }
 
     #[test]

@@ -103,8 +103,12 @@ impl Session {
     /// A node is lost: what it had kept for this session may never have got here. It is taken from the store, and what has
     /// come is not taken twice.
     pub(super) fn look_what_is_lost(&mut self, ctx: &mut Context<Self>) {
-        if kept::is_pending(&self.node) && self.outbox.is_open() {
-            self.draining.mine = true;
+        if !kept::is_pending(&self.node) {
+            return;
+        }
+        // Where its client is away the session that goes on takes it, or others when this one ends.
+        self.draining.mine = true;
+        if self.outbox.is_open() {
             self.will_drain();
             self.look(ctx);
         }
@@ -390,7 +394,10 @@ impl Session {
     pub(super) fn leave_waited(&self) -> Leaving {
         // While a client fetches what waits, others are not sent it (XEP-0013 §2.2).
         let owed = !self.owed.is_empty() || self.state.fetches();
-        let left = self.draining.under_way || owed || self.outbox.has_unsettled();
+        let Draining { under_way, due, mine, .. } = self.draining;
+        // What was another's whom it goes on for, or may have been lost on its way here, is for others as well.
+        let untaken = under_way || due || mine || self.goes_on();
+        let left = untaken || owed || self.outbox.has_unsettled();
         self.outbox.leave_waited();
         Leaving { settles: self.outbox.settles() || self.owed.has_given(), left }
     }

@@ -51,6 +51,13 @@ const SAFE: Duration = Duration::from_secs(5);
 /// The same where the node stops.
 const SAFE_AT_STOP: Duration = Duration::from_secs(2);
 
+/// How long what the session has sent may take to be brought to its receivers before it goes on elsewhere, beside the time that
+/// a node may stand still without losing its sessions (T2): whoever reads of it later reads it in order, from the store.
+const BROUGHT: Duration = Duration::from_secs(2);
+
+/// The same where the node stops.
+const BROUGHT_AT_STOP: Duration = Duration::from_secs(2);
+
 /// How long the connection of a session that is given away waits for that.
 const GIVEN: Duration = Duration::from_secs(8);
 
@@ -152,6 +159,11 @@ impl Session {
             _ => StreamChange::Handled(Handled { key, number: inbound.safe(), place: None }),
         };
         Some(Records::ended(&self.node, change))
+    }
+
+    /// Whether it is yet to take up what another has left.
+    pub(super) fn goes_on(&self) -> bool {
+        self.resumption.carried.is_some()
     }
 
     /// A session that goes on is as it was; what has changed meanwhile follows.
@@ -261,6 +273,12 @@ impl Session {
                 }
                 Err(error) => {
                     warn!(%jid, %error, "a session cannot be handed over: it ends");
+                    let key = records::key(&jid, ticket.hash);
+                    Records::ended(
+                        &node,
+                        StreamChange::Handled(Handled { key, number: handled, place: None }),
+                    )
+                    .await;
                     logouts::unbind(&node, &jid, index, logout).await;
                     let (messages, answers) = elsewhere(unsent, &jid);
                     for message in messages {
@@ -389,7 +407,7 @@ impl Handler<Prepare> for Session {
             (true, false) => return refuse(NotHanded::Moving),
             (false, false) => {}
         }
-        let mut patience = SAFE_AT_STOP;
+        let (mut patience, mut brought) = (SAFE_AT_STOP, BROUGHT_AT_STOP);
         if let Some(claim) = claim {
             // §5: as an <a/>.
             if let Err(too_high) = self.outbox.acknowledged(claim.handled) {
@@ -404,12 +422,15 @@ impl Handler<Prepare> for Session {
             // Should nobody come for it after all.
             self.wait_for_resumption(ticket.seconds.max(SAFE.as_secs() * 2), ctx);
             patience = SAFE;
+            brought = self.node.config().cluster.close() + BROUGHT;
         }
         self.resumption.handing = true;
+        let (node, jid) = (Arc::clone(&self.node), self.state.jid().clone());
         let safe = async move {
             if timeout(patience, inbound.all_safe()).await.is_err() {
                 debug!("not all of a stream that is resumed is safe");
             }
+            keep::brought(&node, &jid, brought).await;
             Ok(())
         };
         Box::pin(safe.into_actor(self))

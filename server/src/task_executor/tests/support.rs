@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use althing_cluster::executor::{TaskExecutor, TaskRefusal, TaskSource};
+use althing_cluster::executor::{Begun, TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::lease::Lease;
 use althing_cluster::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
 use althing_cluster::link::{LinkLimits, LinkTimes, LinkTls, Links, Peer};
@@ -29,6 +29,7 @@ use crate::delivery::remote::Remote;
 use crate::listener::tcp::Workers;
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
+use crate::session::actor::Session;
 use crate::session::effect::Effect;
 use crate::session::messages::{Progress, Work};
 use crate::session::outbox::Outbox;
@@ -210,11 +211,18 @@ impl Routes for View {
 pub(super) struct Counting {
     inner: Arc<NodeExecutor>,
     ran: Mutex<Vec<TaskKind>>,
+    /// Stanzas of that node wait.
+    held: watch::Sender<Option<NodeId>>,
 }
 
 impl Counting {
     pub(super) fn count(&self, kind: TaskKind) -> usize {
         self.ran.lock().iter().filter(|ran| **ran == kind).count()
+    }
+
+    /// Stanzas of that node wait from now on, those of all others go on.
+    pub(super) fn hold(&self, node: Option<NodeId>) {
+        self.held.send_replace(node);
     }
 }
 
@@ -223,6 +231,15 @@ impl TaskExecutor for Counting {
     async fn execute(&self, source: TaskSource, task: ClusterTask) -> Result<TaskReply, TaskRefusal> {
         self.ran.lock().push(task.kind());
         self.inner.execute(source, task).await
+    }
+
+    async fn begin(&self, source: TaskSource, task: ClusterTask) -> Result<Begun, TaskRefusal> {
+        self.ran.lock().push(task.kind());
+        if task.kind() == TaskKind::DeliverStanza {
+            let held = |node: &Option<NodeId>| *node != Some(source.node);
+            self.held.subscribe().wait_for(held).await.expect("it lives as long as this");
+        }
+        self.inner.begin(source, task).await
     }
 }
 
@@ -262,6 +279,14 @@ impl Node {
         let resource = ResourcePart::new(resource).unwrap().into_owned();
         self.context.has_account(&account).await;
         let session = login::bind(&self.context, &account, &resource, &outbox, None).await.unwrap();
+        Client { session, outbox, read: String::new() }
+    }
+
+    /// A session for a bind that the table has.
+    pub(super) fn begin(&self, jid: &FullJid, index: BindIndex) -> Client {
+        let outbox = self.outbox(self.context.config().limits.outbox_bytes);
+        let session = Session::begin(&self.context, jid.clone(), index, &outbox, None);
+        self.context.sessions.insert(Arc::clone(&session));
         Client { session, outbox, read: String::new() }
     }
 
@@ -327,7 +352,11 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
             ended,
         });
         let inner = NodeExecutor::new(None);
-        let tasks = Arc::new(Counting { inner: Arc::clone(&inner), ran: Mutex::default() });
+        let tasks = Arc::new(Counting {
+            inner: Arc::clone(&inner),
+            ran: Mutex::default(),
+            held: watch::Sender::new(None),
+        });
         let listening = runtime.spawn(Links::listen(SocketAddr::from(([127, 0, 0, 1], 0))));
         let listener = listening.await.unwrap().unwrap();
         peers.push(Peer {

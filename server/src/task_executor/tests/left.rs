@@ -1,0 +1,68 @@
+//! Messages that are kept for a session and never got to it: somebody takes them when it ends, or its node does.
+
+use std::time::Duration;
+
+use althing_cluster::node_id::Incarnation;
+use althing_cluster::routes::BindIndex;
+use althing_cluster::routes::command::NodeDown;
+use althing_proto::jid::BareJid;
+use althing_proto::stanza_id::StanzaId;
+
+use super::support::{Node, cluster, message};
+use crate::session::giving::Giver;
+use crate::session::messages::EndReason;
+use crate::storage::messages::{InboxQuota, KeepFor, KeepInInbox, KeepMessage, Taker};
+
+/// Longest wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A message for `user@localhost` that is kept while it goes to that session.
+async fn kept_for(node: &Node, user: &str, bind: BindIndex, number: usize) {
+    let owner = BareJid::new(&format!("{user}@localhost")).unwrap();
+    let from = "xmlns='jabber:client' from='x@localhost/r'";
+    let xml = message(&format!("{user}@localhost"), "chat", number).replacen(' ', &format!(" {from} "), 1);
+    let now = node.context.now();
+    let inbox = KeepInInbox {
+        takers: vec![Taker { bind, device: None }],
+        expires: now.after(Duration::from_secs(1_000)),
+        quota: InboxQuota { messages: 9, bytes: 9_999 },
+        each_device: false,
+    };
+    let peer = BareJid::new("x@localhost").unwrap().into();
+    let owner = KeepFor { owner, peer, outgoing: false, archive: None, inbox: Some(inbox) };
+    let id = StanzaId::from_bytes([u8::try_from(number).unwrap(); 16]);
+    let kept = KeepMessage { id, stamp: now, xml: xml.into(), owners: vec![owner] };
+    node.context.storage.keep(kept).await.unwrap();
+}
+
+/// A session that was given to another node, and of which nobody has come for it, leaves what was its predecessor's to the
+/// account's other ones.
+#[actix_rt::test]
+async fn what_a_session_has_taken_over_is_for_others_when_it_ends() {
+    let (_log, nodes) = cluster(2).await;
+    let (mut phone, mut desk) = (nodes[0].bind("a", "phone").await, nodes[1].bind("a", "desk").await);
+    for client in [&phone, &desk] {
+        client.send("<presence id='p'/>").await;
+    }
+    phone.enable(200).await;
+    assert!(phone.session.detach().await);
+    kept_for(&nodes[0], "a", phone.session.index, 1).await;
+    assert!(Giver::new(&nodes[0].context, PATIENCE).give(&phone.session).await);
+    let route = nodes[1].context.routes.locate(&phone.session.jid).unwrap();
+    assert_ne!(route.index, phone.session.index);
+    nodes[1].context.sessions.added(route.index).await.end(EndReason::ClientGone).await;
+    desk.until("id='n1'", 1).await;
+}
+
+/// A node that has kept a message and is lost before it has brought it may have had no session.
+#[actix_rt::test]
+async fn what_a_node_without_sessions_has_kept_and_not_brought_is_looked_for() {
+    let (log, mut nodes) = cluster(2).await;
+    let mut alice = nodes[0].bind("a", "r").await;
+    alice.send("<presence id='p'/>").await;
+    kept_for(&nodes[1], "a", alice.session.index, 1).await;
+    let lost = nodes[1].context.node_id;
+    nodes[1].stop();
+    log.append(None, NodeDown { node: lost, incarnation: Incarnation(1) });
+    alice.until("id='n1'", 1).await;
+}

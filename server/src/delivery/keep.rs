@@ -224,7 +224,7 @@ pub fn for_absent(
             plan.keep_absent(node, hold);
             Next::NOTHING
         }
-        Planned::Already(id) if node.config().offline.enabled => free(node, stanza, account, id),
+        Planned::Already(id) if node.config().offline.enabled => waits_on(node, stanza, account, id),
         Planned::Crowded if is_kept(node, stanza) => {
             let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
             Next::Wait(Box::pin(async move {
@@ -250,16 +250,13 @@ pub async fn room(node: &NodeContext) -> Option<Place> {
 }
 
 /// A message that has an id, and that no session has taken: it waits for whoever comes.
-fn free(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: StanzaId) -> Next {
+fn waits_on(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: StanzaId) -> Next {
     let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
     let guard = node.waiting.absent.begin(&account, stanza.from());
     Next::Wait(Box::pin(async move {
         let mut effects = Effects::new();
         if kept::is_pending(&node) {
-            // What is not there any more has arrived.
-            if let Err(error) = node.storage.inbox.release(vec![(account.clone(), id)]).await {
-                warn!(jid = %account, %error, "a message waits until the session that it was for has ended");
-            }
+            release(&node, &account, id).await;
         } else if let Err(error) = wait_from_now_on(&node, &stanza, &account, id).await {
             effects = bounce::not_kept(&node, &stanza, &error);
         }
@@ -267,6 +264,19 @@ fn free(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: StanzaI
         drop(guard);
         effects
     }))
+}
+
+async fn release(node: &NodeContext, account: &BareJid, id: StanzaId) {
+    // What is not there any more has arrived.
+    if let Err(error) = node.storage.inbox.release(vec![(account.clone(), id)]).await {
+        warn!(jid = %account, %error, "a message waits until the session that it was for has ended");
+    }
+}
+
+/// Has a message that may be in the store wait there for whoever comes, and tells whoever is there.
+pub(super) async fn free(node: &Arc<NodeContext>, account: &BareJid, id: StanzaId) {
+    release(node, account, id).await;
+    tell_who_came(node, account).await;
 }
 
 /// Has a message wait that was to be in the archive only. Its owner may not want it there: then it is nowhere yet.

@@ -220,7 +220,8 @@ impl Plan {
                 }
                 return;
             }
-            self.finish(&own, kept, takers.is_none(), hold).await;
+            let is_over = own.lease.losses() != losses;
+            self.finish(&own, kept, (takers.is_none(), is_over), hold).await;
             drop(guard);
         });
     }
@@ -311,10 +312,10 @@ impl Plan {
         self,
         node: &Arc<NodeContext>,
         kept: Result<Vec<Kept>, StorageError>,
-        absent: bool,
+        (absent, is_over): (bool, bool),
         mut hold: Option<Hold>,
     ) {
-        let Plan { stanza, account, place, .. } = self;
+        let Plan { id, stanza, account, place, .. } = self;
         match kept {
             // Its sender has been told elsewhere that it is not handled, and writes it once more.
             Ok(kept) if kept.contains(&Kept::Closed) => {
@@ -326,6 +327,14 @@ impl Plan {
             Ok(kept) => {
                 drop(hold);
                 drop(place);
+                if !absent
+                    && is_over
+                    && is_pending(node)
+                    && let Some(account) = &account
+                {
+                    // What it was brought by may have been left, and others have looked too early.
+                    return keep::free(node, account, id).await;
+                }
                 let Some(account) = account.filter(|_| absent) else { return };
                 if matches!(kept.last(), Some(Kept::At(_))) {
                     debug!(stop = "delivery.keep", jid = %account, "kept until somebody is there");

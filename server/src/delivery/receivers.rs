@@ -112,7 +112,13 @@ pub fn deliver(node: &Arc<NodeContext>, stanza: &Stanza, receivers: &[Receiver],
                     copies,
                     group: Group::of(group, &receiver.route, receivers, presence),
                 });
-                let parcel = Parcel { stanza: stanza.clone(), tries, copies, only: false };
+                let parcel = Parcel {
+                    stanza: stanza.clone(),
+                    tries,
+                    copies,
+                    only: false,
+                    losses: node.lease.losses(),
+                };
                 match remote::post(node, jid, &receiver.route, parcel) {
                     Posted::Taken => (Ok(()), None),
                     Posted::Braked(pause) => {
@@ -178,7 +184,8 @@ fn deliver_alone(node: &Arc<NodeContext>, stanza: &Stanza, receiver: &Receiver, 
             Err(Refused::Gone) => Delivered::None,
         };
     };
-    let parcel = Parcel { stanza: stanza.clone(), tries, copies: None, only: false };
+    let parcel =
+        Parcel { stanza: stanza.clone(), tries, copies: None, only: false, losses: node.lease.losses() };
     match remote::post(node, jid, &receiver.route, parcel) {
         Posted::Taken => Delivered::Some,
         Posted::Braked(pause) => Delivered::Slowly(vec![Slow::Elsewhere(pause)]),

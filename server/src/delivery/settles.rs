@@ -5,7 +5,7 @@
 //!
 //! What is not noted, or lost with the node, stays pending for a session that has ended, and is delivered once more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ struct State {
     watchers: Vec<(BareJid, oneshot::Sender<()>)>,
     /// How many rest before they are told once more.
     resting: usize,
-    /// Those that the store does not know, by account, each at its device; bounded with those that rest.
-    unknown: HashMap<BareJid, Vec<(StanzaId, Option<DeviceId>)>>,
+    /// Those that may be in the store yet, or come there, by account.
+    arrived: HashMap<BareJid, HashSet<(StanzaId, Option<DeviceId>)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,13 +88,15 @@ impl Settles {
             let mut state = settles.state.lock();
             if state.waiting.len() + state.resting >= MAX_WAITING {
                 node.metrics.dropped(Dropped::SettlesFull);
-                state.is_known(&noted.settle, true);
+                state.is_gone(&noted.settle);
                 if noted.told == 1 {
                     state.done(&noted.settle.user);
                 }
                 return;
             }
             if noted.told == 0 {
+                let Settle { user, id, device } = &noted.settle;
+                state.arrived.entry(user.clone()).or_default().insert((*id, *device));
                 *state.open.entry(noted.settle.user.clone()).or_default() += 1;
             }
             state.waiting.push_back(noted);
@@ -123,23 +125,19 @@ impl Settles {
         let _ = timeout(PATIENCE, done).await;
     }
 
-    /// Those that have arrived at a device of an account, or at whichever, and that the store did not know when it was told
-    /// last.
+    /// Those of an account that have arrived at that device and may be in the store all the same, now or later.
     #[must_use]
-    pub fn unknown(&self, user: &BareJid, device: Option<DeviceId>) -> Vec<StanzaId> {
+    pub fn arrived(&self, user: &BareJid, device: Option<DeviceId>) -> Vec<StanzaId> {
         let state = self.state.lock();
-        let ids = state.unknown.get(user).into_iter().flatten();
-        ids.filter(|(_, at)| is_at(*at, device)).map(|(id, _)| *id).collect()
+        let of_device = |(id, at): &(StanzaId, Option<DeviceId>)| is_at(*at, device).then_some(*id);
+        state.arrived.get(user).into_iter().flatten().filter_map(of_device).collect()
     }
 
     /// Whether that one is among them.
     #[must_use]
-    pub fn is_unknown(&self, user: &BareJid, id: StanzaId, device: Option<DeviceId>) -> bool {
+    pub fn has_arrived(&self, user: &BareJid, id: StanzaId, device: Option<DeviceId>) -> bool {
         let state = self.state.lock();
-        state
-            .unknown
-            .get(user)
-            .is_some_and(|ids| ids.iter().any(|(unknown, at)| *unknown == id && is_at(*at, device)))
+        state.arrived.get(user).is_some_and(|ids| ids.contains(&(id, device)) || ids.contains(&(id, None)))
     }
 
     /// Waits until what gathers is to be written.
@@ -169,19 +167,12 @@ fn is_at(at: Option<DeviceId>, device: Option<DeviceId>) -> bool {
 }
 
 impl State {
-    /// Notes whether the store knows a message.
-    fn is_known(&mut self, Settle { user, id, device }: &Settle, is_known: bool) {
-        let it = (*id, *device);
-        match self.unknown.get_mut(user) {
-            None if is_known => {}
-            None => drop(self.unknown.insert(user.clone(), vec![it])),
-            Some(ids) => {
-                ids.retain(|other| *other != it);
-                if !is_known {
-                    ids.push(it);
-                } else if ids.is_empty() {
-                    self.unknown.remove(user);
-                }
+    /// A message is not in the store any more, or nobody will try to take it from there.
+    fn is_gone(&mut self, Settle { user, id, device }: &Settle) {
+        if let Some(ids) = self.arrived.get_mut(user) {
+            ids.remove(&(*id, *device));
+            if ids.is_empty() {
+                self.arrived.remove(user);
             }
         }
     }
@@ -214,10 +205,8 @@ async fn write(node: Arc<NodeContext>) {
         }
         {
             let mut state = node.waiting.settles.state.lock();
-            for (noted, is_known) in
-                noted.iter().map(|noted| (noted, true)).chain(again.iter().map(|noted| (noted, false)))
-            {
-                state.is_known(&noted.settle, is_known || noted.told >= AGAIN.len());
+            for noted in noted.iter().chain(again.iter().filter(|noted| noted.told >= AGAIN.len())) {
+                state.is_gone(&noted.settle);
             }
             let known = noted.iter().filter(|noted| noted.told < 2);
             // Told twice, it is done with for who waits, and only told once more.
@@ -286,16 +275,12 @@ mod tests {
         Settles::note(&node, Settle { user: user.clone(), id: early, device: phone });
         Settles::note(&node, Settle { user: user.clone(), id: refused, device: None });
         let settles = &node.waiting.settles;
-        while settles.unknown(&user, phone).len() < 2 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(settles.unknown(&user, desk), [refused], "that one is for nobody");
+        assert_eq!(settles.arrived(&user, phone).len(), 2);
+        assert_eq!(settles.arrived(&user, desk), [refused], "that one is for nobody");
         let known = [(early, phone), (early, desk), (refused, desk)];
-        assert_eq!(known.map(|(id, at)| settles.is_unknown(&user, id, at)), [true, false, true]);
+        assert_eq!(known.map(|(id, at)| settles.has_arrived(&user, id, at)), [true, false, true]);
         Settles::note(&node, Settle { user: user.clone(), id: early, device: desk });
-        while settles.unknown(&user, desk).len() < 2 {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(settles.arrived(&user, desk).len(), 2);
     }
 
     /// Delivery runs ahead of the commit: a message may be acknowledged before it is kept.
@@ -306,6 +291,8 @@ mod tests {
         node.has_account(&user).await;
         let id = StanzaId::from_bytes([7; 16]);
         Settles::note(&node, Settle { user: user.clone(), id, device: None });
+        // Whoever goes on with its stream elsewhere is told so, though the store was not.
+        assert_eq!(node.waiting.settles.arrived(&user, None), [id]);
         let flushed = node.waiting.settles.flush(&user);
         let kept = async {
             // The store was told once, and did not know it.
@@ -330,6 +317,7 @@ mod tests {
             assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 1);
         };
         tokio::join!(flushed, kept);
+        assert!(!node.waiting.settles.has_arrived(&user, id, None), "nobody has to know it any more");
         assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 0);
     }
 }

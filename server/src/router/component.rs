@@ -94,7 +94,8 @@ pub(super) fn give(node: &Arc<NodeContext>, stanza: &Stanza, place: &Place, trie
     debug!(stop = "router.component", to = %place.address());
     let (address, route) = (place.address(), &place.route);
     if route.node != node.node_id {
-        let parcel = Parcel { stanza: stanza.clone(), tries, copies: None, only: false };
+        let parcel =
+            Parcel { stanza: stanza.clone(), tries, copies: None, only: false, losses: node.lease.losses() };
         return remote::post(node, address, route, parcel).into();
     }
     let Some(handle) = node.components.get(route.index) else {

@@ -155,7 +155,11 @@ impl Walk<'_> {
             if let Some(wait) = self.plan(&mut letter, None) {
                 return wait;
             }
-            match self.node.remote.wait_behind(address, Some(place.route.index), &letter.stanza) {
+            match self.node.remote.wait_behind(
+                address,
+                Some(place.route.index),
+                (&letter.stanza, self.node.lease.losses()),
+            ) {
                 Behind::Nothing => {}
                 Behind::Queued => {
                     letter.keep_live(self.node, &[], self.hold());
@@ -238,7 +242,11 @@ impl Walk<'_> {
         let receiver = route.map(|route| Receiver::new(node, full, &route));
         let marked = letter.marked(node);
         if self.tries == 0 {
-            match node.remote.wait_behind(full, route.map(|route| route.index), &marked) {
+            match node.remote.wait_behind(
+                full,
+                route.map(|route| route.index),
+                (&marked, node.lease.losses()),
+            ) {
                 Behind::Nothing => {}
                 Behind::Queued => {
                     letter.keep_live(node, receiver.as_slice(), self.hold());

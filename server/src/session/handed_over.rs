@@ -102,6 +102,8 @@ pub struct Carried {
     pub fetches: bool,
     /// Whether the client gives a receipt for each message.
     pub receipts: bool,
+    /// The last messages that it has got: each may come once more, by another way.
+    pub recent: Vec<StanzaId>,
 }
 
 /// A stanza that is to be sent, perhaps once more.
@@ -240,6 +242,7 @@ mod tests {
             arrived: vec![StanzaId::from_bytes([8; 16])],
             fetches: true,
             receipts: true,
+            recent: vec![StanzaId::from_bytes([7; 16])],
         };
         let elsewhere = Some(Timestamp::from_millis(6));
         let unsent = Left { bytes: Bytes::from_static(b"<m/>"), elsewhere, known: None, waited: None };
@@ -255,9 +258,10 @@ mod tests {
         let bytes = handed.encode().unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = format!(
-            "070504{}fb2c01020301043c6d2f3e0106000001043c702f3e00010361406201fb2c0101010200010101090101{}0101",
+            "070504{}fb2c01020301043c6d2f3e0106000001043c702f3e00010361406201fb2c0101010200010101090101{}010101{}",
             "01".repeat(32),
-            "08".repeat(16)
+            "08".repeat(16),
+            "07".repeat(16)
         );
         assert_eq!(hex, golden);
         let mut back = HandedOver::decode(&bytes).unwrap();

@@ -257,7 +257,7 @@ async fn what_several_sessions_got_comes_back_when_all_of_them_end() {
             assert!(matches!(send(number), Delivered::Some));
         }
     });
-    while node.remote.wait_behind(&second.jid, None, &message_of(1)) != Behind::Nothing {
+    while node.remote.wait_behind(&second.jid, None, (&message_of(1), 0)) != Behind::Nothing {
         tokio::task::yield_now().await;
     }
     let written = written(&sender, &own).await;

@@ -30,7 +30,7 @@ use althing_proto::xml::Element;
 
 use crate::delivery::receivers::{self, Receiver};
 use crate::delivery::remote::{self, Parcel, Posted};
-use crate::delivery::{account, fan_out};
+use crate::delivery::{account, fan_out, keep};
 use crate::session::effect::{Effect, RosterChanged, SessionChange, UserEvent};
 use crate::session::losses::Lost;
 use crate::session::messages::EndReason;
@@ -135,6 +135,8 @@ async fn who_is_gone_is_absent_wherever_it_was() {
     stays.until("id='n1'", 1).await;
     // It is in the store since it was sent: whoever is there gets it.
     stays.until("id='n2'", 1).await;
+    // What is sent while that one is not done with waits behind it, and is kept like it.
+    keep::brought(&nodes[0].context, &a.session.jid, LONG).await;
     a.send(&message("b@localhost/goes", "normal", 3)).await;
     a.until("service-unavailable", 1).await;
     assert_eq!((stays.ids(), a.ids()), (vec![1, 2], vec![3]));
@@ -370,7 +372,7 @@ async fn a_stanza_for_a_node_that_was_just_declared_down_comes_back() {
     log.append(None, NodeDown { node: route.node, incarnation: Incarnation(1) });
     let xml = message("b@localhost/r", "normal", 1).replacen(' ', " xmlns='jabber:client' ", 1);
     let stanza = Stanza::received(xml.parse().unwrap(), &a.session.jid).unwrap();
-    let parcel = Parcel { stanza, tries: 0, copies: None, only: false };
+    let parcel = Parcel { stanza, tries: 0, copies: None, only: false, losses: context.lease.losses() };
     assert!(matches!(remote::post(&context, &b, &route, parcel), Posted::Taken));
     a.until("<service-unavailable ", 1).await;
 }

@@ -54,6 +54,8 @@ pub struct Parcel {
     pub copies: Option<Copy>,
     /// It is for that very session, wherever it is, and for no other.
     pub only: bool,
+    /// How often the node had lost its lease: after another loss it acts for nobody of before.
+    pub losses: u64,
 }
 
 /// Why a stanza was not delivered.
@@ -175,11 +177,16 @@ impl Remote {
     }
 
     /// Queues a stanza if earlier ones for `to` are still under way to another owner than `owner`, or held.
-    pub fn wait_behind(&self, to: &FullJid, owner: Option<BindIndex>, stanza: &Stanza) -> Behind {
+    pub fn wait_behind(
+        &self,
+        to: &FullJid,
+        owner: Option<BindIndex>,
+        (stanza, losses): (&Stanza, u64),
+    ) -> Behind {
         if self.targets.load(Ordering::Acquire) == 0 {
             return Behind::Nothing;
         }
-        let parcel = || Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: false };
+        let parcel = || Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: false, losses };
         self.pending.lock().wait_behind(to, owner, stanza.to_bytes().len(), parcel)
     }
 
@@ -296,7 +303,8 @@ pub fn keep(
     stanza: Stanza,
     until: impl Future<Output = ()> + Send + 'static,
 ) -> Posted {
-    keep_parcel(node, to, owner, Parcel { stanza, tries: 0, copies: None, only: false }, until)
+    let losses = node.lease.losses();
+    keep_parcel(node, to, owner, Parcel { stanza, tries: 0, copies: None, only: false, losses }, until)
 }
 
 fn keep_parcel(
@@ -370,7 +378,8 @@ pub fn send_after(
     moved: impl Future<Output = ()> + Send + 'static,
     stanza: Stanza,
 ) {
-    let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: true };
+    let losses = node.lease.losses();
+    let parcel = Parcel { stanza: stanza.clone(), tries: 0, copies: None, only: true, losses };
     if let Posted::Congested = keep_parcel(node, to, index, parcel, moved) {
         crowded_out(node, stanza);
     }

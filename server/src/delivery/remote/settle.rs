@@ -16,7 +16,7 @@ use super::groups::Group;
 use super::pending::Outcome;
 use super::{Copy, Failure, Parcel, outcome, task};
 use crate::components::balance::lane_named;
-use crate::delivery::{Next, bounce, drive, keep, local};
+use crate::delivery::{Next, bounce, drive, keep, kept, local};
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::router::{component, steps};
@@ -69,10 +69,17 @@ pub(super) async fn go_on(node: Arc<NodeContext>, to: FullJid) {
 
 /// Looks up once more for a stanza, and waits for its answer, so that the next does not overtake it.
 async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failure: Option<Failure>) {
-    let Parcel { stanza, mut tries, copies, only } = parcel;
+    let Parcel { stanza, mut tries, copies, only, losses } = parcel;
+    let is_over = || node.lease.losses() != losses;
+    if is_over() {
+        return leave(node, to, stanza).await;
+    }
     if only {
         if let Some(why) = failure {
             until_known(node, to, why).await;
+            if is_over() {
+                return leave(node, to, stanza).await;
+            }
         }
         if let Some(route) = component::owner(node, to).filter(|route| route.node == node.node_id) {
             // It is on its way.
@@ -100,6 +107,9 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
         if let Some(why) = failure.take() {
             debug!(stop = "delivery.remote", %to, tries, reason = ?why, "not delivered");
             until_known(node, to, why).await;
+            if is_over() {
+                return leave(node, to, stanza).await;
+            }
             moves += usize::from(has_moved(node, to, why));
             if !has_moved(node, to, why) || moves > MAX_MOVES {
                 tries += 1;
@@ -131,6 +141,18 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
             Outcome::Done | Outcome::Slowly => return,
             Outcome::Failed(why) => failure = Some(why),
         }
+    }
+}
+
+/// The node has lost its lease since it was sent: whoever has sent it is over, and is told on another stream, at another node,
+/// what of it was handled. What is in the store is so, and goes from there, in its order; nothing else goes on.
+async fn leave(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza) {
+    let account = to.to_bare();
+    let kept = kept::id_of(&stanza, &account).filter(|_| lane_named(to).is_none() && kept::is_pending(node));
+    let Some(id) = kept else { return node.metrics.dropped(Dropped::SessionGone) };
+    // Until then nothing would be taken from it.
+    if timeout(BACK, node.lease.held()).await.is_ok() {
+        keep::free(node, &account, id).await;
     }
 }
 

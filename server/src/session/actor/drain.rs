@@ -324,7 +324,7 @@ impl Session {
 
     /// Whether a message has arrived that was kept later than that: the store is told once more, and it goes nowhere.
     fn has_arrived(&self, id: StanzaId) -> bool {
-        if self.node.waiting.settles.is_unknown(self.state.account(), id, self.device()) {
+        if self.node.waiting.settles.has_arrived(self.state.account(), id, self.device()) {
             return true;
         }
         let arrived = self.draining.arrived.contains(&id);
@@ -334,10 +334,21 @@ impl Session {
         arrived
     }
 
+    /// What the session that goes on for this one has to know of messages: those that have arrived and that the store may give
+    /// once more, and those that it has got, for others may bring them once more.
+    pub(super) fn carried_messages(&self) -> (Vec<StanzaId>, Vec<StanzaId>) {
+        let arrived = self.draining.arrived.iter().copied().collect();
+        // What is with a module is sent after the session, and is new to it.
+        let recent =
+            if self.held.is_empty() { self.draining.recent.iter().copied().collect() } else { Vec::new() };
+        (arrived, recent)
+    }
+
     /// The session goes on where another was: these messages have arrived there, and what waits comes before what comes.
-    pub(super) fn go_on_draining(&mut self, arrived: Vec<StanzaId>) {
+    pub(super) fn go_on_draining(&mut self, (arrived, recent): (Vec<StanzaId>, Vec<StanzaId>)) {
         self.draining.arrived = arrived.into_iter().collect();
         self.draining.alone = true;
+        self.draining.recent = recent.into();
         self.will_drain();
         self.look_what_waits();
     }
@@ -347,7 +358,7 @@ impl Session {
         if self.outbox.is_unsettled(id) || self.draining.recent.contains(&id) {
             return false;
         }
-        if self.draining.recent.len() == RECENT {
+        if self.draining.recent.len() >= RECENT {
             self.draining.recent.pop_front();
         }
         self.draining.recent.push_back(id);

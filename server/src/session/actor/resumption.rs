@@ -170,7 +170,7 @@ impl Session {
     pub(super) fn go_on_as_carried(&mut self, ctx: &mut Context<Self>) {
         let Some(handed) = self.resumption.carried.take() else { return };
         let HandedOver { from, mut carried, .. } = *handed;
-        let arrived = std::mem::take(&mut carried.arrived);
+        let messages = (std::mem::take(&mut carried.arrived), std::mem::take(&mut carried.recent));
         if from != self.node.node_id {
             carried.seen = self.probably_seen();
         }
@@ -180,7 +180,7 @@ impl Session {
         }
         self.show();
         // What waited for the stream that broke off waits for this one.
-        self.go_on_draining(arrived);
+        self.go_on_draining(messages);
         self.perform_then(effects, ctx, |_, _| ());
     }
 
@@ -241,7 +241,8 @@ impl Session {
             let own = self.node.sessions.get(self.state.index());
             own.map_or_else(|| self.node.now(), |own| own.since)
         });
-        let (from, carried) = (self.node.node_id, self.state.carried());
+        let (from, mut carried) = (self.node.node_id, self.state.carried());
+        (carried.arrived, carried.recent) = self.carried_messages();
         let mut handed =
             HandedOver::new((from, since), ticket, (handled, acknowledged), unsent.clone(), carried);
         if given.is_some() {
@@ -258,13 +259,14 @@ impl Session {
         let (node, jid, index) = (Arc::clone(&self.node), self.state.jid().clone(), self.state.index());
         let own = node.sessions.get(index);
         let (answer, answered) = oneshot::channel();
-        let (settles, device) = (self.outbox.settles() || self.owed.has_given(), self.device());
+        let device = self.device();
+        let settles = self.outbox.settles() || self.owed.has_given();
         let farewell: BoxFuture<'static, ()> = Box::pin(async move {
             if settles {
                 // The session that goes on is not to get once more what its client has acknowledged.
                 node.waiting.settles.flush(&jid.to_bare()).await;
-                handed.carried.arrived = node.waiting.settles.unknown(&jid.to_bare(), device);
             }
+            handed.carried.arrived.extend(node.waiting.settles.arrived(&jid.to_bare(), device));
             let moved = node.routes.move_to(&jid, index, (node_id, incarnation)).await;
             let answer = match moved {
                 Ok(index) => {

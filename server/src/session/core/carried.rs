@@ -27,6 +27,7 @@ impl SessionState {
             arrived: Vec::new(),
             fetches: self.fetches(),
             receipts: self.gives_receipts(),
+            recent: Vec::new(),
         }
     }
 

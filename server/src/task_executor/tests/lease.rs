@@ -119,7 +119,7 @@ async fn what_was_refused_to_a_node_that_was_declared_down_goes_on_when_it_is_ba
     let to = b.session.jid.clone();
     let xml = message("b@localhost/r", "normal", 1).replacen(' ', " xmlns='jabber:client' ", 1);
     let stanza = Stanza::received(xml.parse().unwrap(), &FullJid::new("a@localhost/r").unwrap()).unwrap();
-    let parcel = Parcel { stanza, tries: 0, copies: None, only: false };
+    let parcel = Parcel { stanza, tries: 0, copies: None, only: false, losses: context.lease.losses() };
     let route = context.routes.locate(&to).unwrap();
     assert!(matches!(remote::post(&context, &to, &route, parcel), Posted::Taken));
     while second.tasks.count(TaskKind::DeliverStanza) == 0 {
@@ -133,6 +133,40 @@ async fn what_was_refused_to_a_node_that_was_declared_down_goes_on_when_it_is_ba
     lease.grant(boot_time(), LONG);
     let soon = Duration::from_secs(10);
     tokio::time::timeout(soon, b.until("id='n1'", 1)).await.expect("it waits for nothing");
+}
+
+/// What was sent before the loss is not sent once more when the node is back: whoever has sent it is told elsewhere what was
+/// handled, and writes the rest there. It would come behind that, and twice.
+#[actix_rt::test]
+async fn what_was_sent_before_a_loss_is_left_when_the_node_is_back() {
+    let lease = granted(LONG * 2, LONG);
+    let (log, mut nodes) =
+        cluster_with(2, |number| if number == 1 { lease.clone() } else { Lease::always() }).await;
+    let (second, first) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+    let mut b = second.bind("b", "r").await;
+    let (context, own) = (Arc::clone(&first.context), first.context.node_id);
+    let to = b.session.jid.clone();
+    let route = context.routes.locate(&to).unwrap();
+    let parcel = |number| {
+        let xml = message("b@localhost/r", "normal", number).replacen(' ', " xmlns='jabber:client' ", 1);
+        let from = FullJid::new("a@localhost/r").unwrap();
+        let stanza = Stanza::received(xml.parse().unwrap(), &from).unwrap();
+        Parcel { stanza, tries: 0, copies: None, only: false, losses: context.lease.losses() }
+    };
+    let before = parcel(1);
+    lease.lose();
+    log.append(None, NodeDown { node: own, incarnation: Incarnation(1) });
+    assert!(matches!(remote::post(&context, &to, &route, before), Posted::Taken));
+    while second.tasks.count(TaskKind::DeliverStanza) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    log.append(None, NodeUp { node: own, incarnation: Incarnation(2) });
+    context.links.set_incarnation(Incarnation(2));
+    lease.begin_anew();
+    lease.grant(boot_time(), LONG);
+    assert!(matches!(remote::post(&context, &to, &route, parcel(2)), Posted::Taken));
+    b.until("id='n2'", 1).await;
+    assert_eq!(b.ids(), [2]);
 }
 
 /// The lease comes back before anybody has looked: what was before the loss is over all the same.

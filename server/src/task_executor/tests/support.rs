@@ -479,7 +479,8 @@ impl Client {
     /// What was read of messages: their ids.
     pub(super) fn ids(&self) -> Vec<usize> {
         let ids = self.read.split("id='n").skip(1);
-        ids.map(|rest| rest.split('\'').next().unwrap().parse().unwrap()).collect()
+        // The id of a stream may begin like that of a message.
+        ids.filter_map(|rest| rest.split('\'').next()?.parse().ok()).collect()
     }
 }
 

@@ -67,8 +67,12 @@ impl Inbound {
         let handled = self.safe();
         // Once only.
         let _ = self.recorded.set((key.clone(), bind, Arc::downgrade(node)));
-        self.received.lock().keep_quiet();
         Records::began(node, self, StreamRecord { key, bind, handled, seconds });
+    }
+
+    /// The record could not be made yet: nothing more is told until it [is known](Self::is_known).
+    pub(super) fn is_unknown(&self) {
+        self.received.lock().keep_quiet();
     }
 
     /// The store has the record of the stream, or will not have it. `late`: so far, and not with what was kept meanwhile.

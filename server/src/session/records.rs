@@ -65,13 +65,16 @@ impl Records {
         let (node, inbound) = (Arc::downgrade(node), Arc::downgrade(inbound));
         let Some(own) = node.upgrade() else { return };
         let mut writing = begin(&own, record.clone());
-        match (&mut writing).now_or_never() {
-            Some(Ok(())) => known(&inbound, None),
-            first => {
-                let first =
-                    first.map(|result| Box::pin(std::future::ready(result)) as Change).unwrap_or(writing);
-                own.remote.runtime().spawn(until_written(node, inbound, record, first));
+        // As a rule it is on its way, before whatever is kept of the stream: that is not safe before.
+        let first = (&mut writing).now_or_never();
+        match first {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                is_unknown(&inbound, &record, &error);
+                let again = until_written(node, inbound, record, Box::pin(std::future::ready(Err(error))));
+                own.remote.runtime().spawn(again);
             }
+            None => drop(own.remote.runtime().spawn(until_written(node, inbound, record, writing))),
         }
     }
 
@@ -161,7 +164,7 @@ fn begin(node: &NodeContext, record: StreamRecord) -> Change {
 }
 
 /// Without a record nobody would know what is handled, if the node were lost: it is tried until it is there, while the stream
-/// is, and what is handled is not told before.
+/// is, and after the first failure what is handled is not told before.
 async fn until_written(
     node: Weak<NodeContext>,
     inbound: Weak<Inbound>,
@@ -170,7 +173,7 @@ async fn until_written(
 ) {
     let mut late = None;
     while let Err(error) = writing.await {
-        warn!(jid = %record.key.jid, %error, "the record of a stream could not be made");
+        is_unknown(&inbound, &record, &error);
         if !error.is_passing() {
             break;
         }
@@ -185,6 +188,13 @@ async fn until_written(
         writing = begin(&node, record.clone());
     }
     known(&inbound, late);
+}
+
+fn is_unknown(inbound: &Weak<Inbound>, record: &StreamRecord, error: &StorageError) {
+    warn!(jid = %record.key.jid, %error, "the record of a stream could not be made");
+    if let Some(inbound) = inbound.upgrade() {
+        inbound.is_unknown();
+    }
 }
 
 fn known(inbound: &Weak<Inbound>, late: Option<Count>) {

@@ -1,6 +1,7 @@
 //! Stanzas of other nodes for sessions that are about to be here: the table has a bind, or a session that moves, a moment
 //! before its session is there. They wait, each session's in order, and nothing else of their node waits for them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,15 +61,18 @@ pub fn when_here<T: Send + 'static>(
     let mut found = node.sessions.get(owner);
     if found.is_none() || arrivals.count.load(Ordering::Acquire) > 0 {
         let mut queues = arrivals.queues.lock();
-        if !queues.contains_key(&owner) {
-            found = node.sessions.get(owner);
-            let is_own = || node.routes.locate(to).is_some_and(|route| route.index == owner);
-            if found.is_none() && is_own() {
-                queues.insert(owner, VecDeque::new());
-                node.remote.runtime().spawn(wait(Arc::clone(node), to.clone(), owner));
+        let queue = match queues.entry(owner) {
+            Entry::Occupied(queue) => Some(queue.into_mut()),
+            Entry::Vacant(free) => {
+                found = node.sessions.get(owner);
+                let is_own = || node.routes.locate(to).is_some_and(|route| route.index == owner);
+                (found.is_none() && is_own()).then(|| {
+                    node.remote.runtime().spawn(wait(Arc::clone(node), to.clone(), owner));
+                    free.insert(VecDeque::new())
+                })
             }
-        }
-        if let Some(queue) = queues.get_mut(&owner) {
+        };
+        if let Some(queue) = queue {
             let (answer, answered) = oneshot::channel();
             queue.push_back(Box::new(move |session| {
                 // Who has sent it may be gone.

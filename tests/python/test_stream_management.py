@@ -122,6 +122,78 @@ def test_r3_a_stream_goes_on_when_its_node_stops(cluster, play):
     play(attempt(), seconds=120)
 
 
+def stanza_id(message, account):
+    """The id that the account's server has given a message (XEP-0359)."""
+    ids = [found for found in message.xml.findall("{urn:xmpp:sid:0}stanza-id") if found.get("by") == account]
+    assert len(ids) == 1, message
+    return ids[0].get("id")
+
+
+async def first_copies(person, count, name, got):
+    """Messages `number 0` and on, each known by its name; those that come again have the same name, and are passed over."""
+    bodies = {}
+    while len(bodies) < count:
+        message = got.pop(0) if got else await person.message()
+        was = bodies.setdefault(name(message), message["body"])
+        assert was == message["body"], "one name stands for two messages"
+    assert list(bodies.values()) == [f"number {number}" for number in range(count)]
+    return bodies
+
+
+def test_r4_a_crash_tells_how_far_it_came_and_brings_what_was_pending(cluster, play):
+    """SIGKILL: the stream is lost, but not what it had taken or was to bring. The client learns the number (XEP-0198 §5),
+    sends what is above it once more, and tells by their ids what it has got twice."""
+
+    async def attempt():
+        home, away, other = cluster.nodes
+        alice, bob = Person(home, fresh("alice"), register=True), Person(away, fresh("bob"), register=True)
+        alice.register_plugin("xep_0198")
+        enabled = once(alice, "sm_enabled")
+        await alice.arrive()
+        await bob.arrive()
+        await asyncio.wait_for(enabled, STEP_S)
+        management = alice.plugin["xep_0198"]
+        written, acknowledged = [], []
+        alice.add_event_handler("stanza_acked", acknowledged.append)
+        gone, failed = once(alice, "disconnected"), once(alice, "sm_failed")
+        alice.add_event_handler("disconnected", lambda _: written.extend(management.unacked_queue), disposable=True)
+
+        for number in range(MESSAGES):
+            bob.send_message(mto=alice.boundjid, mbody=f"number {number}", mtype="chat")
+            alice.send_message(mto=bob.boundjid, mbody=f"number {number}", mtype="chat")
+        management.request_ack()
+        while not any(stanza.name == "message" for stanza in acknowledged):
+            await alice.plugin["xep_0199"].ping(timeout=STEP_S)
+        before = [await alice.message()]
+        # Of all that is acknowledged, the last message.
+        safe = max(number for number, stanza in enumerate(acknowledged, 1) if stanza.name == "message")
+        await asyncio.to_thread(home.end, signal.SIGKILL)
+        await asyncio.wait_for(gone, STEP_S)
+        bob.send_message(mto=alice.boundjid, mbody=f"number {MESSAGES}", mtype="chat")
+
+        alice.node = other
+        alice.ssl_context.load_verify_locations(cafile=other.authority)
+        await alice.arrive()
+        handled = int((await asyncio.wait_for(failed, STEP_S)).xml.get("h"))
+        assert handled >= safe, "less than what was acknowledged"
+        for number, stanza in written:
+            if number > handled and stanza.name == "message":
+                stanza.send()
+
+        ids = await first_copies(bob, MESSAGES, lambda message: message["id"], [])
+        pending = await first_copies(alice, MESSAGES + 1, lambda message: stanza_id(message, alice.boundjid.bare), before)
+        for person, known in ((alice, pending), (bob, ids)):
+            await person.plugin["xep_0199"].ping(timeout=STEP_S)
+            while not person.messages.empty():
+                again = person.messages.get_nowait()
+                assert any(again["body"] == body for body in known.values()), again
+        for person in (alice, bob):
+            await person.leave()
+        await asyncio.to_thread(home.start)
+
+    play(attempt(), seconds=120)
+
+
 def test_r4_who_does_not_come_back_in_time_binds_anew(node, play):
     """What was not acknowledged goes to another resource, with the time of its delivery (XEP-0203)."""
 

@@ -4,6 +4,7 @@
 //! fields, found without a lookup. Adding a metric: one row in [`METRICS`], one field here.
 
 mod cluster;
+mod keeping;
 mod labels;
 mod module;
 mod storage;
@@ -23,9 +24,10 @@ use althing_proto::stream::error::StreamCondition;
 use althing_proto::time::Timestamp;
 
 pub use cluster::{ClusterCollector, ClusterMetrics};
+pub use keeping::KeepMetrics;
 pub use labels::{
-    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, OwnRequest, Pushed,
-    Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
+    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Keep, Listener, Login, OwnRequest,
+    Pushed, Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 use labels::{Counters, Counters2, Gauges, Label, Name};
 use module::Modules;
@@ -70,6 +72,8 @@ pub struct NodeMetrics {
     pub streams: StreamMetrics,
     /// Clients that come or leave, many at a time.
     pub turns: TurnMetrics,
+    /// Of messages that are kept.
+    pub keeping: KeepMetrics,
     components: IntGauge,
     component_handshakes: Counters<Attachment>,
     component_stanzas: Counters2<Direction, Name>,
@@ -142,6 +146,7 @@ impl NodeMetrics {
             presence_waiting: make.gauge("althing_presence_waiting")?,
             streams: StreamMetrics::new(&make)?,
             turns: TurnMetrics::new(&make)?,
+            keeping: KeepMetrics::new(&make)?,
             components: make.gauge("althing_components")?,
             component_handshakes: make.by_label("althing_component_handshakes_total")?,
             component_stanzas: Counters2::new(&make.counters("althing_component_stanzas_total")?),

@@ -25,7 +25,7 @@ use super::receivers::Receiver;
 use super::{bounce, drive};
 use crate::config::Durability;
 use crate::faults::{self, Fault};
-use crate::metrics::{Delivery, Dropped};
+use crate::metrics::{Delivery, Dropped, Keep};
 use crate::modules::push;
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;
@@ -120,6 +120,7 @@ pub fn takers(node: &NodeContext, receivers: &[Receiver]) -> Vec<Taker> {
 pub struct Plan {
     id: StanzaId,
     stamp: Timestamp,
+    since: Instant,
     xml: Bytes,
     /// As it came.
     stanza: Stanza,
@@ -155,7 +156,7 @@ impl Plan {
         let id = known.and_then(|(hold, secret)| hold.stanza_id(secret, stanza, &xml));
         let random = || node.random().map(StanzaId::from_bytes);
         let id = id.or_else(random).unwrap_or_else(derived);
-        Some(Plan { id, stamp, xml, stanza: stanza.clone(), keeping, account, place })
+        Some(Plan { id, stamp, since: Instant::now(), xml, stanza: stanza.clone(), keeping, account, place })
     }
 
     /// As its receiver gets it.
@@ -315,7 +316,13 @@ impl Plan {
         (absent, is_over): (bool, bool),
         mut hold: Option<Hold>,
     ) {
-        let Plan { id, stanza, account, place, .. } = self;
+        let Plan { id, stanza, account, place, since, .. } = self;
+        let what = match &kept {
+            Ok(kept) if kept.contains(&Kept::Closed) => Keep::Closed,
+            Ok(_) => Keep::Kept,
+            Err(_) => Keep::Refused,
+        };
+        node.metrics.keeping.kept(what, since.elapsed());
         match kept {
             // Its sender has been told elsewhere that it is not handled, and writes it once more.
             Ok(kept) if kept.contains(&Kept::Closed) => {

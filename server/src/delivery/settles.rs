@@ -203,6 +203,7 @@ async fn write(node: Arc<NodeContext>) {
                 again.push(noted.swap_remove(place));
             }
         }
+        node.metrics.keeping.settled(noted.len() as u64);
         {
             let mut state = node.waiting.settles.state.lock();
             for noted in noted.iter().chain(again.iter().filter(|noted| noted.told >= AGAIN.len())) {

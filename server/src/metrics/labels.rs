@@ -61,6 +61,16 @@ labels! {
         /// `limits.connections_per_ip` is reached.
         PerIpLimit = "per_ip_limit",
     }
+    /// What became of a message that was to be kept.
+    pub Keep {
+        /// It is in the store, for its owners as they want it.
+        Kept = "kept",
+        /// The store did not take it: there is no room for it, or the store could not be used. Its sender is told, but with
+        /// `messages.durability = "memory"`, where its receiver has it.
+        Refused = "refused",
+        /// Its stream was closed before: its sender writes it once more.
+        Closed = "closed",
+    }
     /// Why a resource was not bound.
     pub BindRefused {
         /// `limits.sessions_per_account` is reached.

@@ -3,8 +3,8 @@
 use crate::modules::{REGISTRY, Spec};
 
 use super::labels::{
-    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Listener, Login, Name, OwnRequest,
-    Pushed, Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
+    Attachment, BindRefused, Delivery, Direction, Dropped, Handshake, Keep, Listener, Login, Name,
+    OwnRequest, Pushed, Registration, Rejection, Reload, Report, Resumed, StoreOp, WebAnswer,
 };
 
 /// What kind of metric it is.
@@ -201,6 +201,18 @@ pub const METRICS: &[Metric] = &[
         &["module"],
         "Packets that met a full queue of the module: refused with resource-constraint, or passed over.",
     ),
+    histogram(
+        "althing_keep_duration_seconds",
+        HANDLING,
+        &[],
+        "From when a message comes until it is committed; its sender's acknowledgement waits for that.",
+    ),
+    counter("althing_keeps_total", &["result"], "Messages that were to be kept, and what became of them."),
+    counter(
+        "althing_messages_settled_total",
+        &[],
+        "Messages that have arrived, of which the store knows that they need not wait any more.",
+    ),
     gauge("althing_storage_queue_commands", &[], "Writes that wait for the store; read every 5 s."),
     gauge("althing_storage_size_bytes", &[], "Bytes of the store on disk; read every 5 s."),
     gauge("althing_storage_free_bytes", &[], "Free bytes of the disk that has the store; read every second."),
@@ -286,6 +298,7 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("althing_connections_accepted_total", "listener", Listener::VALUES),
     ("althing_connections_rejected_total", "reason", Rejection::VALUES),
     ("althing_binds_refused_total", "reason", BindRefused::VALUES),
+    ("althing_keeps_total", "result", Keep::VALUES),
     ("althing_web_requests_total", "answer", WebAnswer::VALUES),
     ("althing_streams_resumed_total", "result", Resumed::VALUES),
     ("althing_config_reloads_total", "result", Reload::VALUES),

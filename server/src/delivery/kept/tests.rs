@@ -172,6 +172,9 @@ async fn r1_no_number_covers_a_message_that_was_refused_before_its_sender_was_to
     own.is_last(true);
     message(&node, &jid, &other, &own).await.keep_absent(&node, Some(own.clone()));
     assert_eq!(handled().await, Count(3));
+    let counted = [Keep::Kept, Keep::Refused].map(|what| node.metrics.keeping.count(what));
+    assert!(counted[0].0 >= 1 && counted[0].0 == counted[0].1, "each with its time: {counted:?}");
+    assert_eq!(counted[1].0, 1);
 }
 
 /// R2: what is handled besides messages is noted behind; where the store fails for a moment, with what comes next.

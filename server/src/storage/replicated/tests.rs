@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use althing_cluster::store_log::StoreLogError;
+use althing_cluster::node_id::NodeId;
+use althing_cluster::store_log::{StoreLog, StoreLogError};
 use bytes::Bytes;
 
+use super::super::conformance::messages::message;
 use super::super::conformance::{account, jid};
 use super::super::embedded::command::{Command, DeleteAccount, PutPrivate};
 use super::super::embedded::query::{GetAccount, Query};
-use super::super::{Accounts, Engine as _, MAX_VALUE_BYTES, PrivateData, StorageError};
+use super::super::{Accounts, Engine as _, MAX_VALUE_BYTES, Messages, PrivateData, StorageError};
 use super::fake::{Cluster, Links, Outside};
 use super::{RemoteError, Replicated, Reply};
 
@@ -162,4 +164,49 @@ async fn a_command_of_a_later_release_is_answered_and_changes_nothing() {
     assert!(matches!(Reply::decode(&reply.unwrap()), Ok(Reply::Unreadable(_))));
     assert_eq!(cluster.nodes[0].failure(), None);
     assert_eq!(cluster.nodes[0].create(&jid("juliet@example.com"), account(1)).await, Ok(true));
+}
+
+/// A group without a leader, which gives each command up after a while.
+struct Leaderless {
+    after: Duration,
+    tried: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl StoreLog for Leaderless {
+    fn is_replica(&self) -> bool {
+        true
+    }
+
+    fn replicas(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    async fn write(&self, _: Bytes) -> Result<Bytes, StoreLogError> {
+        Err(unavailable())
+    }
+
+    async fn write_in_order(&self, _: Bytes) -> Result<Bytes, StoreLogError> {
+        self.tried.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(self.after).await;
+        Err(unavailable())
+    }
+
+    async fn barrier(&self) -> Result<(), StoreLogError> {
+        Err(unavailable())
+    }
+}
+
+/// R19: a message that has had its place in the log for long, and was given up, is not tried behind later ones: that it is not
+/// kept is certain then, and not that nobody knows.
+#[tokio::test]
+async fn r19_a_message_that_has_had_its_place_for_long_is_given_up_for_sure() {
+    let cluster = Cluster::start(1);
+    let log = Arc::new(Leaderless { after: Duration::from_millis(1_500), tried: AtomicUsize::new(0) });
+    let rows = Some(cluster.members[0].rows.clone());
+    let node = Replicated::new(log.clone(), rows, Arc::<Links>::default());
+    let node = Replicated { deadline: Duration::from_secs(1), ..node };
+    let kept = Messages::keep(&node, message(1, 0)).await;
+    assert!(matches!(kept, Err(StorageError::Unavailable { .. })), "{kept:?}");
+    assert_eq!(log.tried.load(Ordering::SeqCst), 1);
 }

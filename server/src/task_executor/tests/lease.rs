@@ -17,7 +17,7 @@ use althing_cluster::node_id::Incarnation;
 use althing_cluster::routes::command::{NodeDown, NodeUp};
 use althing_cluster::task::{NodeStats, TaskKind};
 
-use super::support::{Node, cluster_with, message};
+use super::support::{Log, Node, cluster_with, message};
 use crate::delivery::remote::{self, Parcel, Posted};
 use crate::metrics::Waiting;
 use crate::node::NodeContext;
@@ -36,10 +36,30 @@ fn granted(close: Duration, time: Duration) -> Lease {
     lease
 }
 
+/// Waits until it is so. A lease and a task tell nobody, so it is looked at.
+async fn is_so(what: &str, so: impl Fn() -> bool) {
+    let look = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), look).await.expect(what);
+}
+
 async fn until(lease: &Lease, standing: Standing) {
-    while lease.standing() != standing {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    is_so("another standing of the lease", || lease.standing() == standing).await;
+}
+
+async fn was_asked_to_deliver(node: &Node) {
+    is_so("a stanza that another node has sent", || node.tasks.count(TaskKind::DeliverStanza) > 0).await;
+}
+
+/// The node has the lease again, and the others know it as another incarnation.
+fn is_back(lease: &Lease, log: &Log, node: &NodeContext) {
+    log.append(None, NodeUp { node: node.node_id, incarnation: Incarnation(2) });
+    node.links.set_incarnation(Incarnation(2));
+    lease.begin_anew();
+    lease.grant(boot_time(), LONG);
 }
 
 /// Two nodes, the second with that lease.
@@ -122,15 +142,10 @@ async fn what_was_refused_to_a_node_that_was_declared_down_goes_on_when_it_is_ba
     let parcel = Parcel { stanza, tries: 0, copies: None, only: false, losses: context.lease.losses() };
     let route = context.routes.locate(&to).unwrap();
     assert!(matches!(remote::post(&context, &to, &route, parcel), Posted::Taken));
-    while second.tasks.count(TaskKind::DeliverStanza) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    was_asked_to_deliver(&second).await;
     assert!(!b.read.contains("id='n1'"), "{}", b.read);
 
-    log.append(None, NodeUp { node: own, incarnation: Incarnation(2) });
-    context.links.set_incarnation(Incarnation(2));
-    lease.begin_anew();
-    lease.grant(boot_time(), LONG);
+    is_back(&lease, &log, &context);
     let soon = Duration::from_secs(10);
     tokio::time::timeout(soon, b.until("id='n1'", 1)).await.expect("it waits for nothing");
 }
@@ -157,13 +172,8 @@ async fn what_was_sent_before_a_loss_is_left_when_the_node_is_back() {
     lease.lose();
     log.append(None, NodeDown { node: own, incarnation: Incarnation(1) });
     assert!(matches!(remote::post(&context, &to, &route, before), Posted::Taken));
-    while second.tasks.count(TaskKind::DeliverStanza) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    log.append(None, NodeUp { node: own, incarnation: Incarnation(2) });
-    context.links.set_incarnation(Incarnation(2));
-    lease.begin_anew();
-    lease.grant(boot_time(), LONG);
+    was_asked_to_deliver(&second).await;
+    is_back(&lease, &log, &context);
     assert!(matches!(remote::post(&context, &to, &route, parcel(2)), Posted::Taken));
     b.until("id='n2'", 1).await;
     assert_eq!(b.ids(), [2]);

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use althing_proto::stream::management::{Count, TooHigh};
 
+use super::noted::Noted;
+
 /// After so many stanzas the client is asked what it has handled.
 pub const ASK_AFTER: usize = 16;
 
@@ -43,15 +45,25 @@ pub struct Received {
     /// The client has asked when this was the last one, and was told less.
     owed: Option<Count>,
     told: Count,
-    /// Nothing more is told for now.
-    quiet: bool,
+    noted: Noted,
+}
+
+/// What follows from a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follows {
+    /// The client is to be told.
+    pub due: bool,
+    /// The store is to be told.
+    pub note: bool,
+    /// And at once, for the client waits for it.
+    pub hurry: bool,
 }
 
 impl Received {
     /// A stream of which so many are safe, and no more have come.
     #[must_use]
     pub fn after(safe: Count) -> Self {
-        Received { safe, told: safe, ordered: safe, ..Received::default() }
+        Received { safe, told: safe, ordered: safe, noted: Noted::after(safe), ..Received::default() }
     }
 
     /// A stanza has come. One thing of it is outstanding: it is to be handled.
@@ -104,7 +116,9 @@ impl Received {
             open.ahead += 1;
         }
         self.places += 1;
-        (self.ordered(), self.turn, self.places)
+        let handled = self.ordered();
+        self.noted.ahead(self.places, handled);
+        (handled, self.turn, self.places)
     }
 
     /// A thing was not kept in its place of that turn: nothing that has a place behind it counts any more. Another turn
@@ -116,6 +130,7 @@ impl Received {
         (self.turn, self.places) = (turn.wrapping_add(1), 0);
         self.open.iter_mut().for_each(|open| open.ahead = 0);
         self.ordered = self.safe;
+        self.noted.behind();
     }
 
     /// What is handled once all that has its place in the order of the store is kept.
@@ -127,10 +142,14 @@ impl Received {
         self.ordered
     }
 
-    /// One thing less, the session's own or not, with a place of that turn in the order of the store or none. Whether
-    /// others are safe now than were before.
-    pub fn done(&mut self, number: Count, own: bool, ahead: Option<u32>) -> bool {
-        let ahead = ahead == Some(self.turn);
+    /// One thing less, the session's own or not, with its turn and place in the order of the store, where it is kept, or none.
+    /// Whether others are safe now than were before.
+    pub fn done(&mut self, number: Count, own: bool, kept: Option<(u32, u64)>) -> bool {
+        let kept = kept.filter(|(turn, _)| *turn == self.turn);
+        if let Some((_, place)) = kept {
+            self.noted.kept(place);
+        }
+        let ahead = kept.is_some();
         if let Some(open) = self.of(number) {
             open.outstanding = open.outstanding.saturating_sub(1);
             open.ahead = open.ahead.saturating_sub(u32::from(ahead));
@@ -144,21 +163,35 @@ impl Received {
         self.safe != before
     }
 
-    /// Nothing more is told until [`speak`](Self::speak).
-    pub fn keep_quiet(&mut self) {
-        self.quiet = true;
+    /// What the store knows of the stream.
+    pub fn noted(&mut self) -> &mut Noted {
+        &mut self.noted
     }
 
-    /// What is safe may be told. `anew`: no place that was given so far counts.
-    pub fn speak(&mut self, anew: bool) {
-        self.quiet = false;
-        if anew {
-            self.behind(self.turn);
-        }
+    /// The store has a record of the stream since this moment, and so much is handled by it: no place that was given before
+    /// counts.
+    pub fn known_late(&mut self, handled: Count) {
+        self.behind(self.turn);
+        self.noted.is_known();
+        self.noted.noted(handled, true);
     }
 
-    fn may_be_told(&self) -> Count {
-        if self.quiet { self.told } else { self.safe }
+    /// What the store is to be told now.
+    pub fn note(&mut self) -> Option<Count> {
+        self.noted.note(self.safe)
+    }
+
+    /// The last one of which the client may hear that it is safe.
+    #[must_use]
+    pub fn may_be_told(&self) -> Count {
+        self.noted.may_be_told(self.safe)
+    }
+
+    /// What is to be done now.
+    #[must_use]
+    pub fn follows(&self) -> Follows {
+        let note = self.noted.is_behind(self.safe);
+        Follows { due: self.is_due(), note, hurry: note && self.owed.is_some() }
     }
 
     /// The client asks: what it is to be told. If that is less than what has come, more is due later.
@@ -172,10 +205,10 @@ impl Received {
     pub fn due(&mut self) -> Option<Count> {
         let owed = self.owed.filter(|_| self.may_be_told() != self.told)?;
         self.told = self.may_be_told();
-        if self.safe.since(owed).is_some() {
+        if self.told.since(owed).is_some() {
             self.owed = None;
         }
-        Some(self.safe)
+        Some(self.told)
     }
 
     /// Whether [`due`](Self::due) would yield something.
@@ -348,12 +381,12 @@ mod tests {
         assert_eq!(received.ahead(two), (Count(10), 0, 1), "the first may fail yet");
         assert_eq!(received.ahead(one), (two, 0, 2));
         received.done(one, true, None);
-        received.done(one, false, Some(0));
+        received.done(one, false, Some((0, 2)));
         assert_eq!((received.safe(), received.ordered()), (one, two));
         received.done(three, true, None);
         assert!(!received.done(three, false, None), "it was no message");
         received.done(two, true, None);
-        assert!(received.done(two, false, Some(0)));
+        assert!(received.done(two, false, Some((0, 1))));
         assert_eq!((received.safe(), received.ordered()), (three, three));
     }
 
@@ -371,21 +404,28 @@ mod tests {
         received.behind(0);
         assert_eq!(received.ordered(), Count(0));
         assert_eq!(received.ahead(one), (one, 1, 1), "the second one counts on what was not kept");
-        received.done(two, false, Some(0));
+        received.done(two, false, Some((0, 2)));
         assert_eq!(received.ahead(three), (three, 1, 2), "and is kept itself");
-        received.done(one, false, Some(1));
+        received.done(one, false, Some((1, 1)));
         assert_eq!((received.safe(), received.ordered()), (two, three));
     }
 
     #[test]
     fn r1_nothing_is_told_before_the_store_knows_the_stream() {
         let mut received = Received::default();
-        received.keep_quiet();
-        let [first, _second] = [(); 2].map(|()| received.begin());
+        received.noted().begins(Count(0), true);
+        let [first, second] = [(); 2].map(|()| received.begin());
         received.done(first, true, None);
-        assert_eq!((received.asked(), received.due(), received.is_due()), (Count(0), None, false));
-        received.speak(true);
+        assert_eq!((received.asked(), received.due()), (Count(0), None));
+        assert_eq!(received.follows(), Follows { due: false, note: false, hurry: false });
+        received.known_late(first);
         assert_eq!((received.is_due(), received.due(), received.due()), (true, Some(first), None));
+        received.done(second, true, None);
+        assert_eq!(received.follows(), Follows { due: false, note: true, hurry: true }, "it was asked for");
+        assert_eq!((received.note(), received.due()), (Some(second), None));
+        received.noted().noted(second, true);
+        assert_eq!((received.due(), received.due()), (Some(second), None));
+        assert_eq!(received.follows(), Follows { due: false, note: false, hurry: false });
         assert_eq!(received.ahead(first).1, 1, "the store has not heard of the first turn");
     }
 

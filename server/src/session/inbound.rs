@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -14,8 +15,9 @@ use althing_proto::stanza_id::StanzaId;
 use althing_proto::stream::management::Count;
 use althing_proto::xml::Element;
 
-use super::acks::Received;
+use super::acks::{Follows, Received};
 use super::records::Records;
+use crate::config::Durability;
 use crate::faults::{self, Fault};
 use crate::node::NodeContext;
 use crate::storage::streams::{Handled, KeepPlace, StreamKey, StreamRecord};
@@ -28,22 +30,12 @@ pub struct Inbound {
     received: Mutex<Received>,
     /// Wakes the stream's writer, where an answer is due that was owed.
     writer: Arc<Notify>,
-    /// Tells that more is safe.
+    /// Tells that more is safe, or stored.
     progress: Notify,
     /// Set where the store has a record of the stream.
     recorded: OnceLock<(StreamKey, BindIndex, Weak<NodeContext>)>,
-    noted: Mutex<Noted>,
-}
-
-/// What the store knows.
-struct Noted {
-    /// So much, or it is about to.
-    number: Count,
-    /// Whether it is told of more soon.
-    soon: bool,
-    /// Something was not kept when this was the last one that had come: so far what is safe is told at once, for what is
-    /// kept does not say it.
-    hurry: Option<Count>,
+    /// Whether it is among those of which the store is to be told more.
+    listed: AtomicBool,
 }
 
 impl fmt::Debug for Inbound {
@@ -57,70 +49,77 @@ impl Inbound {
     #[must_use]
     pub fn new(safe: Count, writer: Arc<Notify>) -> Arc<Self> {
         let received = Mutex::new(Received::after(safe));
-        let noted = Mutex::new(Noted { number: safe, soon: false, hurry: None });
-        let recorded = OnceLock::new();
-        Arc::new(Inbound { received, writer, progress: Notify::new(), recorded, noted })
+        let (progress, recorded) = (Notify::new(), OnceLock::new());
+        Arc::new(Inbound { received, writer, progress, recorded, listed: AtomicBool::new(false) })
     }
 
-    /// The store knows of the stream from now on, so far as it is safe.
+    /// The store knows of the stream from now on, so far as it is safe. With `durability = "commit"` its client is told no
+    /// more than the store has.
     pub fn record(self: &Arc<Self>, node: &Arc<NodeContext>, key: StreamKey, bind: BindIndex, seconds: u64) {
-        let handled = self.safe();
+        let durable = node.config().messages.durability == Durability::Commit;
+        let handled = {
+            let mut received = self.received.lock();
+            let safe = received.safe();
+            received.noted().begins(safe, durable && !faults::makes(Fault::HandledNotCommitted));
+            safe
+        };
         // Once only.
         let _ = self.recorded.set((key.clone(), bind, Arc::downgrade(node)));
         Records::began(node, self, StreamRecord { key, bind, handled, seconds });
     }
 
-    /// The record could not be made yet: nothing more is told until it [is known](Self::is_known).
-    pub(super) fn is_unknown(&self) {
-        self.received.lock().keep_quiet();
+    /// The store has the record of the stream. `late`: so far, and not with what was kept meanwhile.
+    pub(super) fn is_known(self: &Arc<Self>, late: Option<Count>) {
+        self.change(|received| match late {
+            Some(handled) => received.known_late(handled),
+            None => received.noted().is_known(),
+        });
     }
 
-    /// The store has the record of the stream, or will not have it. `late`: so far, and not with what was kept meanwhile.
-    pub(super) fn is_known(self: &Arc<Self>, late: Option<Count>) {
-        if let Some(number) = late {
-            let noted = &mut *self.noted.lock();
-            noted.number = number;
-            noted.hurry = Some(self.received.lock().last());
-        }
-        let due = {
+    /// The store will not have a record of the stream.
+    pub(super) fn is_unknown(self: &Arc<Self>) {
+        self.change(|received| received.noted().is_none());
+    }
+
+    /// What the store does not know and is told now: [`noted`](Self::noted) says how that went.
+    pub(super) fn to_note(&self) -> Option<Handled> {
+        self.listed.store(false, Ordering::SeqCst);
+        let (key, ..) = self.recorded.get()?;
+        let number = self.received.lock().note()?;
+        Some(Handled { key: key.clone(), number, place: None })
+    }
+
+    /// The store was told so much, or could not be.
+    pub(super) fn noted(self: &Arc<Self>, number: Count, stored: bool) {
+        self.change(|received| received.noted().noted(number, stored));
+    }
+
+    /// Changes what has come or what is known of it, and sees to what follows.
+    fn change<T>(self: &Arc<Self>, how: impl FnOnce(&mut Received) -> T) -> T {
+        let (result, follows) = {
             let mut received = self.received.lock();
-            received.speak(late.is_some());
-            received.is_due()
+            (how(&mut received), received.follows())
         };
-        self.advanced();
-        if due {
+        self.progress.notify_waiters();
+        self.see_to(follows);
+        result
+    }
+
+    fn see_to(self: &Arc<Self>, follows: Follows) {
+        if follows.due {
             self.writer.notify_one();
         }
-    }
-
-    /// More is safe: the store is to know it.
-    fn advanced(self: &Arc<Self>) {
-        let Some((key, _, node)) = self.recorded.get() else { return };
-        let noted = &mut *self.noted.lock();
-        let safe = self.safe();
-        if !is_later(safe, noted.number) {
-            return;
+        if follows.note
+            && let Some((_, _, node)) = self.recorded.get()
+            && let Some(node) = node.upgrade()
+        {
+            if !self.listed.swap(true, Ordering::SeqCst) {
+                Records::behind(&node, self);
+            }
+            if follows.hurry {
+                node.records.hurry();
+            }
         }
-        let Some(node) = node.upgrade() else { return };
-        if let Some(last) = noted.hurry {
-            noted.hurry = is_later(last, safe).then_some(last);
-            noted.number = safe;
-            Records::handled(&node, Handled { key: key.clone(), number: safe, place: None });
-        } else if !std::mem::replace(&mut noted.soon, true) {
-            Records::behind(&node, self);
-        }
-    }
-
-    /// What the store does not know and is told now.
-    pub fn to_note(&self) -> Option<Handled> {
-        let (key, ..) = self.recorded.get()?;
-        let noted = &mut *self.noted.lock();
-        noted.soon = false;
-        let number = self.safe();
-        is_later(number, noted.number).then(|| {
-            noted.number = number;
-            Handled { key: key.clone(), number, place: None }
-        })
     }
 
     /// A stanza has come: it is not safe before the hold is dropped.
@@ -130,16 +129,27 @@ impl Inbound {
         Hold { inbound: Arc::clone(self), number, own: true, ahead: None, void: false }
     }
 
-    /// The client asks what is safe.
+    /// The client asks what is safe. What is, but is not stored, is stored at once.
     #[must_use]
-    pub fn asked(&self) -> Count {
-        self.received.lock().asked()
+    pub fn asked(self: &Arc<Self>) -> Count {
+        let (told, follows) = {
+            let mut received = self.received.lock();
+            (received.asked(), received.follows())
+        };
+        self.see_to(follows);
+        told
     }
 
     /// What the client is to be told unasked.
     #[must_use]
     pub fn due(&self) -> Option<Count> {
         self.received.lock().due()
+    }
+
+    /// The last stanza of which the client may hear that it is safe: where the store knows the stream, it knows that.
+    #[must_use]
+    pub fn may_be_told(&self) -> Count {
+        self.received.lock().may_be_told()
     }
 
     /// The last stanza that is safe.
@@ -164,6 +174,14 @@ impl Inbound {
         self.until(|received| received.unsafe_stanzas() == 0).await;
     }
 
+    /// Waits until all that has come is safe, and the store knows. The caller sets the deadline.
+    pub async fn all_stored(self: &Arc<Self>) {
+        self.all_safe().await;
+        let follows = self.received.lock().follows();
+        self.see_to(Follows { hurry: true, ..follows });
+        self.until(|received| received.may_be_told() == received.safe()).await;
+    }
+
     async fn until(&self, is_so: impl Fn(&Received) -> bool) {
         loop {
             let progress = self.progress.notified();
@@ -178,10 +196,6 @@ impl Inbound {
     }
 }
 
-fn is_later(one: Count, other: Count) -> bool {
-    one != other && one.since(other).is_some()
-}
-
 /// One stanza of the client is not safe while there is a hold on it: nor is it acknowledged, nor any that came later.
 ///
 /// Whoever commits something of a stanza clones the hold, and drops the clone when that is committed, or when the sender
@@ -192,8 +206,8 @@ pub struct Hold {
     number: Count,
     /// The session's own.
     own: bool,
-    /// What it is for has its place in the order of the store, of that turn.
-    ahead: Option<u32>,
+    /// What it is for has its place in the order of the store: the turn, and the number in it.
+    ahead: Option<(u32, u64)>,
     /// It will never be safe.
     void: bool,
 }
@@ -226,11 +240,7 @@ impl Hold {
             return None;
         }
         let (handled, turn, number) = self.inbound.received.lock().ahead(self.number);
-        self.ahead = Some(turn);
-        let noted = &mut *self.inbound.noted.lock();
-        if is_later(handled, noted.number) {
-            noted.number = handled;
-        }
+        self.ahead = Some((turn, number));
         let place = Some(KeepPlace { bind: *bind, turn, number });
         Some(Handled { key: key.clone(), number: handled, place })
     }
@@ -238,12 +248,9 @@ impl Hold {
     /// What the hold is for was not kept, or nobody knows whether it was: it has no place in the order of the store any more,
     /// and what is kept behind it says nothing of what is handled.
     pub fn is_behind(&mut self) {
-        let Some(turn) = self.ahead.take() else { return };
-        self.inbound.received.lock().behind(turn);
-        let noted = &mut *self.inbound.noted.lock();
-        let received = self.inbound.received.lock();
-        noted.number = received.safe();
-        noted.hurry = Some(received.last());
+        if let Some((turn, _)) = self.ahead.take() {
+            self.inbound.change(|received| received.behind(turn));
+        }
     }
 
     /// The id of a message that came as this stanza: the same each time it comes (XEP-0359). Under the same number another
@@ -288,17 +295,14 @@ impl Drop for Hold {
         if self.void {
             return;
         }
-        let (advanced, due) = {
+        let (advanced, follows) = {
             let mut received = self.inbound.received.lock();
-            (received.done(self.number, self.own, self.ahead), received.is_due())
+            (received.done(self.number, self.own, self.ahead), received.follows())
         };
-        if advanced {
+        if advanced || self.ahead.is_some() {
             self.inbound.progress.notify_waiters();
-            self.inbound.advanced();
         }
-        if advanced && due {
-            self.inbound.writer.notify_one();
-        }
+        self.inbound.see_to(follows);
     }
 }
 

@@ -16,6 +16,7 @@ pub mod logouts;
 pub mod losses;
 pub mod lost_lease;
 pub mod messages;
+pub mod noted;
 pub mod orphans;
 pub mod outbox;
 pub mod pressure;

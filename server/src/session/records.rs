@@ -1,14 +1,15 @@
 //! What the store knows of the node's streams (XEP-0198 §5), for the time when the node is lost.
 //!
 //! That a stream begins is in the order of the store before any message of it. What is handled goes with the messages
-//! (`Hold::commits`); what is no message, and that a stream has ended, is written behind, all that has gathered in one change.
+//! (`Hold::commits`); what is no message, and that a stream has ended, is written behind, all that has gathered in one change:
+//! at once where a client waits for it, for it is told no more than is written.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -20,7 +21,7 @@ use althing_proto::time::Timestamp;
 use super::inbound::Inbound;
 use crate::node::NodeContext;
 use crate::storage::StorageError;
-use crate::storage::streams::{Handled, MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
+use crate::storage::streams::{MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
 
 /// How far the store may be behind, where nothing else is written for a stream.
 const EVERY: Duration = Duration::from_secs(5);
@@ -37,8 +38,8 @@ const NOTED: Duration = Duration::from_millis(250);
 /// How long the node's stop waits for what is not written.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long it rests where the store fails.
-const REST: Duration = Duration::from_millis(100);
+/// How long it rests where the store fails, at a stop and otherwise.
+const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// How long a client waits for what is known of its stream: as long as the store may take, for without it it writes too much.
 const CLOSES: Duration = Duration::from_secs(10);
@@ -47,6 +48,16 @@ const CLOSES: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Records {
     state: Mutex<State>,
+    /// Somebody waits for what is to be written.
+    hurry: Arc<Notify>,
+}
+
+/// What is written at a time.
+struct Batch {
+    changes: Vec<StreamChange>,
+    /// The streams of those behind the first `others`, and what is noted of each.
+    notes: Vec<(Weak<Inbound>, Count)>,
+    others: usize,
 }
 
 #[derive(Debug, Default)]
@@ -68,9 +79,8 @@ impl Records {
         // As a rule it is on its way, before whatever is kept of the stream: that is not safe before.
         let first = (&mut writing).now_or_never();
         match first {
-            Some(Ok(())) => {}
+            Some(Ok(())) => known(&inbound, None),
             Some(Err(error)) => {
-                is_unknown(&inbound, &record, &error);
                 let again = until_written(node, inbound, record, Box::pin(std::future::ready(Err(error))));
                 own.remote.runtime().spawn(again);
             }
@@ -104,24 +114,25 @@ impl Records {
         state.look(node);
     }
 
-    /// So much of a stream is handled: the store is told at once.
-    pub(super) fn handled(node: &Arc<NodeContext>, handled: Handled) {
-        drop(now(node, StreamChange::Handled(handled)));
+    /// A client waits for what is to be written.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
-    fn take(&self) -> Vec<StreamChange> {
+    fn take(&self) -> Batch {
         let mut state = self.state.lock();
-        let mut changes: Vec<_> = {
-            let count = state.changes.len().min(MAX_CHANGES);
-            state.changes.drain(..count).collect()
-        };
+        let others = state.changes.len().min(MAX_CHANGES);
+        let mut changes: Vec<_> = state.changes.drain(..others).collect();
+        let mut notes = Vec::new();
         while changes.len() < MAX_CHANGES
-            && let Some(inbound) = state.behind.pop()
+            && let Some(weak) = state.behind.pop()
         {
-            changes
-                .extend(inbound.upgrade().and_then(|inbound| inbound.to_note()).map(StreamChange::Handled));
+            if let Some(handled) = weak.upgrade().and_then(|inbound| inbound.to_note()) {
+                notes.push((weak, handled.number));
+                changes.push(StreamChange::Handled(handled));
+            }
         }
-        changes
+        Batch { changes, notes, others }
     }
 
     /// Writes what is not written.
@@ -130,16 +141,23 @@ impl Records {
     /// Of the store; what was to be written is written with the next ones. Done twice it is as if it were done once.
     pub async fn flush(&self, node: &NodeContext) -> Result<(), StorageError> {
         loop {
-            let changes = self.take();
+            let Batch { changes, notes, others } = self.take();
             if changes.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = node.storage.streams.change(changes.clone()).await {
+            let others: Vec<_> = changes.iter().take(others).cloned().collect();
+            let result = node.storage.streams.change(changes).await;
+            if result.is_err() {
                 let mut state = self.state.lock();
                 let room = MAX_WAITING.saturating_sub(state.changes.len());
-                state.changes.splice(..0, changes.into_iter().take(room));
-                return Err(error);
+                state.changes.splice(..0, others.into_iter().take(room));
             }
+            for (inbound, number) in notes {
+                if let Some(inbound) = inbound.upgrade() {
+                    inbound.noted(number, result.is_ok());
+                }
+            }
+            result?;
         }
     }
 
@@ -147,7 +165,7 @@ impl Records {
     pub async fn close(&self, node: &NodeContext) {
         let flushed = async {
             while self.flush(node).await.is_err() {
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(REST.0).await;
             }
         };
         if timeout(PATIENCE, flushed).await.is_err() {
@@ -173,28 +191,22 @@ async fn until_written(
 ) {
     let mut late = None;
     while let Err(error) = writing.await {
-        is_unknown(&inbound, &record, &error);
+        warn!(jid = %record.key.jid, %error, "the record of a stream could not be made");
+        let unknown = || inbound.upgrade().into_iter().for_each(|inbound| inbound.is_unknown());
         if !error.is_passing() {
-            break;
+            return unknown();
         }
         tokio::time::sleep(AGAIN).await;
         let (Some(node), Some(inbound)) = (node.upgrade(), inbound.upgrade()) else { return };
         let is_here = node.routes.locate(&record.key.jid).is_some_and(|route| route.index == record.bind);
         if !is_here || !node.lease.serving().await {
-            break;
+            return inbound.is_unknown();
         }
         record.handled = inbound.safe();
         late = Some(record.handled);
         writing = begin(&node, record.clone());
     }
     known(&inbound, late);
-}
-
-fn is_unknown(inbound: &Weak<Inbound>, record: &StreamRecord, error: &StorageError) {
-    warn!(jid = %record.key.jid, %error, "the record of a stream could not be made");
-    if let Some(inbound) = inbound.upgrade() {
-        inbound.is_unknown();
-    }
 }
 
 fn known(inbound: &Weak<Inbound>, late: Option<Count>) {
@@ -225,19 +237,27 @@ fn now(node: &Arc<NodeContext>, change: StreamChange) -> oneshot::Receiver<()> {
 impl State {
     fn look(&mut self, node: &Arc<NodeContext>) {
         if !std::mem::replace(&mut self.looking, true) {
-            node.remote.runtime().spawn(keep_up(Arc::downgrade(node)));
+            node.remote.runtime().spawn(keep_up(Arc::downgrade(node), Arc::clone(&node.records.hurry)));
         }
     }
 }
 
-/// Writes from time to time until nothing is left to be written.
-async fn keep_up(node: Weak<NodeContext>) {
+/// Writes from time to time, and when somebody waits, until nothing is left to be written.
+async fn keep_up(node: Weak<NodeContext>, hurry: Arc<Notify>) {
     loop {
-        tokio::time::sleep(EVERY).await;
-        let Some(node) = node.upgrade() else { return };
-        if let Err(error) = node.records.flush(&node).await {
-            warn!(%error, "what is handled of streams could not be noted");
+        // In time or not.
+        let _ = timeout(EVERY, hurry.notified()).await;
+        let mut is_known = false;
+        loop {
+            let Some(node) = node.upgrade() else { return };
+            let Err(error) = node.records.flush(&node).await else { break };
+            if !std::mem::replace(&mut is_known, true) {
+                warn!(%error, "what is handled of streams could not be noted: it is tried until it is");
+            }
+            drop(node);
+            tokio::time::sleep(REST.1).await;
         }
+        let Some(node) = node.upgrade() else { return };
         let mut state = node.records.state.lock();
         if state.changes.is_empty() && state.behind.is_empty() {
             state.looking = false;

@@ -38,6 +38,7 @@ use crate::session::core::SessionState;
 use crate::session::effect::{Effect, UserEvent};
 use crate::session::handed_over::{Carried, HandedOver, NotHanded, Ticket};
 use crate::session::held::Parcel;
+use crate::session::inbound::Inbound;
 use crate::session::logouts;
 use crate::session::messages::{CanMove, Detach, EndReason, HandOver, Prepare};
 use crate::session::outbox::Outbox;
@@ -235,7 +236,8 @@ impl Session {
         ticket: Ticket,
         HandOver { to: (node_id, incarnation), given }: HandOver,
     ) -> oneshot::Receiver<Result<HandedOver, NotHanded>> {
-        let handled = self.inbound.as_ref().map(|inbound| inbound.safe()).unwrap_or_default();
+        let counts = |inbound: &Arc<Inbound>| (inbound.may_be_told(), inbound.safe());
+        let (handled, safe) = self.inbound.as_ref().map(counts).unwrap_or_default();
         let (acknowledged, unsent, sent) = self.outbox.hand_over();
         let since = self.resumption.since.unwrap_or_else(|| {
             let own = self.node.sessions.get(self.state.index());
@@ -276,11 +278,8 @@ impl Session {
                 Err(error) => {
                     warn!(%jid, %error, "a session cannot be handed over: it ends");
                     let key = records::key(&jid, ticket.hash);
-                    Records::ended(
-                        &node,
-                        StreamChange::Handled(Handled { key, number: handled, place: None }),
-                    )
-                    .await;
+                    Records::ended(&node, StreamChange::Handled(Handled { key, number: safe, place: None }))
+                        .await;
                     logouts::unbind(&node, &jid, index, logout).await;
                     let (messages, answers) = elsewhere(unsent, &jid);
                     for message in messages {
@@ -429,8 +428,8 @@ impl Handler<Prepare> for Session {
         self.resumption.handing = true;
         let (node, jid) = (Arc::clone(&self.node), self.state.jid().clone());
         let safe = async move {
-            if timeout(patience, inbound.all_safe()).await.is_err() {
-                debug!("not all of a stream that is resumed is safe");
+            if timeout(patience, inbound.all_stored()).await.is_err() {
+                debug!("not all of a stream that is resumed is safe, or known to the store");
             }
             keep::brought(&node, &jid, brought).await;
             Ok(())

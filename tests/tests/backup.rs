@@ -94,6 +94,12 @@ async fn a_backup_of_a_cluster_that_writes_is_restored_into_a_new_one() {
         writer.send(&format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await.unwrap();
         let to = bob.bare(writer.domain());
         write(&mut writer, &to, &mut handled, BEFORE).await.unwrap();
+        // One that finds no room is given up, and is in nobody's way.
+        let mut full = tokio::process::Command::new(binary().unwrap());
+        full.args(["backup", "-", "--config"]).arg(cluster.node(2).setup().file());
+        full.stdout(std::fs::File::create("/dev/full").unwrap()).stderr(std::process::Stdio::piped());
+        let full = full.spawn().unwrap().wait_with_output().await.unwrap();
+        assert!(!full.status.success() && said(&full).contains("cannot be written"), "{}", said(&full));
         // It goes on being written to while the backup is made.
         let arguments = [name];
         let mut backup = std::pin::pin!(althing(cluster.node(2), "backup", &arguments));

@@ -22,6 +22,9 @@ use crate::storage::RestoreStep;
 pub trait AdminBackend: Send + Sync {
     /// The answer to one request. What fails is an answer too.
     async fn answer(&self, request: Request) -> Answer;
+
+    /// Who has begun the backup `id` is gone.
+    fn backup_left(&self, id: u64);
 }
 
 /// The address of an account of one of `domains`.
@@ -193,6 +196,10 @@ fn session_report(jid: &FullJid, route: &Route) -> SessionReport {
 impl AdminBackend for NodeAdmin {
     async fn answer(&self, request: Request) -> Answer {
         self.perform(request).await.unwrap_or_else(|error| Answer::Failed { reason: format!("{error:#}") })
+    }
+
+    fn backup_left(&self, id: u64) {
+        self.making.end(id);
     }
 }
 

@@ -116,6 +116,7 @@ async fn accept(listener: UnixListener, backend: Arc<dyn AdminBackend>) {
 async fn converse(stream: UnixStream, backend: &dyn AdminBackend) -> std::io::Result<()> {
     let silent = |_| Error::from(ErrorKind::TimedOut);
     let mut stream = BufReader::new(stream);
+    let mut left = Left { backend, backup: None };
     loop {
         let request = match timeout(IDLE, line::read(&mut stream, REQUEST_BYTES)).await.map_err(silent)? {
             Ok(Some(request)) => request,
@@ -128,15 +129,34 @@ async fn converse(stream: UnixStream, backend: &dyn AdminBackend) -> std::io::Re
             Err(error) => return Err(error),
         };
         let answer = match serde_json::from_slice::<Request>(&request) {
-            Ok(request) => timeout(PATIENCE, backend.answer(request)).await.unwrap_or_else(|_| {
+            Ok(request) => {
+                if let Request::BackupBegin { id } = request {
+                    left.backup = Some(id);
+                }
+                timeout(PATIENCE, backend.answer(request)).await.unwrap_or_else(|_| {
                 failed(format!(
                     "not done within {} s; it may still happen. `althing cluster status` says what is missing",
                     PATIENCE.as_secs()
                 ))
-            }),
+            })
+            }
             Err(error) => failed(format!("no request that this release knows: {error}")),
         };
         timeout(IDLE, line::write(&mut stream, encode(&answer)?)).await.map_err(silent)??;
+    }
+}
+
+/// Tells when a connection ends that the backup that was begun by it is nobody's any more.
+struct Left<'a> {
+    backend: &'a dyn AdminBackend,
+    backup: Option<u64>,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.backup {
+            self.backend.backup_left(id);
+        }
     }
 }
 
@@ -156,8 +176,9 @@ mod tests {
     use super::*;
     use crate::admin::client::AdminClient;
 
-    /// Says which account was asked for.
-    struct Echo;
+    /// Says which account was asked for, and remembers which backups were left.
+    #[derive(Default)]
+    struct Echo(parking_lot::Mutex<Vec<u64>>);
 
     #[async_trait]
     impl AdminBackend for Echo {
@@ -167,12 +188,16 @@ mod tests {
                 _ => Answer::Done { changed: false },
             }
         }
+
+        fn backup_left(&self, id: u64) {
+            self.0.lock().push(id);
+        }
     }
 
     fn with_socket<F: Future<Output = ()>>(work: impl FnOnce(PathBuf, AdminSocket) -> F) {
         let dir = tempfile::tempdir().unwrap();
         actix_rt::System::new().block_on(async {
-            let socket = AdminSocket::open(dir.path(), Arc::new(Echo)).unwrap();
+            let socket = AdminSocket::open(dir.path(), Arc::new(Echo::default())).unwrap();
             work(dir.path().to_owned(), socket).await;
         });
     }
@@ -191,6 +216,28 @@ mod tests {
                 let answer = client.ask(&Request::ClusterStatus).await.unwrap();
                 assert_eq!(answer, Answer::Done { changed: false });
             }
+        });
+    }
+
+    #[test]
+    fn a_backup_is_left_when_the_connection_that_began_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        actix_rt::System::new().block_on(async {
+            let echo = Arc::new(Echo::default());
+            let _socket = AdminSocket::open(dir.path(), Arc::clone(&echo) as Arc<dyn AdminBackend>).unwrap();
+            let mut one = AdminClient::connect(dir.path()).await.unwrap().unwrap();
+            let mut other = AdminClient::connect(dir.path()).await.unwrap().unwrap();
+            one.ask(&Request::BackupBegin { id: 7 }).await.unwrap();
+            other.ask(&Request::BackupRows { id: 7 }).await.unwrap();
+            drop(other);
+            drop(one);
+            let left = async {
+                while echo.0.lock().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PATIENCE, left).await.expect("it is left");
+            assert_eq!(*echo.0.lock(), [7]);
         });
     }
 
@@ -218,9 +265,9 @@ mod tests {
             // Dropping the listener leaves its file, as a crash does.
             drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
             assert!(AdminClient::connect(dir.path()).await.unwrap().is_none());
-            let socket = AdminSocket::open(dir.path(), Arc::new(Echo)).unwrap();
+            let socket = AdminSocket::open(dir.path(), Arc::new(Echo::default())).unwrap();
             assert!(AdminClient::connect(dir.path()).await.unwrap().is_some());
-            let second = AdminSocket::open(dir.path(), Arc::new(Echo)).unwrap_err();
+            let second = AdminSocket::open(dir.path(), Arc::new(Echo::default())).unwrap_err();
             assert!(format!("{second:#}").contains("another node answers"), "{second:#}");
             drop(socket);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -234,7 +281,7 @@ mod tests {
         let deep = dir.path().join("d".repeat(120));
         fs::create_dir(&deep).unwrap();
         actix_rt::System::new().block_on(async {
-            let error = format!("{:#}", AdminSocket::open(&deep, Arc::new(Echo)).unwrap_err());
+            let error = format!("{:#}", AdminSocket::open(&deep, Arc::new(Echo::default())).unwrap_err());
             assert!(error.contains("choose a shorter node.data_dir"), "{error}");
         });
     }

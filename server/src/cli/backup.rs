@@ -1,6 +1,6 @@
 //! `althing backup`: writes a copy of all that a running server keeps.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -113,6 +113,7 @@ impl Progress {
 struct Place {
     path: PathBuf,
     part: PathBuf,
+    /// Locked, so that nobody takes it for what a crash has left.
     file: File,
     kept: bool,
 }
@@ -124,22 +125,33 @@ impl Place {
         part.push(".part");
         let part = PathBuf::from(part);
         let cannot = || format!("{} cannot be written", part.display());
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(cannot),
-            _ => {}
+        match File::open(&part) {
+            Ok(left) => {
+                let is_locked = matches!(left.try_lock(), Err(TryLockError::WouldBlock));
+                ensure!(!is_locked, "{} is being written by another backup", part.display());
+                fs::remove_file(&part).with_context(cannot)?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(cannot),
         }
         // It has what passwords are checked by.
         let file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).with_context(cannot)?;
+        // Where the file system has no locks there is none.
+        let _ = file.try_lock();
         Ok(Place { path: path.to_owned(), part, file, kept: false })
     }
 
     fn keep(mut self) -> anyhow::Result<()> {
         let keep = || {
             self.file.sync_all()?;
-            // Not over one that has come meanwhile.
-            fs::hard_link(&self.part, &self.path)?;
-            fs::remove_file(&self.part)?;
+            match fs::hard_link(&self.part, &self.path) {
+                Ok(()) => fs::remove_file(&self.part)?,
+                // Not all file systems know hard links.
+                Err(_) if !self.path.exists() => fs::rename(&self.part, &self.path)?,
+                // Not over one that has come meanwhile.
+                Err(error) => return Err(error),
+            }
             let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
@@ -176,5 +188,19 @@ mod tests {
         assert_eq!(names(), ["b"]);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(Place::make(&path).is_err());
+    }
+
+    #[test]
+    fn a_backup_that_is_being_written_is_left_alone_and_what_a_crash_has_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("b"), dir.path().join("b.part"));
+        fs::write(&part, "left by a crash").unwrap();
+        let mut first = Place::make(&path).unwrap();
+        first.file.write_all(b"first").unwrap();
+        let second = format!("{:#}", Place::make(&path).err().unwrap());
+        assert!(second.contains("is being written by another backup"), "{second}");
+        first.keep().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert!(!part.exists());
     }
 }

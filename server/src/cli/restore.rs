@@ -1,11 +1,11 @@
 //! `althing restore`: takes a backup in, all of it or nothing.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Seek as _};
+use std::io::{self, BufReader, Read, Seek as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use super::NodeDoor;
@@ -78,9 +78,33 @@ fn from_input(door: &NodeDoor) -> anyhow::Result<File> {
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
     let mut file = file.with_context(|| format!("{} cannot be written", path.display()))?;
     fs::remove_file(&path)?;
-    io::copy(&mut io::stdin().lock(), &mut file)?;
+    spool(&mut io::stdin().lock(), &mut file, || {
+        let disk = rustix::fs::statvfs(&dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    })?;
     file.rewind()?;
     Ok(file)
+}
+
+/// Bytes that are to stay free on the disk of a running node, from which the store takes nothing new.
+const SPARE: u64 = 256 << 20;
+
+/// Copies as long as there is room: a node whose disk is full is over.
+fn spool(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    free: impl Fn() -> io::Result<u64>,
+) -> anyhow::Result<()> {
+    const STEP: u64 = 8 << 20;
+    loop {
+        ensure!(
+            free()? >= SPARE + STEP,
+            "it waits beside the node's data until it was checked, and there is not enough room for that: give it as a file"
+        );
+        if io::copy(&mut from.by_ref().take(STEP), to)? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 async fn take_in(node: &mut AdminClient, file: File, head: Head, all: Totals) -> anyhow::Result<()> {
@@ -102,5 +126,27 @@ async fn done(node: &mut AdminClient, request: &Request) -> anyhow::Result<bool>
     match node.ask(request).await? {
         Answer::Done { changed } => Ok(changed),
         _ => bail!("the node answers something else than was asked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_comes_by_standard_input_does_not_fill_the_disk_of_the_node() {
+        let bytes = vec![7; 20 << 20];
+        let mut copied = Vec::new();
+        spool(&mut &bytes[..], &mut copied, || Ok(u64::MAX)).unwrap();
+        assert_eq!(copied, bytes);
+        let free = std::cell::Cell::new(SPARE + (16 << 20));
+        let less = || {
+            free.set(free.get() - (8 << 20));
+            Ok(free.get())
+        };
+        copied.clear();
+        let refused = spool(&mut &bytes[..], &mut copied, less).unwrap_err().to_string();
+        assert!(refused.contains("not enough room"), "{refused}");
+        assert_eq!(copied.len(), 8 << 20);
     }
 }

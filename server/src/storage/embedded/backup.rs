@@ -22,6 +22,7 @@ use super::command::Command;
 use super::fault::Fault;
 use super::messages::Commanded;
 use super::reply::Reply;
+use super::undo::Purpose;
 use super::{Embedded, keys, replica};
 
 /// The layout of keys and values that this release reads and writes.
@@ -205,12 +206,13 @@ impl Backups for Embedded {
             return Err(StorageError::Restoring);
         }
         self.failure().map_or(Ok(()), Err)?;
-        replica::read_rows(self).await.map(|reader| Box::new(reader) as Box<dyn RowReader>).map_err(|error| {
+        let rows = replica::read_rows(self, Purpose::Backup).await;
+        rows.map(|reader| Box::new(reader) as Box<dyn RowReader>).map_err(|error| {
             match error {
                 // The one that was asked for has its rows one at a time.
                 StorageError::Unavailable { .. } => StorageError::Backup {
-                    why: "another backup is being made here, or the store is sent to a node that joins: try again when that \
-                          is done, or ask another node"
+                    why: "another backup is being made here, or this node is getting its rows: try again when that is done, or \
+                          ask another node"
                         .to_owned(),
                 },
                 other => other,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::super::StorageError;
 use super::rows::Rows;
+use super::undo::Purpose;
 use super::{Embedded, replace, writer};
 
 /// An embedded store as a replica. While it is one, nobody writes by the storage traits of [`Embedded`]: what
@@ -57,8 +58,8 @@ async fn try_write<T: Send + 'static>(
 }
 
 /// All rows as they are now.
-pub(super) async fn read_rows(store: Arc<Embedded>) -> Result<Reader, StorageError> {
-    let (id, token, mark) = try_write(&store, Rows::begin_snapshot).await?;
+pub(super) async fn read_rows(store: Arc<Embedded>, purpose: Purpose) -> Result<Reader, StorageError> {
+    let (id, token, mark) = try_write(&store, move |rows| rows.begin_snapshot(purpose)).await?;
     Ok(Reader { store, id, mark, _token: token })
 }
 
@@ -94,7 +95,7 @@ impl Replica for EmbeddedReplica {
     }
 
     async fn read_rows(&self) -> io::Result<Box<dyn RowReader>> {
-        Ok(Box::new(read_rows(self.store.clone()).await.map_err(other)?))
+        Ok(Box::new(read_rows(self.store.clone(), Purpose::Replica).await.map_err(other)?))
     }
 
     async fn replace_rows(&self) -> io::Result<Box<dyn RowWriter>> {

@@ -22,7 +22,7 @@ use super::super::roster_rules::RosterHead;
 use super::super::{Account, Roster, Standing, StorageError};
 use super::apply::Batch;
 use super::fault::Fault;
-use super::undo::Undo;
+use super::undo::{Purpose, Undo};
 use super::{EmbeddedOptions, keys, replace, writer};
 
 /// The database of one data directory.
@@ -35,8 +35,8 @@ pub(super) struct Rows {
     /// Held for writing while a batch goes in, for reading by whoever reads more than one row: sled's
     /// range scans would see a batch half done.
     batch: RwLock<()>,
-    /// Old values for an open snapshot. Locked after `batch`.
-    undo: Mutex<Option<Undo>>,
+    /// Old values for open snapshots, one a purpose. Locked after `batch`.
+    undo: Mutex<Vec<Undo>>,
     /// Where the undo of snapshots puts what is too much for memory.
     spill: Tree,
     /// Grows when the rows begin to be replaced, and when they are whole again: odd in between.
@@ -77,7 +77,7 @@ impl Rows {
             tree,
             file,
             batch: RwLock::new(()),
-            undo: Mutex::new(None),
+            undo: Mutex::new(Vec::new()),
             spill,
             replacements: AtomicU64::new(0),
             restoring: AtomicBool::new(false),
@@ -144,11 +144,8 @@ impl Rows {
         }
         let _writing = self.batch.write();
         let mut undo = self.undo.lock();
-        if let Some(wanted) = undo.as_mut().filter(|undo| undo.is_wanted()) {
-            wanted.keep(&self.tree, batch)?;
-        } else {
-            *undo = None;
-        }
+        undo.retain(Undo::is_wanted);
+        undo.iter_mut().try_for_each(|undo| undo.keep(&self.tree, batch))?;
         self.tree.apply_batch(writes)?;
         if let Some(row) = batch.get(keys::RESTORING) {
             self.restoring.store(row.is_some(), Ordering::SeqCst);
@@ -173,18 +170,20 @@ impl Rows {
 
     /// Begins a snapshot of all rows: its number, the token that keeps it open, the mark that belongs to it.
     /// Only in the writer's thread, so that it falls between two groups of commands.
-    pub(super) fn begin_snapshot(&self) -> Result<(u64, Arc<()>, Option<Bytes>), Fault> {
+    pub(super) fn begin_snapshot(&self, purpose: Purpose) -> Result<(u64, Arc<()>, Option<Bytes>), Fault> {
         if self.is_replacing() {
             return Err(Fault::Replacing);
         }
         let mark = self.mark()?;
         let mut undo = self.undo.lock();
-        if undo.as_ref().is_some_and(Undo::is_wanted) {
+        undo.retain(Undo::is_wanted);
+        if undo.iter().any(|undo| undo.purpose() == purpose) {
             return Err(Fault::Superseded);
         }
         let id = self.db.generate_id()?;
-        let (begun, token) = Undo::begin(id, self.spill.clone());
-        *undo = Some(begun);
+        let oldest = undo.iter().map(Undo::id).min().unwrap_or(id);
+        let (begun, token) = Undo::begin((id, purpose), oldest, self.spill.clone());
+        undo.push(begun);
         Ok((id, token, mark))
     }
 
@@ -192,7 +191,7 @@ impl Rows {
     pub(super) fn next_of_snapshot(&self, id: u64) -> Result<Option<Bytes>, Fault> {
         let _reading = self.batch.read();
         let mut undo = self.undo.lock();
-        undo.as_mut().filter(|undo| undo.id() == id).ok_or(Fault::Superseded)?.next(&self.tree)
+        undo.iter_mut().find(|undo| undo.id() == id).ok_or(Fault::Superseded)?.next(&self.tree)
     }
 
     /// How far the log of the store group has been applied; `None` for an empty store.
@@ -218,10 +217,10 @@ impl Rows {
         self.replacements() % 2 == 1
     }
 
-    /// Says that the rows are being replaced from now on, and closes an open snapshot. The number tells this
+    /// Says that the rows are being replaced from now on, and closes open snapshots. The number tells this
     /// replacement from others.
     pub(super) fn begin_replacing(&self) -> u64 {
-        *self.undo.lock() = None;
+        self.undo.lock().clear();
         let step = if self.is_replacing() { 2 } else { 1 };
         self.replacements.fetch_add(step, Ordering::SeqCst) + step
     }

@@ -24,10 +24,22 @@ const MAX_HELD: usize = 32 << 20;
 /// What an entry costs beside its bytes, about.
 const ENTRY: usize = 96;
 
+/// What a snapshot is read for. Of each purpose there is one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// For another replica.
+    Replica,
+    /// For an operator, who may be slow.
+    Backup,
+}
+
 /// What an open snapshot knows of the past.
 pub(super) struct Undo {
     /// Tells the snapshots of this store apart, in the tree too.
     id: u64,
+    purpose: Purpose,
+    /// What snapshots before this one have left in the tree is nobody's, and goes as this one passes.
+    oldest: u64,
     /// Dead when the reader is gone: then nothing is kept any more.
     reader: Weak<()>,
     /// The last key that was read.
@@ -45,11 +57,13 @@ pub(super) struct Undo {
 type Past = Result<(IVec, Option<IVec>), Fault>;
 
 impl Undo {
-    /// A snapshot of this moment. It lives as long as the token that comes with it.
-    pub(super) fn begin(id: u64, spill: Tree) -> (Self, Arc<()>) {
+    /// A snapshot of this moment. It lives as long as the token that comes with it. `oldest`: of those that are open, it included.
+    pub(super) fn begin((id, purpose): (u64, Purpose), oldest: u64, spill: Tree) -> (Self, Arc<()>) {
         let token = Arc::new(());
         let undo = Undo {
             id,
+            purpose,
+            oldest,
             reader: Arc::downgrade(&token),
             cursor: None,
             done: false,
@@ -66,6 +80,11 @@ impl Undo {
     /// Which snapshot it is.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What it is read for.
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Whether somebody may still ask for rows.
@@ -157,8 +176,9 @@ impl Undo {
         }
         self.held_bytes = self.held_bytes.saturating_sub(freed);
         if self.spilled {
-            for passed in self.spill.range(..=self.spill_key(&key)).keys() {
-                self.spill.remove(passed?)?;
+            let left = self.spill.range(..self.oldest.to_be_bytes());
+            for passed in left.chain(self.spill.range(self.spill_key(b"")..=self.spill_key(&key))) {
+                self.spill.remove(passed?.0)?;
             }
         }
         self.cursor = Some(key);
@@ -232,9 +252,10 @@ mod tests {
         ) {
             let db = database();
             let (tree, spill) = (db.open_tree("rows").unwrap(), db.open_tree("undo").unwrap());
-            let apply = |undo: Option<&mut Undo>, writes| {
+            let mut tokens = Vec::new();
+            let apply = |open: &mut Vec<(Undo, Map, Map)>, writes| {
                 let batch = batch_of(writes);
-                undo.map_or(Ok(()), |undo| undo.keep(&tree, &batch)).unwrap();
+                open.iter_mut().try_for_each(|(undo, ..)| undo.keep(&tree, &batch)).unwrap();
                 for (key, value) in batch {
                     match value {
                         Some(value) => tree.insert(key, value).unwrap(),
@@ -242,18 +263,30 @@ mod tests {
                     };
                 }
             };
-            first.into_iter().for_each(|writes| apply(None, writes));
+            first.into_iter().for_each(|writes| apply(&mut Vec::new(), writes));
             let expected = all(&tree);
-            let (undo, _token) = Undo::begin(7, spill.clone());
-            let mut undo = Undo { max_held, ..undo };
-            let mut found = Map::new();
-            let mut meanwhile = meanwhile.into_iter();
-            loop {
-                meanwhile.next().into_iter().for_each(|writes| apply(Some(&mut undo), writes));
-                let Some(chunk) = undo.next(&tree).unwrap() else { break };
-                take_in(&mut found, &chunk);
+            let (undo, _token) = Undo::begin((7, Purpose::Replica), 7, spill.clone());
+            let mut open = vec![(Undo { max_held, ..undo }, Map::new(), expected)];
+            for writes in meanwhile {
+                apply(&mut open, writes);
+                for (undo, found, _) in &mut open {
+                    if let Some(chunk) = undo.next(&tree).unwrap() {
+                        take_in(found, &chunk);
+                    }
+                }
+                // Another one begins while the first is read.
+                if open.len() < 2 {
+                    let (undo, token) = Undo::begin((8, Purpose::Backup), 7, spill.clone());
+                    open.push((Undo { max_held, ..undo }, Map::new(), all(&tree)));
+                    tokens.push(token);
+                }
             }
-            prop_assert_eq!(found, expected);
+            for (mut undo, mut found, expected) in open {
+                while let Some(chunk) = undo.next(&tree).unwrap() {
+                    take_in(&mut found, &chunk);
+                }
+                prop_assert_eq!(found, expected);
+            }
         }
     }
 
@@ -262,7 +295,7 @@ mod tests {
         let db = database();
         let (tree, spill) = (db.open_tree("rows").unwrap(), db.open_tree("undo").unwrap());
         tree.insert(b"a", b"1").unwrap();
-        let (undo, _token) = Undo::begin(7, spill.clone());
+        let (undo, _token) = Undo::begin((7, Purpose::Replica), 7, spill.clone());
         let mut undo = Undo { max_held: ENTRY + 2, ..undo };
         let both = Batch::from([(b"a".to_vec(), None), (b"b".to_vec(), Some(b"2".into()))]);
         undo.keep(&tree, &both).unwrap();
@@ -276,11 +309,11 @@ mod tests {
         let db = database();
         let (tree, spill) = (db.open_tree("rows").unwrap(), db.open_tree("undo").unwrap());
         tree.insert(b"a", b"1").unwrap();
-        let (left, _token) = Undo::begin(7, spill.clone());
+        let (left, _token) = Undo::begin((7, Purpose::Replica), 7, spill.clone());
         let batch = Batch::from([(b"a".to_vec(), Some(b"2".into()))]);
         Undo { max_held: 0, ..left }.keep(&tree, &batch).unwrap();
         tree.insert(b"a", b"2").unwrap();
-        let (mut undo, _token) = Undo::begin(8, spill.clone());
+        let (mut undo, _token) = Undo::begin((8, Purpose::Replica), 8, spill.clone());
         let chunk = undo.next(&tree).unwrap().unwrap();
         assert_eq!(chunk::rows(&chunk).unwrap(), [(&b"a"[..], &b"2"[..])]);
         assert!(spill.is_empty());
@@ -289,7 +322,7 @@ mod tests {
     #[test]
     fn a_reader_that_is_gone_wants_nothing_kept() {
         let db = database();
-        let (undo, token) = Undo::begin(7, db.open_tree("undo").unwrap());
+        let (undo, token) = Undo::begin((7, Purpose::Replica), 7, db.open_tree("undo").unwrap());
         assert!(undo.is_wanted());
         drop(token);
         assert!(!undo.is_wanted());

@@ -1,13 +1,16 @@
 //! A store into another one: what comes along, what does not, and what is refused meanwhile.
 
 use althing_cluster::routes::BindIndex;
+use althing_cluster::store_log::Replica as _;
 use althing_proto::privacy::{Connected, PrivacyChange, SessionKey};
 use althing_proto::stanza_id::StanzaId;
 
+use super::super::super::Accounts as _;
 use super::super::super::conformance::messages::{JULIET, id, message};
 use super::super::super::conformance::{account, change, jid, named};
 use super::super::super::messages::{Drain, Taker};
 use super::super::super::{EmbeddedOptions, PrivacyLimits, Storage};
+use super::super::EmbeddedReplica;
 use super::super::tagged::assert_golden;
 use super::super::tests::with_sled;
 use super::*;
@@ -118,6 +121,23 @@ async fn changes_meanwhile_are_not_in_it() {
         during += cut(&rows).unwrap().0.iter().map(Bytes::len).sum::<usize>();
     }
     assert_eq!(during, before);
+}
+
+/// A node that joins is not kept waiting by an operator who reads slowly, nor the other way round.
+#[tokio::test]
+async fn a_backup_and_a_snapshot_for_a_replica_are_read_at_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Embedded::open(dir.path(), EmbeddedOptions::default()).unwrap());
+    let replica = EmbeddedReplica::new(Arc::clone(&store));
+    store.create(&jid(JULIET), account(1)).await.unwrap();
+    let mut backup = Arc::clone(&store).read_rows().await.unwrap();
+    store.create(&jid("romeo@example.com"), account(2)).await.unwrap();
+    let mut snapshot = replica.read_rows().await.unwrap();
+    store.create(&jid("nurse@example.com"), account(3)).await.unwrap();
+    let accounts = |rows: Option<Bytes>| cut(&rows.unwrap()).unwrap().1;
+    assert_eq!(accounts(snapshot.next().await.unwrap()), 2);
+    assert_eq!(accounts(backup.next().await.unwrap()), 1);
+    assert_eq!((backup.next().await.unwrap(), snapshot.next().await.unwrap()), (None, None));
 }
 
 #[tokio::test]

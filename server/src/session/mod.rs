@@ -27,6 +27,7 @@ pub mod registry;
 pub mod requests;
 pub mod rules;
 pub mod seen;
+pub mod sent;
 pub mod shown;
 
 pub use registry::{SessionHandle, SessionRegistry};

@@ -18,9 +18,9 @@ use super::queue::Queue;
 use super::{Full, Outbox, Piece, State};
 use crate::metrics::Waiting;
 use crate::node::Bound;
-use crate::session::acks::Sent;
 use crate::session::inbound::Inbound;
 use crate::session::outbox::Entry;
+use crate::session::sent::Sent;
 
 /// A stanza for the client that it may have to be sent again.
 #[derive(Debug, Clone)]
@@ -306,8 +306,8 @@ mod tests {
     use althing_proto::stream::Framing;
 
     use super::*;
-    use crate::session::acks::{ASK_AFTER, ASK_IN};
     use crate::session::pressure::Pressure;
+    use crate::session::sent::{ASK_AFTER, ASK_IN};
 
     const AT: Option<Timestamp> = Some(Timestamp::from_millis(7));
     const PATIENCE: Duration = Duration::from_secs(60);

@@ -219,6 +219,51 @@ async fn a_configuration_that_cannot_be_used_changes_nothing() {
     assert!(metric(&node, "althing_config_last_reload_successful 1").await);
 }
 
+/// T15: a host keeps what is on its way in the store, or does no more, from a reload on; one that is not served is refused, also
+/// where the file alone would be right. Receipts show which: they are for accounts whose messages are kept until they have
+/// arrived.
+#[tokio::test]
+async fn t15_a_hosts_durability_is_that_of_now() {
+    const ENABLE: &str = "<enable xmlns='urn:althing:receipts:0'/>";
+    let overlay = |domains: &str, hosts: &str| {
+        format!("[xmpp]\ndomains = [\"localhost\"{domains}]\n[messages]\nhosts = [{hosts}]\n")
+    };
+    let host = |domain: &str, durability: &str| {
+        format!("{{ domain = \"{domain}\", durability = \"{durability}\" }}")
+    };
+    let both = ", \"quick.localhost\"";
+    let mut node = TestNode::start(&overlay(both, &host("quick.localhost", "memory"))).await.unwrap();
+    let endpoint = Endpoint { domain: "quick.localhost".to_owned(), ..node.endpoint() };
+    let mut quick = newcomer(&endpoint, "quick").await.unwrap();
+    let mut alice = newcomer(&node.endpoint(), "alice").await.unwrap();
+    let error = quick.iq("set", None, ENABLE).await.unwrap();
+    assert_eq!(stanza_error(&error).unwrap(), "service-unavailable");
+    assert!(alice.iq("set", None, ENABLE).await.unwrap().has_child("enabled", "urn:althing:receipts:0"));
+
+    for (domains, hosts, why) in [
+        (both, host("other.localhost", "memory"), "\"other.localhost\" is not in xmpp.domains"),
+        (both, host("quick.localhost", "memory").repeat(2).replace("}{", "}, {"), "stands there twice"),
+        (
+            ", \"quick.localhost\", \"new.localhost\"",
+            host("new.localhost", "memory"),
+            "\"new.localhost\" is not in xmpp.domains",
+        ),
+    ] {
+        node.rewrite(&overlay(domains, &hosts)).unwrap();
+        let (code, said) = node.reload().await.unwrap();
+        assert_eq!((code, said.contains(why)), (1, true), "{said}");
+    }
+    let error = quick.iq("set", None, ENABLE).await.unwrap();
+    assert_eq!(stanza_error(&error).unwrap(), "service-unavailable", "nothing has changed");
+
+    node.rewrite(&overlay(both, &host("localhost", "memory"))).unwrap();
+    let (code, said) = node.reload().await.unwrap();
+    assert_eq!((code, said.starts_with("in force now: messages.hosts\n")), (0, true), "{said}");
+    assert!(quick.iq("set", None, ENABLE).await.unwrap().has_child("enabled", "urn:althing:receipts:0"));
+    let error = alice.iq("set", None, ENABLE).await.unwrap();
+    assert_eq!(stanza_error(&error).unwrap(), "service-unavailable");
+}
+
 #[tokio::test]
 async fn what_takes_a_restart_is_told() {
     let mut node = TestNode::start("").await.unwrap();

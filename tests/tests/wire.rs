@@ -87,7 +87,11 @@ fn cases(arguments: &[String]) -> std::io::Result<Vec<Case>> {
 /// What the scripts need beyond a test node's own configuration.
 const OVERLAY: &str = "
 [xmpp]
+domains = [\"localhost\", \"quick.localhost\"]
 admins = [\"admin@localhost\"]
+
+[messages]
+hosts = [{ domain = \"quick.localhost\", durability = \"memory\" }]
 
 [contact]
 abuse = [\"mailto:abuse@example.org\", \"xmpp:admin@localhost\"]

@@ -208,6 +208,25 @@ mod tests {
         assert_eq!(findings[0].key, "auth.allow_plaintext");
     }
 
+    /// T15: a host can be another from now on, if it is one that is served already.
+    #[test]
+    fn t15_hosts_change_where_they_are_served() {
+        let with = |hosts: &str, domains: &[&str]| {
+            valid(|config| {
+                config.messages =
+                    toml::from_str(&format!("durability = \"commit\"\nhosts = {hosts}")).unwrap();
+                config.xmpp.domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
+            })
+        };
+        let old = with("[]", &["localhost", "a.example"]);
+        let host = "[{ domain = \"a.example\", durability = \"memory\" }]";
+        let new = with(host, &["localhost", "a.example"]);
+        let change = old.changed_to(&new).unwrap();
+        assert_eq!((change.changed, change.config == new), (vec!["messages.hosts".to_owned()], true));
+        let refused = valid(|_| ()).changed_to(&new).unwrap_err();
+        assert_eq!(refused[0].key, "messages.hosts");
+    }
+
     #[test]
     fn each_fixed_key_exists() {
         let keys =

@@ -1,10 +1,15 @@
 //! Sections `[messages]`, `[archive]`, `[offline]` and `[receipts]`: which messages are kept, and for how long.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use althing_proto::jid::BareJid;
 use althing_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use super::section::{section, words};
+use super::Config;
+use super::section::{Described, Kind, section, words};
+use super::validate::{Finding, finding};
 use crate::storage::messages::{ArchiveDefault, InboxQuota, SweepRules};
 
 words! {
@@ -46,6 +51,67 @@ section! {
         /// of a majority of the nodes in a cluster, until it has arrived. `memory`: it is on its way; with the nodes of its
         /// sender or receiver it may be lost. Messages that wait for who is not there are in the store either way.
         durability: Durability = Durability::Commit;
+        /// Domains of `xmpp.domains` for which it is another, each in a table `[[messages.hosts]]` with the keys `domain` and
+        /// `durability`. What counts is where the accounts are that a message is kept for: that of its receiver says
+        /// whether it is in the store until it has arrived; an acknowledgement waits as soon as one of the two, its sender
+        /// (whose archive has it) or its receiver, is of a domain with `commit`. Keep the list the same on all nodes.
+        hosts: Vec<HostMessages> = Vec::new();
+    }
+}
+
+/// What is another for a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostMessages {
+    /// One of `xmpp.domains`.
+    pub domain: String,
+    /// As `messages.durability`.
+    pub durability: Durability,
+}
+
+impl Described for Vec<HostMessages> {
+    const KIND: Kind = Kind::Tables("`domain` and `durability`");
+}
+
+impl Messages {
+    /// What the acknowledgement of a message means that is kept for `account`.
+    #[must_use]
+    pub fn durability_for(&self, account: &BareJid) -> Durability {
+        let host = self.hosts.iter().find(|host| host.domain == account.domain().as_str());
+        host.map_or(self.durability, |host| host.durability)
+    }
+
+    /// Whether there is a domain whose messages may be in no store.
+    #[must_use]
+    pub fn is_in_memory_somewhere(&self) -> bool {
+        let own = self.hosts.iter().map(|host| host.durability);
+        own.chain([self.durability]).any(|durability| durability == Durability::Memory)
+    }
+
+    /// Whether an acknowledgement means on one of `domains` at least that a message is in the store.
+    #[must_use]
+    pub fn commits_somewhere(&self, domains: &[String]) -> bool {
+        let hosts = &self.hosts;
+        let own =
+            |domain: &String| hosts.iter().find(|host| host.domain == *domain).map(|host| host.durability);
+        domains.iter().any(|domain| own(domain).unwrap_or(self.durability) == Durability::Commit)
+    }
+}
+
+impl Config {
+    pub(super) fn check_hosts(&self, found: &mut Vec<Finding>) {
+        const KEY: &str = "messages.hosts";
+        let mut seen = BTreeSet::new();
+        for HostMessages { domain, .. } in &self.messages.hosts {
+            let (what, allowed) = if !self.xmpp.domains.contains(domain) {
+                ("is not in xmpp.domains", self.xmpp.domains.join(", "))
+            } else if !seen.insert(domain) {
+                ("stands there twice", "each domain once".to_owned())
+            } else {
+                continue;
+            };
+            found.push(finding(KEY, format!("\"{domain}\" {what}"), allowed));
+        }
     }
 }
 
@@ -102,7 +168,8 @@ section! {
 section! {
     /// Receipts that clients give the server for each message (`urn:althing:receipts:0`), beside XEP-0198 and XEP-0184.
     Receipts = "receipts" {
-        /// Whether clients may ask for it. It takes `offline.enabled` and `messages.durability = "commit"`.
+        /// Whether clients may ask for it. It takes `offline.enabled` and a domain with `messages.durability = "commit"`: on
+        /// others it is refused.
         enabled: bool = false;
         /// Seconds after which the session of a client ends that has given no receipt; what has none waits for the next.
         validity_s: u64 = 10, in 1..=3600;
@@ -164,5 +231,55 @@ impl Offline {
     #[must_use]
     pub fn forget(&self, now: Timestamp) -> Timestamp {
         days_before(now, self.device_days)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("althing.toml");
+        let domains =
+            "[xmpp]\ndomains = [\"a.example\", \"b.example\"]\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        std::fs::write(&file, format!("{domains}[messages]\n{text}")).unwrap();
+        Config::load_with(&file, []).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_host_has_a_durability_of_its_own() {
+        let own = |config: &Config, account| config.messages.durability_for(&BareJid::new(account).unwrap());
+        let quick = "[[messages.hosts]]\ndomain = \"b.example\"\ndurability = \"memory\"\n";
+        for (text, [a, b], commits) in [
+            ("", [Durability::Commit; 2], true),
+            ("durability = \"memory\"\n", [Durability::Memory; 2], false),
+            (quick, [Durability::Commit, Durability::Memory], true),
+            (&format!("durability = \"memory\"\n{quick}"), [Durability::Memory; 2], false),
+            (
+                &format!("durability = \"memory\"\n{}", quick.replace("\"memory\"", "\"commit\"")),
+                [Durability::Memory, Durability::Commit],
+                true,
+            ),
+        ] {
+            let config = load(text).unwrap();
+            assert_eq!([own(&config, "x@a.example"), own(&config, "x@b.example")], [a, b], "{text}");
+            assert_eq!(config.messages.commits_somewhere(&config.xmpp.domains), commits, "{text}");
+            assert_eq!(config.messages.is_in_memory_somewhere(), text.contains("memory"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_host_is_told() {
+        let host =
+            |domain: &str| format!("[[messages.hosts]]\ndomain = \"{domain}\"\ndurability = \"memory\"\n");
+        let told = |text: &str| load(text).unwrap_err();
+        let foreign = told(&host("c.example"));
+        assert!(foreign.contains("messages.hosts: \"c.example\" is not in xmpp.domains"), "{foreign}");
+        assert!(foreign.contains("allowed: a.example, b.example"), "{foreign}");
+        assert!(told(&host("b.example").repeat(2)).contains("\"b.example\" stands there twice"));
+        let word = told(&host("b.example").replace("\"memory\"", "\"disk\""));
+        assert!(word.contains("messages.hosts") && word.contains("disk"), "{word}");
+        assert!(told("[[messages.hosts]]\ndomain = \"b.example\"\n").contains("durability"));
     }
 }

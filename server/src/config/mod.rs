@@ -36,7 +36,7 @@ pub use error::{ConfigError, Problem};
 pub use hidden::Hidden;
 pub use limits::Limits;
 pub use listen::{Http, Listen, Tls, TlsVersion};
-pub use messages::{Archive, ArchiveWhat, Durability, Messages, Offline, Push, Receipts};
+pub use messages::{Archive, ArchiveWhat, Durability, HostMessages, Messages, Offline, Push, Receipts};
 pub use node::{Backend, Log, LogFormat, Node, Runtime, Storage, Xmpp};
 pub use services::{ExternalService, Services};
 pub use sources::ENV_PREFIX;

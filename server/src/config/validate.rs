@@ -54,6 +54,7 @@ impl Config {
         self.check_cluster(&mut found);
         self.check_components(&mut found);
         self.check_services(&mut found);
+        self.check_hosts(&mut found);
         if let Err(error) = EnvFilter::try_new(&self.log.filter) {
             found.push(finding(
                 "log.filter",

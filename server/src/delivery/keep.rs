@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -28,7 +28,7 @@ use super::keeping::keeping;
 use super::kept::{self, Plan};
 use super::settles::Settles;
 use super::{Next, account, bounce, local};
-use crate::config::Durability;
+use crate::config::Messages;
 use crate::metrics::Dropped;
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
@@ -59,12 +59,28 @@ pub struct Waiting {
     pub absent: Arc<Absent>,
     /// Messages that have arrived.
     pub settles: Settles,
+    /// Whether the configuration had another durability before, so that what is on its way may be in no store.
+    in_memory: AtomicBool,
+}
+
+impl Waiting {
+    /// The configuration has been that one until now.
+    pub fn no_longer(&self, messages: &Messages) {
+        if messages.is_in_memory_somewhere() {
+            self.in_memory.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Default for Waiting {
     fn default() -> Self {
         let keeps = Arc::new(Semaphore::new(MAX_KEEPS));
-        Waiting { keeps, absent: Arc::default(), settles: Settles::default() }
+        Waiting {
+            keeps,
+            absent: Arc::default(),
+            settles: Settles::default(),
+            in_memory: AtomicBool::default(),
+        }
     }
 }
 
@@ -203,7 +219,7 @@ pub fn plan(
     if !waits && !wanted.archive {
         return Planned::Not;
     }
-    if node.storage.engine.is_full() && node.config().messages.durability == Durability::Commit {
+    if node.storage.engine.is_full() && kept::is_promised(node, stanza, account, wanted.archive) {
         return Planned::NoRoom;
     }
     let free = || Arc::clone(&node.waiting.keeps).try_acquire_owned().ok();
@@ -255,7 +271,7 @@ fn waits_on(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: Sta
     let guard = node.waiting.absent.begin(&account, stanza.from());
     Next::Wait(Box::pin(async move {
         let mut effects = Effects::new();
-        if kept::is_pending(&node) {
+        if kept::is_pending(&node, &account) && !node.waiting.in_memory.load(Ordering::Relaxed) {
             release(&node, &account, id).await;
         } else if let Err(error) = wait_from_now_on(&node, &stanza, &account, id).await {
             effects = bounce::not_kept(&node, &stanza, &error);
@@ -389,6 +405,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::config::Durability;
     use crate::storage::messages::{ArchiveDefault, ArchivePreferences};
 
     /// With `messages.durability = "memory"` what has an id may be in no store: it waits all the same where its receiver has
@@ -418,6 +435,24 @@ mod tests {
         assert_eq!(bounced, [0, 1], "there is room for one, and who wrote the other is told");
         let found = node.storage.inbox.get(&account, StanzaId::from_bytes([1; 16])).await.unwrap().unwrap();
         assert_eq!(Stanza::from_standalone(&found.xml).unwrap().to_bytes(), stanza.to_bytes());
+    }
+
+    /// T15: what is on its way when its host begins to commit is in no store yet, and waits there all the same.
+    #[tokio::test]
+    async fn t15_what_was_in_no_store_waits_when_its_host_commits_now() {
+        let node = Arc::new(NodeContext::for_tests());
+        let account = BareJid::new("b@localhost").unwrap();
+        node.has_account(&account).await;
+        node.configure(|config| config.messages.durability = Durability::Memory);
+        let xml = "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' type='chat'><body>x</body></message>";
+        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+        let id = StanzaId::from_bytes([1; 16]);
+        let marked = stanza.with_child(kept::stanza_id(&account, id));
+        node.configure(|config| config.messages.durability = Durability::Commit);
+        let next = for_absent(&node, &marked, &account, Planned::Already(id), None);
+        let Next::Wait(freed) = next else { panic!("it is known at once") };
+        assert_eq!(freed.await.len(), 0);
+        assert!(node.storage.inbox.get(&account, id).await.unwrap().is_some());
     }
 
     #[tokio::test]

@@ -81,9 +81,27 @@ pub fn is_id_of(child: &Element, account: &BareJid) -> bool {
 /// Whether what goes to a session is in its account's inbox until it has arrived: only there, and not in the archive
 /// alone, nobody has to see to it that it is not lost with the session.
 #[must_use]
-pub fn is_pending(node: &NodeContext) -> bool {
+pub fn is_pending(node: &NodeContext, account: &BareJid) -> bool {
     let config = node.config();
-    config.offline.enabled && config.messages.durability == Durability::Commit
+    config.offline.enabled && config.messages.durability_for(account) == Durability::Commit
+}
+
+/// Whether the sender of `stanza` is told that it is handled only when it is in the store: one of those it is kept for is
+/// of a host that promises that. The sender is one of them where it is archived.
+#[must_use]
+pub fn is_promised(node: &NodeContext, stanza: &Stanza, account: Option<&BareJid>, archived: bool) -> bool {
+    let config = node.config();
+    let commits = |owner: &BareJid| config.messages.durability_for(owner) == Durability::Commit;
+    if account.is_some_and(commits) {
+        return true;
+    }
+    let sender = stanza.from().filter(|_| archived && config.archive.enabled);
+    sender.is_some_and(|from| is_ours(node, from) && commits(&from.to_bare()))
+}
+
+/// Whether that is the address of an account here, or of one of its sessions.
+fn is_ours(node: &NodeContext, jid: &Jid) -> bool {
+    jid.node().is_some() && node.serves(jid.domain().as_str())
 }
 
 /// The device of a resource, where messages wait for each.
@@ -162,8 +180,8 @@ impl Plan {
     /// As its receiver gets it.
     #[must_use]
     pub fn marked(&self, node: &NodeContext) -> Stanza {
-        let is_marked = self.keeping.archive || is_pending(node);
-        match self.account.as_ref().filter(|_| is_marked) {
+        let is_marked = |account: &&BareJid| self.keeping.archive || is_pending(node, account);
+        match self.account.as_ref().filter(is_marked) {
             Some(account) => self.stanza.with_child(stanza_id(account, self.id)),
             None => self.stanza.clone(),
         }
@@ -175,6 +193,10 @@ impl Plan {
         self.keeping.waits
     }
 
+    fn is_promised(&self, node: &NodeContext) -> bool {
+        is_promised(node, &self.stanza, self.account.as_ref(), self.keeping.archive)
+    }
+
     /// As it came.
     #[must_use]
     pub fn stanza(&self) -> &Stanza {
@@ -183,7 +205,7 @@ impl Plan {
 
     /// Keeps it while it goes to those sessions.
     pub fn keep_live(self, node: &Arc<NodeContext>, takers: Vec<Taker>, hold: Option<Hold>) {
-        let hold = hold.filter(|_| node.config().messages.durability == Durability::Commit);
+        let hold = hold.filter(|_| self.is_promised(node));
         self.keep(node, Some(takers), hold, None);
     }
 
@@ -278,8 +300,7 @@ impl Plan {
         let accounts = self.stanza.from().zip(self.stanza.to());
         if let (Some((from, to)), Some(_)) = (accounts, archive) {
             let sender = from.to_bare();
-            let is_ours = from.node().is_some() && node.serves(from.domain().as_str());
-            if is_ours && self.account.as_ref() != Some(&sender) {
+            if is_ours(node, from) && self.account.as_ref() != Some(&sender) {
                 owners.push(KeepFor {
                     owner: sender,
                     peer: to.clone(),
@@ -291,7 +312,7 @@ impl Plan {
         }
         if let Some(account) = &self.account {
             let waits = match takers {
-                Some(_) => self.keeping.waits && is_pending(node),
+                Some(_) => self.keeping.waits && is_pending(node, account),
                 None => true,
             };
             let inbox = waits.then(|| KeepInInbox {
@@ -316,6 +337,7 @@ impl Plan {
         (absent, is_over): (bool, bool),
         mut hold: Option<Hold>,
     ) {
+        let is_promised = self.is_promised(node);
         let Plan { id, stanza, account, place, since, .. } = self;
         let what = match &kept {
             Ok(kept) if kept.contains(&Kept::Closed) => Keep::Closed,
@@ -336,8 +358,8 @@ impl Plan {
                 drop(place);
                 if !absent
                     && is_over
-                    && is_pending(node)
                     && let Some(account) = &account
+                    && is_pending(node, account)
                 {
                     // What it was brought by may have been left, and others have looked too early.
                     return keep::free(node, account, id).await;
@@ -353,7 +375,7 @@ impl Plan {
                 }
             }
             // Nobody was promised that it is in the archive, and its receiver has it.
-            Err(error) if !absent && node.config().messages.durability == Durability::Memory => {
+            Err(error) if !absent && !is_promised => {
                 debug!(stop = "delivery.keep", %error, "a message is in no archive");
             }
             // The sender hears of it before its stanza counts as handled.

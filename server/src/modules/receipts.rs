@@ -12,7 +12,7 @@
 //!
 //! With `receipts.legacy_crs` a message or an IQ of type `crs` without content is one too: its `id` is that of the message.
 
-use althing_proto::jid::Jid;
+use althing_proto::jid::{BareJid, Jid};
 use althing_proto::stanza::{Kind, StanzaCondition, StanzaError};
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::xml::build::BuilderExt;
@@ -49,7 +49,10 @@ impl Module for Receipts {
     }
 
     fn features(&self, view: &View<'_>) -> Vec<Feature> {
-        is_on(view.node).then_some(Feature { var: RECEIPTS, at: At::SERVER }).into_iter().collect()
+        let config = view.node.config();
+        let somewhere = config.offline.enabled && config.messages.commits_somewhere(&config.xmpp.domains);
+        let is_on = config.receipts.enabled && somewhere;
+        is_on.then_some(Feature { var: RECEIPTS, at: At::SERVER }).into_iter().collect()
     }
 
     fn process(&self, packet: &Packet, view: &View<'_>) -> Outcome {
@@ -59,7 +62,9 @@ impl Module for Receipts {
                 Some(receipts) => Outcome::Done(receipts.into_iter().map(given).collect()),
                 None => Outcome::Pass,
             },
-            (Kind::Iq(_), Pass::Account(_)) if is_on(view.node) => enable(packet, view.node),
+            (Kind::Iq(_), Pass::Account(_)) if is_on(view.node, session.account()) => {
+                enable(packet, view.node)
+            }
             _ => Outcome::Pass,
         }
     }
@@ -70,8 +75,8 @@ fn given(receipt: Receipt) -> Effect {
 }
 
 /// What goes to a session has to be in the inbox until it has arrived.
-fn is_on(node: &NodeContext) -> bool {
-    node.config().receipts.enabled && kept::is_pending(node)
+fn is_on(node: &NodeContext, account: &BareJid) -> bool {
+    node.config().receipts.enabled && kept::is_pending(node, account)
 }
 
 fn enable(packet: &Packet, node: &NodeContext) -> Outcome {

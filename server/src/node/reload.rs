@@ -108,6 +108,7 @@ impl Reloader {
         node.tls.store(tls);
         node.metrics.config_loaded(config.fingerprint());
         let config = Arc::new(config);
+        node.waiting.no_longer(&node.config().messages);
         node.config.store(Arc::clone(&config));
         node.components.set_external(external);
         node.components.configure(&config);

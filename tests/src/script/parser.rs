@@ -18,12 +18,14 @@ pub struct Script {
 /// What a declared client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// `client tablet = alice/tablet`
+    /// `client tablet = alice/tablet`, or `client tablet = alice/tablet at quick`
     Client {
         /// The account, made fresh for each run.
         account: String,
         /// The resource to bind.
         resource: String,
+        /// What the domain of its account begins with, where it is not the first one of the server.
+        host: Option<String>,
     },
     /// `component gw = gateway`: an external component (XEP-0114).
     Component {
@@ -210,10 +212,14 @@ fn long_verb(verb: &str) -> Result<Action> {
 
 fn declared(text: &str) -> Result<Declared> {
     let (name, address) = text.split_once('=').context("expected `client NAME = ACCOUNT/RESOURCE`")?;
-    let (account, resource) = address.trim().split_once('/').context("expected ACCOUNT/RESOURCE")?;
+    let (address, host) = match address.trim().split_once(" at ") {
+        Some((address, host)) => (address, Some(host.to_owned())),
+        None => (address.trim(), None),
+    };
+    let (account, resource) = address.split_once('/').context("expected ACCOUNT/RESOURCE")?;
     let name = name.trim();
     ensure!(!name.is_empty() && !account.is_empty() && !resource.is_empty(), "an empty name");
-    let role = Role::Client { account: account.to_owned(), resource: resource.to_owned() };
+    let role = Role::Client { account: account.to_owned(), resource: resource.to_owned(), host };
     Ok(Declared { name: name.to_owned(), role })
 }
 
@@ -264,8 +270,14 @@ mod tests {
     #[test]
     fn reads_clients_steps_and_blocks() {
         let script = parse("small", SMALL).unwrap();
-        let role = Role::Client { account: "alice".to_owned(), resource: "phone".to_owned() };
-        assert_eq!(script.clients[0].role, role);
+        let role = |host: Option<&str>| Role::Client {
+            account: "alice".to_owned(),
+            resource: "phone".to_owned(),
+            host: host.map(str::to_owned),
+        };
+        assert_eq!(script.clients[0].role, role(None));
+        let elsewhere = parse("x", "client a = alice/phone at quick\na connects\n").unwrap();
+        assert_eq!(elsewhere.clients[0].role, role(Some("quick")));
         assert_eq!(script.steps.iter().map(|step| step.line).collect::<Vec<_>>(), [4, 5, 10]);
         assert!(matches!(&script.steps[1].action, Action::Send(text) if text == "<iq>\n  <x/>\n</iq>"));
         assert!(matches!(&script.steps[2].action, Action::Receive { templates, .. } if templates.len() == 2));

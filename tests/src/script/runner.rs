@@ -39,12 +39,13 @@ pub async fn run(script: &Script, endpoints: &[Endpoint]) -> Result<()> {
     };
     run.captures.set("domain", first.domain.as_str());
     let account = |declared: &Declared| match &declared.role {
-        Role::Client { account, .. } => Some(account.clone()),
+        Role::Client { account, host, .. } => Some((account.clone(), host.clone())),
         Role::Component { .. } => None,
     };
-    let names: BTreeSet<String> = script.clients.iter().filter_map(account).collect();
-    for name in names {
-        let account = if name == ADMIN { administrator() } else { registered(first, &name).await? };
+    let names: BTreeMap<String, Option<String>> = script.clients.iter().filter_map(account).collect();
+    for (name, host) in names {
+        let endpoint = at_host(first, host.as_deref());
+        let account = if name == ADMIN { administrator() } else { registered(&endpoint, &name).await? };
         run.accounts.insert(name, account);
     }
     for (index, declared) in script.clients.iter().enumerate() {
@@ -62,6 +63,13 @@ async fn registered(endpoint: &Endpoint, name: &str) -> Result<Account> {
     Ok(account)
 }
 
+/// The same server, as that host of it.
+fn at_host(endpoint: &Endpoint, label: Option<&str>) -> Endpoint {
+    let domain =
+        label.map_or_else(|| endpoint.domain.clone(), |label| format!("{label}.{}", endpoint.domain));
+    Endpoint { domain, ..endpoint.clone() }
+}
+
 /// The administrator's account. Whoever starts the server makes it: none is registered in band.
 #[must_use]
 pub fn administrator() -> Account {
@@ -73,7 +81,8 @@ impl Run<'_> {
         let endpoint = &self.endpoints[index % self.endpoints.len()];
         let name = &declared.name;
         let player = match &declared.role {
-            Role::Client { account, resource } => {
+            Role::Client { account, resource, host } => {
+                let endpoint = at_host(endpoint, host.as_deref());
                 let account = self.accounts.get(account).context("no such account")?.clone();
                 let bare = account.bare(&endpoint.domain);
                 self.captures.set(format!("{name}.user"), account.user.as_str());
@@ -81,7 +90,7 @@ impl Run<'_> {
                 self.captures.set(format!("{name}.resource"), resource.as_str());
                 self.captures.set(name.as_str(), format!("{bare}/{resource}"));
                 self.captures.set(format!("{name}.bare"), bare);
-                Player::client(name, endpoint.clone(), account, resource)
+                Player::client(name, endpoint, account, resource)
             }
             Role::Component { label } => {
                 let domain = format!("{label}.{}", endpoint.domain);

@@ -11,7 +11,9 @@ use althing_proto::jid::FullJid;
 use althing_proto::stream::management::Count;
 
 use super::*;
+use crate::config::HostMessages;
 use crate::session::inbound::Inbound;
+use crate::storage::messages::ArchiveQuery;
 use crate::storage::streams::{Handled, StreamChange, StreamKey, StreamRecord};
 use crate::storage::{Messages, Storage, Streams};
 
@@ -191,4 +193,49 @@ async fn r2_what_could_not_be_noted_is_noted_later() {
     assert_eq!(node.storage.streams.get(&jid).await.unwrap().unwrap().handled, Count(0));
     node.records.flush(&node).await.unwrap();
     assert_eq!(node.storage.streams.get(&jid).await.unwrap().unwrap().handled, Count(1));
+}
+
+/// An acknowledgement waits for the store as soon as one of those the message is kept for is of a host that commits: its
+/// receiver, or its sender, where that one's archive has it. Where both are of others it waits for nothing.
+#[tokio::test]
+async fn r1_an_acknowledgement_waits_where_one_of_the_owners_is_of_a_host_that_commits() {
+    for (from, to, archives, waits) in [
+        ("a@localhost/x", "b@localhost", true, true),
+        ("a@localhost/x", "b@quick.localhost", true, true),
+        ("a@quick.localhost/x", "b@localhost", true, true),
+        ("a@quick.localhost/x", "b@quick.localhost", true, false),
+        ("a@localhost/x", "b@quick.localhost", false, false),
+        ("a@elsewhere/x", "b@quick.localhost", true, false),
+    ] {
+        let (node, failing) = Failing::forgetful_node(u32::MAX);
+        node.configure(|config| {
+            config.xmpp.domains.push("quick.localhost".to_owned());
+            let quick = HostMessages { domain: "quick.localhost".to_owned(), durability: Durability::Memory };
+            config.messages.hosts.push(quick);
+            config.archive.enabled = archives;
+        });
+        let jid = FullJid::new(from).unwrap();
+        let account = BareJid::new(to).unwrap();
+        let inbound = keep_one(&node, &jid, &account).await;
+        let stored = async || {
+            let query = ArchiveQuery { limit: 9, ..ArchiveQuery::default() };
+            node.storage.archive.page(&account, query).await.unwrap().unwrap().messages.len()
+        };
+        if !waits {
+            // The store takes nothing yet.
+            timeout(Duration::from_secs(20), inbound.all_safe()).await.unwrap();
+            failing.failures.store(0, Ordering::Relaxed);
+            let kept = async {
+                while archives && stored().await == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(20), kept).await.unwrap();
+            continue;
+        }
+        assert_eq!(inbound.safe(), Count(0), "{from} to {to}");
+        failing.failures.store(2, Ordering::Relaxed);
+        timeout(Duration::from_secs(20), inbound.all_safe()).await.unwrap();
+        assert_eq!(stored().await, 1, "{from} to {to}");
+    }
 }

@@ -390,7 +390,7 @@ fn crowded_out(node: &Arc<NodeContext>, stanza: Stanza) {
     let own = Arc::clone(node);
     let account = stanza.to().map(Jid::to_bare);
     let known = account.and_then(|account| Some((kept::id_of(&stanza, &account)?, account)));
-    if let Some((id, account)) = known.filter(|_| kept::is_pending(node)) {
+    if let Some((id, account)) = known.filter(|(_, account)| kept::is_pending(node, account)) {
         // It is in the store, or soon: from there it comes in its order.
         node.remote.runtime.spawn(async move {
             let free = taken_by_nobody(&own, &stanza, &account, Planned::Already(id), None);

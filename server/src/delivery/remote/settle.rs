@@ -148,7 +148,8 @@ async fn settle(node: &Arc<NodeContext>, to: &FullJid, parcel: Parcel, mut failu
 /// what of it was handled. What is in the store is so, and goes from there, in its order; nothing else goes on.
 async fn leave(node: &Arc<NodeContext>, to: &FullJid, stanza: Stanza) {
     let account = to.to_bare();
-    let kept = kept::id_of(&stanza, &account).filter(|_| lane_named(to).is_none() && kept::is_pending(node));
+    let kept = kept::id_of(&stanza, &account)
+        .filter(|_| lane_named(to).is_none() && kept::is_pending(node, &account));
     let Some(id) = kept else { return node.metrics.dropped(Dropped::SessionGone) };
     // Until then nothing would be taken from it.
     if timeout(BACK, node.lease.held()).await.is_ok() {

@@ -103,7 +103,7 @@ impl Session {
     /// A node is lost: what it had kept for this session may never have got here. It is taken from the store, and what has
     /// come is not taken twice.
     pub(super) fn look_what_is_lost(&mut self, ctx: &mut Context<Self>) {
-        if !kept::is_pending(&self.node) {
+        if !kept::is_pending(&self.node, self.state.account()) {
             return;
         }
         // Where its client is away the session that goes on takes it, or others when this one ends.
@@ -169,7 +169,7 @@ impl Session {
             if self.has_arrived(id) || !self.is_new(id) {
                 continue;
             }
-            if !kept::is_pending(&self.node) {
+            if !kept::is_pending(&self.node, self.state.account()) {
                 self.draining.handed.insert(id);
             }
             let stanza =
@@ -226,7 +226,7 @@ impl Session {
         }
         let bytes = parcel.stanza.to_bytes().len();
         if behind.len() >= MAX_BEHIND || !self.outbox.pressure().enter(bytes) {
-            let waits = kept::is_pending(&self.node)
+            let waits = kept::is_pending(&self.node, self.state.account())
                 && kept::id_of(&parcel.stanza, self.state.account()).is_some()
                 && !self.outbox.is_open();
             if waits {
@@ -373,7 +373,7 @@ impl Session {
             return Effects::new();
         }
         let effects = self.pass(stanza);
-        if kept::is_pending(&self.node) {
+        if kept::is_pending(&self.node, self.state.account()) {
             self.settle_unless_delivered(id, &effects);
         }
         effects
@@ -382,7 +382,7 @@ impl Session {
     /// The id of a message that is in the inbox until it has arrived.
     pub(super) fn waited_as(&mut self, stanza: &Stanza) -> Option<StanzaId> {
         let id = kept::id_of(stanza, self.state.account())?;
-        (self.draining.handed.remove(&id) || kept::is_pending(&self.node)).then_some(id)
+        (self.draining.handed.remove(&id) || kept::is_pending(&self.node, self.state.account())).then_some(id)
     }
 
     /// What becomes of messages that have arrived.

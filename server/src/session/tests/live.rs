@@ -3,7 +3,7 @@
 use althing_proto::stanza_id::StanzaId;
 
 use super::*;
-use crate::config::Durability;
+use crate::config::{Durability, HostMessages};
 use crate::storage::messages::{ArchiveDefault, ArchivePreferences, ArchiveQuery};
 
 fn message(number: usize) -> Work {
@@ -95,6 +95,40 @@ async fn in_memory_nothing_is_pending() {
     done(&sender, message(1)).await;
     taken(&sender, &outbox()).await;
     assert_eq!((waiting(&node).await, archived(&node, "b").await.len()), (1, 2), "it waits for who is away");
+}
+
+/// Of two hosts one commits: there it is pending until it has arrived, on the other one it is not. Whom it is from does not
+/// count for that.
+#[actix_rt::test]
+async fn what_is_pending_is_so_for_whose_host_commits() {
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| {
+        config.xmpp.domains.push("quick.localhost".to_owned());
+        let quick = HostMessages { domain: "quick.localhost".to_owned(), durability: Durability::Memory };
+        config.messages.hosts.push(quick);
+    });
+    let (safe, quick) = (outbox(), outbox());
+    let session = bind(&node, "r", &safe).await;
+    let other = bind_as(&node, "b@quick.localhost/r", &quick).await;
+    for session in [&session, &other] {
+        done(session, presence()).await;
+    }
+    taken(&session, &safe).await;
+    taken(&other, &quick).await;
+    for (from, to) in [(&session, "b@quick.localhost"), (&other, "b@localhost")] {
+        let xml =
+            format!("<message xmlns='jabber:client' to='{to}' type='chat' id='n'><body>x</body></message>");
+        done(from, Work { elements: [xml.parse().unwrap()].into(), ..Work::default() }).await;
+    }
+    let (text, other_text) = (taken(&session, &safe).await, taken(&other, &quick).await);
+    assert!(text.contains("id='n'") && other_text.contains("id='n'"), "{text}{other_text}");
+    let pending = async |account: &str| {
+        node.storage.inbox.summary(&BareJid::new(account).unwrap()).await.unwrap().messages
+    };
+    assert_eq!((pending("b@localhost").await, pending("b@quick.localhost").await), (1, 0));
+    safe.written(usize::MAX);
+    node.waiting.settles.flush(&user("b")).await;
+    assert_eq!(pending("b@localhost").await, 0);
 }
 
 /// In the archive of its sender it is once, also where its receiver, who wants none, has not acknowledged it and it goes to

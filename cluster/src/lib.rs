@@ -17,6 +17,7 @@
 //! | [`wire`]     | values to bytes and back, with a limit                          |
 
 pub mod cluster;
+pub mod disk;
 pub mod durable;
 pub mod executor;
 pub mod lease;

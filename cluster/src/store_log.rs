@@ -1,10 +1,12 @@
 //! The seam between the store group and whoever keeps its rows: commands are opaque bytes here.
 
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::disk::Disk;
 use crate::node_id::NodeId;
 
 /// Why the store group did not do what was asked.
@@ -48,6 +50,12 @@ pub trait StoreLog: Send + Sync {
     /// # Errors
     /// [`StoreLogError::Unavailable`].
     async fn barrier(&self) -> Result<(), StoreLogError>;
+
+    /// Whether enough of the nodes that hold replicas are there and have room on their disks for what is new: a majority
+    /// of them, with or without this one. Nobody asks where none is short of room.
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// Makes the mark of the replies, so that both are written as one.
@@ -59,6 +67,11 @@ pub type Seal = Box<dyn FnOnce(&[Bytes]) -> Bytes + Send>;
 /// after a crash, mark and rows belong together, though they may be older than the last ones applied.
 #[async_trait]
 pub trait Replica: Send + Sync + 'static {
+    /// The disk that it is on, with the logs of this node beside it; `None`: nobody looks how full it is.
+    fn disk(&self) -> Option<Arc<dyn Disk>> {
+        None
+    }
+
     /// The mark that was written last; `None` for an empty store. Asked once, at the start.
     ///
     /// # Errors
@@ -72,6 +85,8 @@ pub trait Replica: Send + Sync + 'static {
     ///
     /// # Errors
     /// The store's.
+    ///
+    /// It waits while the disk has too little room for rows.
     async fn apply(&self, commands: Vec<Bytes>, seal: Seal) -> io::Result<Vec<Bytes>>;
 
     /// Makes everything applied so far durable. The log is cut off only after that.

@@ -19,6 +19,7 @@
 //! | `talker`   | a client that talks all the time and comes back when its stream ends      |
 //! | `nemesis`  | clients that resume anywhere under faults, and the checker of their logs   |
 //! | `witness`  | asks all nodes where addresses are: they must agree                       |
+//! | `disk`     | small disks, to be filled up                                             |
 //! | `script`   | wire scripts: a conversation in text (format: `tests/wire/README.md`)     |
 //! | `metrics_used` | what alerts and dashboard ask of a node                               |
 //! | `rows`     | which test shows which behaviour that is owed                             |
@@ -30,6 +31,7 @@ pub mod cluster;
 pub mod component;
 pub mod converse;
 pub mod deadline;
+pub mod disk;
 pub mod endpoint;
 pub mod friends;
 pub mod history;

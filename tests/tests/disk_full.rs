@@ -3,66 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole file is a test")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use althing_tests::client::stanza_error;
 use althing_tests::deadline::within;
+use althing_tests::disk::SmallDisk;
 use althing_tests::login::{Account, connect, newcomer, register_at};
 use althing_tests::node::TestNode;
-use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 
 /// A disk of that many mebibytes, in memory; its last mebibytes are the reserve.
 const DISK_MIB: u64 = 192;
 const RESERVE_MIB: u64 = 64;
-
-fn run(program: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(arguments).output()?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Is mounted until it is dropped.
-struct Disk(TempDir);
-
-impl Disk {
-    /// `None` where nothing may be mounted.
-    fn mount() -> Result<Option<Disk>> {
-        let disk = Disk(tempfile::tempdir()?);
-        let size = format!("size={DISK_MIB}m");
-        let mounted = run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", disk.text()]);
-        Ok(mounted.is_ok().then_some(disk))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn text(&self) -> &str {
-        self.path().to_str().unwrap_or_default()
-    }
-
-    fn free(&self) -> Result<u64> {
-        let said = run("df", &["--output=avail", "-B1", self.text()])?;
-        Ok(said.lines().last().context("df says nothing")?.trim().parse()?)
-    }
-
-    /// Takes all room but so many mebibytes; where.
-    fn fill(&self, left_mib: u64) -> Result<PathBuf> {
-        let filler = self.path().join("filler");
-        let bytes = self.free()?.saturating_sub(left_mib << 20);
-        run("fallocate", &["-l", &bytes.to_string(), filler.to_str().context("no text")?])?;
-        Ok(filler)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // One that was never mounted says so, which is no matter.
-        let _ = Command::new("umount").args(["-l", self.text()]).stderr(std::process::Stdio::null()).status();
-    }
-}
 
 async fn until_full(node: &TestNode, full: u8) {
     let line = format!("\nalthing_storage_full {full}\n");
@@ -75,7 +24,8 @@ async fn until_full(node: &TestNode, full: u8) {
 
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_refuses_what_is_new_and_takes_it_again_without_a_restart() {
-    let Some(disk) = Disk::mount().unwrap() else {
+    let place = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(place.path(), DISK_MIB).unwrap() else {
         eprintln!("SKIPPED: it needs root, and `mount`");
         return;
     };
@@ -103,7 +53,7 @@ async fn a_disk_that_is_nearly_full_refuses_what_is_new_and_takes_it_again_witho
     let to_carol =
         |id: &str| format!("<message to='{there}' id='{id}' type='chat'><body>{id}</body></message>");
 
-    let filler = disk.fill(RESERVE_MIB / 2).unwrap();
+    disk.fill(RESERVE_MIB / 2).unwrap();
     until_full(&node, 1).await;
     alice.send(&message("refused")).await.unwrap();
     let error = alice.recv_until(|stanza| stanza.attr("id") == Some("refused")).await.unwrap();
@@ -121,7 +71,7 @@ async fn a_disk_that_is_nearly_full_refuses_what_is_new_and_takes_it_again_witho
     assert_eq!(node.http("/readyz").await.unwrap().0, 200);
     assert!(node.log().contains("storage.reserve_mib"), "{}", node.log_end());
 
-    std::fs::remove_file(filler).unwrap();
+    disk.clear().unwrap();
     until_full(&node, 0).await;
     alice.send(&message("kept")).await.unwrap();
     alice.send(&to_carol("again")).await.unwrap();

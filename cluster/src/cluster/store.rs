@@ -1,12 +1,17 @@
 //! The store group, as the store uses it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::disk::LowNodes;
 use crate::node_id::NodeId;
-use crate::raft::{GroupHandle, ProposeError, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine};
+use crate::raft::{
+    AppliedRoutes, GroupHandle, ProposeError, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine,
+};
+use crate::routes::NodeState;
 use crate::store_log::{StoreLog, StoreLogError};
 
 /// Longest wait for the group. Above two elections.
@@ -19,6 +24,8 @@ pub(super) struct ClusterStore {
     pub(super) group: GroupHandle<StoreGroup, StoreMachine>,
     pub(super) routes: GroupHandle<RouteGroup, RouteStateMachine>,
     pub(super) node: NodeId,
+    pub(super) table: AppliedRoutes,
+    pub(super) low: Arc<LowNodes>,
 }
 
 #[async_trait]
@@ -46,6 +53,18 @@ impl StoreLog for ClusterStore {
 
     async fn write_in_order(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
         self.propose(command, IN_ORDER).await
+    }
+
+    fn has_room(&self) -> bool {
+        if self.low.is_empty() {
+            return true;
+        }
+        let replicas = self.replicas();
+        let can = |node: &&NodeId| {
+            !self.low.has(**node) && matches!(self.table.node(**node), Some(NodeState::Up(_)))
+        };
+        replicas.iter().filter(can).count() > replicas.len() / 2
+            || !replicas.iter().any(|node| self.low.has(*node))
     }
 
     async fn barrier(&self) -> Result<(), StoreLogError> {

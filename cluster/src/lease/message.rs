@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::node_id::Incarnation;
+use crate::node_id::{Incarnation, NodeId};
 
 /// Asks for a lease. The layout never changes; what must change becomes another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,16 +13,20 @@ pub struct LeaseRequest {
     pub incarnation: Incarnation,
     /// The index up to which it has applied the route log.
     pub applied: u64,
+    /// Whether its disk has less room than is to stay free.
+    pub low: bool,
 }
 
 /// A lease that was granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseReply {
     /// For how many milliseconds, counted from when the request was sent.
     pub granted_ms: u64,
     /// The index up to which the leader knows the log to be committed. The node serves only once it has applied
     /// that, or nearly.
     pub commit: u64,
+    /// The nodes that have said last that their disks are low.
+    pub low: Vec<NodeId>,
 }
 
 impl LeaseReply {
@@ -40,11 +44,11 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let request = LeaseRequest { incarnation: Incarnation(2), applied: 7 };
-        assert_eq!(wire::encode(&request).unwrap(), [2, 7]);
-        assert_eq!(wire::decode(&[2, 7]), Ok(request));
-        let reply = LeaseReply { granted_ms: 100, commit: 9 };
-        assert_eq!(wire::encode(&reply).unwrap(), [100, 9]);
-        assert_eq!(wire::decode(&[100, 9]), Ok(reply));
+        let request = LeaseRequest { incarnation: Incarnation(2), applied: 7, low: true };
+        assert_eq!(wire::encode(&request).unwrap(), [2, 7, 1]);
+        assert_eq!(wire::decode(&[2, 7, 1]), Ok(request));
+        let reply = LeaseReply { granted_ms: 100, commit: 9, low: vec![NodeId::new(3)] };
+        assert_eq!(wire::encode(&reply).unwrap(), [100, 9, 1, 3]);
+        assert_eq!(wire::decode(&[100, 9, 1, 3]), Ok(reply));
     }
 }

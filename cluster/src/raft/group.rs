@@ -23,8 +23,10 @@ use super::proposer::{OnBatch, Proposer};
 use super::service::{Serve, Service, remove_left_over};
 use super::spool::Spool;
 use super::types::Group;
+use crate::disk::Gate;
 use crate::executor::LaneService;
 use crate::link::Links;
+use crate::link::frame::Lane;
 use crate::node_id::{Incarnation, NodeId};
 
 /// Entries after which the log is cut off.
@@ -66,6 +68,8 @@ pub(crate) struct GroupParts<C: Group, M, S> {
     /// Who answers what members say to each other beside Raft.
     pub(crate) members: Arc<dyn LaneService>,
     pub(crate) on_batch: OnBatch,
+    /// Closed while the disk has no room for this group: then it stands still on this node.
+    pub(crate) gate: Gate,
 }
 
 /// One group, as this node uses it.
@@ -146,8 +150,19 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         S: Spool<C>,
         M: RaftStateMachine<C, SnapshotData = S::Data> + TellsAnswers<C::R>,
     {
-        let GroupParts { links, start, dir, times, log, mut machine, applied, spool, members, on_batch } =
-            parts;
+        let GroupParts {
+            links,
+            start,
+            dir,
+            times,
+            log,
+            mut machine,
+            applied,
+            spool,
+            members,
+            on_batch,
+            gate,
+        } = parts;
         let failed = |why: String| GroupError { group: C::NAME, why };
         let config = config::<C>(times).validate().map_err(|error| failed(error.to_string()))?;
         let left = dir.clone();
@@ -161,10 +176,13 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         let leader_changes = Arc::new(AtomicU64::new(0));
         tokio::spawn(follow(raft.clone(), links.clone(), leader_changes.clone()));
         let leader = Leader { raft: raft.clone(), links: links.clone() };
-        let proposer = Proposer::start(leader.clone(), answers, applied.clone(), on_batch);
+        // Whoever holds a route needs it in this node's table.
+        let elsewhere = if C::LANE == Lane::Store { gate.clone() } else { Gate::default() };
+        let proposer = Proposer::start(leader.clone(), answers, applied.clone(), (on_batch, elsewhere));
         let barrier = Barrier::start(leader, applied.clone());
         let incoming = Mutex::new(HashMap::new());
-        let service = Service { raft: raft.clone(), spool, dir, members, incoming };
+        let service =
+            Service { raft: raft.clone(), spool, dir, members, incoming, gate, hears: Arc::default() };
         Ok((GroupHandle { raft, proposer, barrier, applied, leader_changes }, Arc::new(service)))
     }
 
@@ -177,6 +195,11 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
     /// Hands leadership to another voter, if this node leads and there is one that is not far behind. Returns when
     /// another leads.
     pub async fn hand_on(&self) {
+        self.hand_on_to(|_| true).await;
+    }
+
+    /// The same, to one for which `may_lead` holds.
+    pub async fn hand_on_to(&self, may_lead: impl Fn(NodeId) -> bool) {
         let metrics = self.metrics();
         if metrics.current_leader != Some(metrics.id) {
             return;
@@ -190,7 +213,7 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
             heard.map_or(Duration::MAX, |heard| heard.elapsed())
         };
         let best = others
-            .filter(|(node, _)| voters.contains(node))
+            .filter(|(node, _)| voters.contains(node) && may_lead(**node))
             .max_by_key(|(node, matched)| ((*matched).clone(), Reverse(silence(node))));
         let Some((heir, _)) = best else { return };
         if self.raft.trigger().transfer_leader(*heir).await.is_err() {

@@ -22,6 +22,7 @@ use parking_lot::RwLock;
 use sled::Db;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::disk::Gate;
 use disk::{COMMITTED_KEY, Disk, PURGED_KEY, VOTE_KEY, decode, encode, index_of, invalid, key, read};
 use writer::{Done, Job, Writer};
 
@@ -87,12 +88,20 @@ impl<C: RaftTypeConfig<Entry: Clone>> LogStore<C> {
     /// What the file system reports; [`io::ErrorKind::InvalidData`] for a log of another format, a damaged one,
     /// and one that looks empty but was not: a node that has lost its vote must not vote under its old id.
     pub fn open(dir: &Path, options: LogOptions) -> io::Result<Self> {
+        LogStore::open_behind(dir, options, Gate::default())
+    }
+
+    /// The same for a log that writes entries while `gate` is open, and lets them wait else.
+    ///
+    /// # Errors
+    /// As [`LogStore::open`].
+    pub fn open_behind(dir: &Path, options: LogOptions, gate: Gate) -> io::Result<Self> {
         let disk = Disk::open(dir, options)?;
         let state = State::load(&disk.db)?;
         let purged = state.purged.as_ref().map(|id| id.index);
         let shared = Arc::new(Shared { db: disk.db.clone(), state: RwLock::new(state) });
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { disk, shared: shared.clone(), options, purging: purged, failure: None };
+        let writer = Writer { disk, shared: shared.clone(), options, purging: purged, failure: None, gate };
         std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || writer.run(queue))?;
         Ok(LogStore { shared, jobs, appends: 0 })
     }

@@ -17,6 +17,7 @@ pub mod spool;
 pub mod state_machine;
 pub mod store_machine;
 pub mod types;
+pub(crate) mod yielding;
 
 /// What keeps openraft's own words out of a log: it tells every vote at info level, and warns ten times a second of a
 /// node that is away. The leader warns once when it declares a node down.

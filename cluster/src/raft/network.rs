@@ -115,8 +115,8 @@ fn error<C: Group>(
 ) -> RPCError<C> {
     match error {
         LinkError::Deadline => Timeout { action, id: own, target, timeout }.into(),
-        // No connection: to try again at once is in vain.
-        LinkError::NotConnected | LinkError::NotMember(_) | LinkError::PeerDown => {
+        // No connection, or a node that takes nothing now: to try again at once is in vain.
+        LinkError::Refused(_) | LinkError::NotConnected | LinkError::NotMember(_) | LinkError::PeerDown => {
             Unreachable::new(&error).into()
         }
         other => NetworkError::new(&other).into(),
@@ -240,7 +240,9 @@ impl<S> Way<S> {
             let piece = wire::encode(&piece).map_err(|error| local(io::Error::other(error)))?;
             let deadline = if is_last { ttl } else { PIECE_DEADLINE };
             let failed = |e: LinkError| match e {
-                LinkError::NotConnected => StreamingError::Unreachable(Unreachable::new(&e)),
+                LinkError::NotConnected | LinkError::Refused(_) => {
+                    StreamingError::Unreachable(Unreachable::new(&e))
+                }
                 other => StreamingError::Network(NetworkError::new(&other)),
             };
             let reply = self.links.call(self.target, Lane::Snapshot, piece.into(), deadline).await;

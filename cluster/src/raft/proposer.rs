@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::answers::OwnAnswers;
 use super::leader::Leader;
 use super::types::Group;
+use crate::disk::Gate;
 
 /// Most commands that wait for their batch.
 pub const QUEUE: usize = 16_384;
@@ -87,16 +88,16 @@ impl<C: Group> Clone for Proposer<C> {
 
 impl<C: Group> Proposer<C> {
     /// Starts a proposer. `answers` are those of its own batches; `applied` is how far this node has applied the log;
-    /// `on_batch` is called after each batch. To be called on the runtime of the group.
+    /// `on_batch` is called after each batch; while the gate is closed nothing is applied here and none waits for that. To be called on the runtime of the group.
     pub(crate) fn start<M: RaftStateMachine<C>>(
         leader: Leader<C, M>,
         answers: OwnAnswers<C::R>,
         applied: watch::Receiver<u64>,
-        on_batch: OnBatch,
+        (on_batch, gate): (OnBatch, Gate),
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let own = Proposer { jobs };
-        let worker = Worker { leader, answers, number: 0, applied, on_batch };
+        let worker = Worker { leader, answers, number: 0, applied, on_batch, gate };
         tokio::spawn(worker.run(queue, own.jobs.downgrade()));
         own
     }
@@ -135,6 +136,7 @@ struct Worker<C: Group, M: RaftStateMachine<C>> {
     number: u64,
     applied: watch::Receiver<u64>,
     on_batch: OnBatch,
+    gate: Gate,
 }
 
 /// What is kept of a command under way, and who waits for its reply.
@@ -199,9 +201,15 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
         let took = began.elapsed();
         (self.on_batch)(count, took);
         let (waiting, mut applied, own) = (gathered.waiting, self.applied.clone(), own.clone());
+        let gate = self.gate.clone();
         // The next batch need not wait until this one is applied here.
         tokio::spawn(async move {
-            if applied.wait_for(|applied| *applied >= index).await.is_err() {
+            let is_open = tokio::select! {
+                reached = applied.wait_for(|applied| *applied >= index) => reached.is_ok(),
+                // It is committed, and who has it by now is asked instead of this node.
+                () = gate.closed() => true,
+            };
+            if !is_open {
                 return;
             }
             for ((trace, waiter), reply) in waiting.into_iter().zip(C::replies(replies)) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf, VoteOf};
 
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftStateMachine;
 use openraft::{Raft, ReadPolicy};
 use parking_lot::Mutex;
@@ -19,6 +22,7 @@ use serde::Serialize;
 use super::rpc::{Reply, Request, SnapshotPiece};
 use super::spool::Spool;
 use super::types::Group;
+use crate::disk::Gate;
 use crate::executor::{LaneService, TaskRefusal};
 use crate::link::frame::Lane;
 use crate::link::hello::Hello;
@@ -27,6 +31,9 @@ use crate::wire;
 
 /// Longest time that the leader works on a proposal of another node. Who asks asks again; it is done once.
 const PROPOSAL: Duration = Duration::from_secs(5);
+
+/// Why nothing is taken while the gate is closed.
+const NO_ROOM: &str = "the disk of this node has no room";
 
 /// The names of files with snapshots that come begin with this.
 const INCOMING: &str = "snapshot-from-";
@@ -65,6 +72,10 @@ pub(crate) struct Service<C: Group, M: RaftStateMachine<C>, S> {
     pub(crate) members: Arc<dyn LaneService>,
     /// Snapshots that come: one a sender, the last that it began.
     pub(crate) incoming: Mutex<HashMap<NodeId, Incoming>>,
+    /// While it is closed nothing is taken: the others go on without this node.
+    pub(crate) gate: Gate,
+    /// Whether the group is being told who leads.
+    pub(crate) hears: Arc<AtomicBool>,
 }
 
 /// A snapshot that comes.
@@ -82,6 +93,40 @@ fn encoded(value: &impl Serialize) -> Result<Bytes, TaskRefusal> {
     wire::encode(value).map(Bytes::from).map_err(failed)
 }
 
+impl<C, M, S> Service<C, M, S>
+where
+    C: Group,
+    M: RaftStateMachine<C>,
+{
+    /// Tells the group who leads, and no more: a leader that has handed its group on learns it this way.
+    fn hear(&self, vote: VoteOf<C>) {
+        let is_known = self.raft.metrics().borrow_watched().vote == vote;
+        if is_known || self.hears.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (raft, hears) = (self.raft.clone(), Arc::clone(&self.hears));
+        tokio::spawn(async move {
+            let rpc =
+                AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+            // Whether it is taken says the next look.
+            let _ = raft.append_entries(rpc).await;
+            hears.store(false, Ordering::Relaxed);
+        });
+    }
+
+    /// What the group says, as long as the disk has room: else it would say nothing before there is.
+    async fn with_room<T, E: std::fmt::Display>(
+        &self,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, TaskRefusal> {
+        tokio::select! {
+            biased;
+            () = self.gate.closed() => Err(failed(NO_ROOM)),
+            answer = answer => answer.map_err(failed),
+        }
+    }
+}
+
 #[async_trait]
 impl<C, M, S> Serve for Service<C, M, S>
 where
@@ -92,11 +137,15 @@ where
     async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, TaskRefusal> {
         let request = wire::decode(&request).map_err(|error| TaskRefusal::Malformed(error.to_string()))?;
         let reply: Reply<C> = match request {
-            Request::Append(rpc) => Reply::Append(self.raft.append_entries(rpc).await.map_err(failed)?),
-            Request::Vote(rpc) => Reply::Vote(self.raft.vote(rpc).await.map_err(failed)?),
-            Request::PreVote(rpc) => Reply::Vote(self.raft.pre_vote(rpc).await.map_err(failed)?),
+            Request::Append(rpc) if !self.gate.is_open() => {
+                self.hear(rpc.vote);
+                return Err(failed(NO_ROOM));
+            }
+            Request::Append(rpc) => Reply::Append(self.with_room(self.raft.append_entries(rpc)).await?),
+            Request::Vote(rpc) => Reply::Vote(self.with_room(self.raft.vote(rpc)).await?),
+            Request::PreVote(rpc) => Reply::Vote(self.with_room(self.raft.pre_vote(rpc)).await?),
             Request::Transfer(rpc) => {
-                Reply::Transfer(self.raft.handle_transfer_leader(rpc).await.map_err(failed)?)
+                Reply::Transfer(self.with_room(self.raft.handle_transfer_leader(rpc)).await?)
             }
             Request::Propose(batch) => {
                 let written = tokio::time::timeout(PROPOSAL, self.raft.client_write(batch)).await;
@@ -118,6 +167,10 @@ where
         let path = |transfer: u64| self.dir.join(format!("{INCOMING}{from}-{transfer}"));
         let forget = |transfer: u64| drop(std::fs::remove_file(path(transfer)));
         let known = self.incoming.lock().remove(&from);
+        if !self.gate.is_open() {
+            known.iter().for_each(|known| forget(known.transfer));
+            return Err(failed(NO_ROOM));
+        }
         let incoming = match known {
             Some(incoming) if incoming.transfer == transfer && incoming.offset == offset => incoming,
             other => {
@@ -140,7 +193,8 @@ where
             }
             io::Result::Ok(incoming)
         });
-        let incoming = written.await.map_err(failed)?.map_err(failed)?;
+        let written = written.await.map_err(failed)?;
+        let incoming = written.inspect_err(|_| forget(transfer)).map_err(failed)?;
         let Some(last) = last else {
             if let Some(other) = self.incoming.lock().insert(from, incoming) {
                 forget(other.transfer);
@@ -153,7 +207,7 @@ where
         tracing::info!(group = C::NAME, from = %from, "snapshot received");
         let snapshot = self.spool.read(path(transfer)).await.map_err(failed)?;
         let snapshot = SnapshotOf::<C, S::Data> { meta, snapshot };
-        let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        let reply = self.with_room(self.raft.install_full_snapshot(vote, snapshot)).await?;
         encoded(&reply)
     }
 }

@@ -22,6 +22,7 @@ use super::answers::{OwnAnswers, TellsAnswers};
 use super::snapshot::{self, RouteSnapshotMeta};
 use super::spool::Spool;
 use super::types::RouteGroup;
+use crate::disk::Gate;
 use crate::node_id::NodeId;
 use crate::routes::{AppliedBatch, Ended, NodeState, Route, RouteEvent, RouteReplies, RouteTable};
 
@@ -151,6 +152,11 @@ impl RouteStateMachine {
             events: None,
             answers: None,
         })
+    }
+
+    /// Snapshots wait while `gate` is closed. To be called before the group is started.
+    pub(crate) fn set_gate(&mut self, gate: Gate) {
+        self.snapshots.gate.lock().clone_from(&gate);
     }
 
     /// What applying entries brings about from now on, in the order of the log.
@@ -293,6 +299,8 @@ struct Snapshots {
     current: Mutex<Option<SnapshotOf<RouteGroup, RouteTable>>>,
     /// Held while the file is written.
     writing: Mutex<()>,
+    /// Closed while the disk has no room for one.
+    gate: Mutex<Gate>,
 }
 
 impl Snapshots {
@@ -305,11 +313,18 @@ impl Snapshots {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok(Snapshots { dir: dir.to_owned(), current: Mutex::new(current), writing: Mutex::new(()) })
+        Ok(Snapshots {
+            dir: dir.to_owned(),
+            current: Mutex::new(current),
+            writing: Mutex::new(()),
+            gate: Mutex::default(),
+        })
     }
 
     /// Makes that snapshot the current one, on disk first, unless there is a later one.
     async fn keep(self: &Arc<Self>, meta: RouteSnapshotMeta, table: RouteTable) -> io::Result<()> {
+        let gate = self.gate.lock().clone();
+        gate.opened().await;
         let own = self.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let _writing = own.writing.lock();

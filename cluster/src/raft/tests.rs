@@ -21,6 +21,7 @@ use super::{
     LogOptions, LogStore, Member, RaftRoutes, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine,
     StoreSpool,
 };
+use crate::disk::Gate;
 use crate::executor::{LaneService, TaskExecutor, TaskRefusal, TaskSource};
 use crate::link::frame::Lane;
 use crate::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
@@ -182,6 +183,7 @@ async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node
         spool: RouteSpool,
         members: Arc::new(Nothing),
         on_batch: Box::new(|_, _| ()),
+        gate: Gate::default(),
     })
     .await
     .unwrap();
@@ -197,6 +199,7 @@ async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node
         spool: StoreSpool(Arc::new(rows.clone())),
         members: Arc::new(Nothing),
         on_batch: Box::new(|_, _| ()),
+        gate: Gate::default(),
     })
     .await
     .unwrap();

@@ -38,6 +38,8 @@ struct State {
     /// The term in which this node leads, and what it has granted in it.
     leading: Option<(u64, Granter)>,
     acks: AckClock,
+    /// Who has said last that its disk is low.
+    low: BTreeSet<NodeId>,
 }
 
 impl Granting {
@@ -49,7 +51,7 @@ impl Granting {
         on_down: Box<dyn Fn(NodeId) + Send + Sync>,
     ) -> Self {
         let acks = AckClock::new(boot_time(), Instant::now());
-        let state = Mutex::new(State { leading: None, acks });
+        let state = Mutex::new(State { leading: None, acks, low: BTreeSet::new() });
         Granting { routes, table, links, times, state, on_down }
     }
 
@@ -77,15 +79,21 @@ impl Granting {
             return Err(refused("the leader has not applied its log yet"));
         }
         let mut state = self.state.lock();
+        if request.low {
+            state.low.insert(node);
+        } else {
+            state.low.remove(&node);
+        }
         let acked = self.look(&mut state).ok_or_else(|| refused("this node does not lead"))?;
         if self.table.node(node) != Some(NodeState::Up(request.incarnation)) {
             return Err(refused("that start of the node is not up"));
         }
+        let low = state.low.iter().copied().collect();
         let (_, granter) = state.leading.as_mut().ok_or_else(|| refused("this node does not lead"))?;
         let granted = granter.grant(node, request.incarnation, boot_time(), acked);
         let granted = granted.ok_or_else(|| refused("there is no lease to grant"))?;
         // Rounded down: the node must not have it for longer than it was granted.
-        Ok(LeaseReply { granted_ms: u64::try_from(granted.as_millis()).unwrap_or(0), commit })
+        Ok(LeaseReply { granted_ms: u64::try_from(granted.as_millis()).unwrap_or(0), commit, low })
     }
 
     /// Declares down who is silent, while this node leads. Runs until it is dropped.

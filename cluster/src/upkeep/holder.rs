@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::granting::Granting;
+use super::room::DiskWord;
 use crate::executor::TaskRefusal;
 use crate::lease::{Lease, LeaseReply, LeaseRequest, Standing, boot_time};
 use crate::link::Links;
@@ -35,6 +36,7 @@ pub(crate) struct Holder {
     pub(crate) lease: Lease,
     pub(crate) granting: Arc<Granting>,
     pub(crate) identity: Arc<IdentityFile>,
+    pub(crate) disk: DiskWord,
 }
 
 impl Holder {
@@ -54,11 +56,15 @@ impl Holder {
     }
 
     async fn next(&self) -> Incarnation {
+        let mut told = false;
         loop {
             let identity = self.identity.clone();
             match tokio::task::spawn_blocking(move || identity.next_incarnation()).await {
                 Ok(Ok(incarnation)) => return incarnation,
+                // As long as it takes: the disk may be full, and have room again.
+                Ok(Err(_)) if told => {}
                 Ok(Err(error)) => {
+                    told = true;
                     tracing::error!(%error, "no new incarnation can be written: the node stays away")
                 }
                 Err(error) => tracing::error!(%error, "no new incarnation"),
@@ -139,7 +145,8 @@ impl Holder {
 
     /// Asks the leader; when it was asked, and what it granted.
     async fn ask(&self, incarnation: Incarnation) -> Option<(Duration, LeaseReply)> {
-        let request = LeaseRequest { incarnation, applied: self.table.index() };
+        let low = self.disk.is_low();
+        let request = LeaseRequest { incarnation, applied: self.table.index(), low };
         let leader = self.routes.leader()?;
         let sent = boot_time();
         let reply = if leader == self.links.node() {
@@ -155,7 +162,10 @@ impl Holder {
             }
         };
         match reply {
-            Ok(reply) => Some((sent, reply)),
+            Ok(reply) => {
+                self.disk.low.set(reply.low.iter().copied());
+                Some((sent, reply))
+            }
             Err(error) => {
                 tracing::debug!(%error, "no lease");
                 None

@@ -3,3 +3,4 @@
 pub(crate) mod clock;
 pub(crate) mod granting;
 pub(crate) mod holder;
+pub(crate) mod room;

@@ -44,7 +44,8 @@ section! {
         cache_mib: u64 = 128, in 8..=1048576;
         /// Mebibytes of the disk that are to stay free. With less, nothing new is kept: messages that would have to be,
         /// and changes, are refused with `resource-constraint`, and taken again when there is a quarter more. 0: the disk
-        /// may be filled up, after which the node needs a restart.
+        /// may be filled up, after which the node needs a restart. In a cluster the other nodes keep what is new as long as most
+        /// have room; at half of it the store stands still on the node, at an eighth it serves nobody, until there is room.
         reserve_mib: u64 = 256, in 0..=1048576;
     }
 }

@@ -43,7 +43,7 @@ pub fn too_large(node: &NodeContext, stanza: &Stanza, most: usize) -> Effects {
 
 /// It cannot be kept now, and so is not delivered either.
 pub fn no_room(node: &NodeContext, stanza: &Stanza) -> Effects {
-    let text = "the server keeps no more messages now: its disk is nearly full";
+    let text = "the server keeps no more messages now: its disks are nearly full";
     answer(node, stanza, StanzaError::new(StanzaCondition::ResourceConstraint, text))
 }
 
@@ -55,7 +55,7 @@ pub fn not_kept(node: &NodeContext, stanza: &Stanza, error: &StorageError) -> Ef
             let text = "nobody is there, and no more messages are kept";
             StanzaError::new(StanzaCondition::ResourceConstraint, text)
         }
-        StorageError::NoRoom { .. } => return no_room(node, stanza),
+        StorageError::NoRoom { .. } | StorageError::NoRoomInGroup => return no_room(node, stanza),
         error => {
             tracing::warn!(%error, "a message could not be kept");
             match error {

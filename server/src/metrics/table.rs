@@ -219,7 +219,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "althing_storage_full",
         &[],
-        "1 while nothing new is kept: less is free than `storage.reserve_mib`.",
+        "1 while less is free than `storage.reserve_mib`: nothing new is kept, in a cluster by this node.",
     ),
     counter(
         "althing_storage_errors_total",

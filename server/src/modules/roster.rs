@@ -260,9 +260,10 @@ pub(super) fn roster_error(error: RosterError) -> StanzaError {
 pub(super) fn storage_failed(packet: &Packet, error: &StorageError) -> Effects {
     tracing::warn!(%error, "storage could not answer");
     let condition = match error {
-        StorageError::Busy | StorageError::Unavailable { .. } | StorageError::NoRoom { .. } => {
-            StanzaCondition::ResourceConstraint
-        }
+        StorageError::Busy
+        | StorageError::Unavailable { .. }
+        | StorageError::NoRoom { .. }
+        | StorageError::NoRoomInGroup => StanzaCondition::ResourceConstraint,
         _ => StanzaCondition::InternalServerError,
     };
     refusal(packet, condition)

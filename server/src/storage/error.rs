@@ -42,6 +42,13 @@ pub enum StorageError {
         /// Bytes that are to stay free.
         reserve: u64,
     },
+    /// Most nodes that keep the store of a cluster are away, or have less room than is to stay free. Nothing was done; it
+    /// may be tried again.
+    #[error(
+        "too few of the nodes that keep the store have room on their disks (storage.reserve_mib): nothing new is kept before \
+         there is more; althing_storage_free_bytes of each node says where"
+    )]
+    NoRoomInGroup,
     /// The queue of the store is full. Nothing was done; it may be tried again.
     #[error("the store is busy: its queue is full")]
     Busy,

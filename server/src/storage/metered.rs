@@ -68,7 +68,7 @@ fn is_failure(error: &StorageError) -> bool {
     match error {
         StorageError::TooLarge { .. } | StorageError::Full { .. } | StorageError::UnknownUser { .. } => false,
         // Said by a gauge of its own.
-        StorageError::NoRoom { .. } => false,
+        StorageError::NoRoom { .. } | StorageError::NoRoomInGroup => false,
         StorageError::Io { .. }
         | StorageError::Corrupt { .. }
         | StorageError::Busy

@@ -5,7 +5,10 @@
 //! for what a session needs to come to its end.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use althing_cluster::disk::{Disk, Room as Level};
+use tokio::sync::watch;
 
 use super::StorageError;
 
@@ -16,7 +19,7 @@ pub struct Space {
     /// Bytes that are to stay free.
     reserve: u64,
     free: AtomicU64,
-    is_low: AtomicBool,
+    level: watch::Sender<Level>,
 }
 
 /// What a look has shown.
@@ -24,7 +27,7 @@ pub struct Space {
 pub struct Room {
     /// Bytes that a store may still take from the disk.
     pub free: u64,
-    /// Whether nothing new is taken now.
+    /// Whether less is free than is to stay so.
     pub is_low: bool,
 }
 
@@ -32,8 +35,8 @@ impl Space {
     /// The disk that has `path`, of which `reserve` bytes are to stay free; 0: all may be used. Nobody has looked yet.
     #[must_use]
     pub fn new(path: &Path, reserve: u64) -> Self {
-        let (free, is_low) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
-        Space { path: path.to_owned(), reserve, free, is_low }
+        let (free, level) = (AtomicU64::new(u64::MAX), watch::Sender::new(Level::Enough));
+        Space { path: path.to_owned(), reserve, free, level }
     }
 
     /// Asks the system, and says so in the log when it is time to do something. Blocks for a moment.
@@ -47,16 +50,26 @@ impl Space {
             error: error.to_string(),
         })?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let was_low = self.is_low.load(Ordering::Relaxed);
-        let is_low = is_low(was_low, free, self.reserve);
         self.free.store(free, Ordering::Relaxed);
-        self.is_low.store(is_low, Ordering::Relaxed);
-        if is_low && !was_low {
-            tracing::error!(error = %self.refusal(), "the disk is nearly full");
-        } else if was_low && !is_low {
-            tracing::info!("the disk has room again: new things are kept");
+        let (mut was, mut now) = (Level::Enough, Level::Enough);
+        self.level.send_if_modified(|level| {
+            was = *level;
+            now = level_of(was, free, self.reserve);
+            *level = now;
+            was != now
+        });
+        match now {
+            _ if now == was => {}
+            Level::Enough => tracing::info!("the disk has room again: new things are kept"),
+            _ if was == Level::Enough => {
+                tracing::error!(error = %self.refusal(), "the disk is nearly full");
+            }
+            Level::Low => tracing::info!("the disk has a little room again"),
+            Level::Routes | Level::Nothing => {
+                tracing::error!(error = %self.refusal(), "the disk is nearly full, and the cluster goes on without it");
+            }
         }
-        Ok(Room { free, is_low })
+        Ok(Room { free, is_low: now < Level::Enough })
     }
 
     /// Refuses what takes room for longer, while there is too little.
@@ -64,7 +77,7 @@ impl Space {
     /// # Errors
     /// [`StorageError::NoRoom`].
     pub(super) fn admit(&self, takes_room: bool) -> Result<(), StorageError> {
-        if takes_room && self.is_low.load(Ordering::Relaxed) { Err(self.refusal()) } else { Ok(()) }
+        if takes_room && *self.level.borrow() < Level::Enough { Err(self.refusal()) } else { Ok(()) }
     }
 
     fn refusal(&self) -> StorageError {
@@ -73,10 +86,26 @@ impl Space {
     }
 }
 
-/// PURE: whether there is too little. Once there is, a quarter more must be free than was asked for: what waits comes
-/// all at once.
-fn is_low(was_low: bool, free: u64, reserve: u64) -> bool {
-    free < if was_low { reserve.saturating_add(reserve / 4) } else { reserve }
+impl Disk for Space {
+    fn look(&self) -> Level {
+        // Where the system does not say, what was known last is as good as anything.
+        let _unknown = Space::look(self);
+        *self.level.borrow()
+    }
+
+    fn watch(&self) -> watch::Receiver<Level> {
+        self.level.subscribe()
+    }
+}
+
+/// PURE: what `free` bytes are enough for: of the reserve the store of a cluster takes one half, what its nodes
+/// need to know of each other goes on until an eighth is left. Once there is too little for something, a quarter more must be free than it needs: what
+/// waits comes all at once.
+fn level_of(was: Level, free: u64, reserve: u64) -> Level {
+    let needs = [(Level::Enough, reserve), (Level::Low, reserve / 2), (Level::Routes, reserve / 8)];
+    let more = |level, least: u64| if level > was { least.saturating_add(least / 4) } else { least };
+    let found = needs.into_iter().find(|(level, least)| free >= more(*level, *least));
+    found.map_or(Level::Nothing, |(level, _)| level)
 }
 
 #[cfg(test)]
@@ -85,11 +114,23 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_taken_again_only_when_there_is_some_room() {
-        assert!(!is_low(false, 100, 100));
-        assert!(is_low(false, 99, 100));
-        assert!(is_low(true, 124, 100));
-        assert!(!is_low(true, 125, 100));
-        assert!(!is_low(true, 0, 0), "without a reserve all may be used");
+        use Level::{Enough, Low, Nothing, Routes};
+        for (was, free, now) in [
+            (Enough, 1_000, Enough),
+            (Enough, 999, Low),
+            (Low, 1_249, Low),
+            (Low, 1_250, Enough),
+            (Low, 499, Routes),
+            (Routes, 624, Routes),
+            (Routes, 625, Low),
+            (Enough, 124, Nothing),
+            (Nothing, 155, Nothing),
+            (Nothing, 156, Routes),
+            (Nothing, 1_250, Enough),
+        ] {
+            assert_eq!(level_of(was, free, 1_000), now, "{free} after {was:?}");
+        }
+        assert_eq!(level_of(Nothing, 0, 0), Enough, "without a reserve all may be used");
     }
 
     #[test]

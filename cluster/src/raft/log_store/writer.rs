@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::RaftTypeConfig;
 use openraft::storage::IOFlushed;
@@ -11,9 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{COMMITTED_KEY, Disk, PURGED_KEY, invalid, key};
 use super::{LogOptions, Shared};
+use crate::disk::{Gate, Room};
 
 /// Most jobs that share one flush.
 const GROUP: usize = 1_024;
+/// Between two looks whether the disk has room again.
+const LOOK: Duration = Duration::from_millis(200);
 /// Something for the writer to do.
 pub(super) enum Job<C: RaftTypeConfig> {
     Append {
@@ -51,6 +55,8 @@ pub(super) struct Writer<C: RaftTypeConfig> {
     pub(super) purging: Option<u64>,
     /// After a failed write nobody knows what the disk has: the first failure answers all that follows.
     pub(super) failure: Option<String>,
+    /// Closed while the disk has no room for entries.
+    pub(super) gate: Gate,
 }
 
 impl<C: RaftTypeConfig> Writer<C> {
@@ -73,9 +79,35 @@ impl<C: RaftTypeConfig> Writer<C> {
                     }
                 }
             }
+            if !self.wait_for_room(&queue, &group) {
+                self.failure = Some("the node ends, and the disk has no room".to_owned());
+            }
             let result = self.commit(&group);
             self.report(&mut group, &result);
         }
+    }
+
+    /// Waits while there is no room for `group`. Votes need less than entries, but none passes entries before it: what is
+    /// flushed counts for all before it. `false` when all are gone who could want them.
+    fn wait_for_room(&self, queue: &mpsc::Receiver<Job<C>>, group: &[Job<C>]) -> bool {
+        let needs = group.iter().map(|job| match job {
+            Job::Append { .. } => Room::Enough,
+            Job::Put { .. } | Job::Truncate { .. } | Job::Purge { .. } => Room::Routes,
+            Job::Committed(_) => Room::Nothing,
+        });
+        let needs = needs.max().unwrap_or(Room::Nothing);
+        if needs == Room::Nothing || self.failure.is_some() || self.gate.look(needs) {
+            return true;
+        }
+        tracing::warn!("the raft log stands still until the disk has room");
+        while !self.gate.look(needs) {
+            if queue.is_closed() {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        tracing::info!("the raft log goes on");
+        true
     }
 
     /// Writes a group and flushes, unless the group can wait for the next flush.

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use althing_cluster::disk::{Disk, Gate, Room};
 use althing_cluster::store_log::{Replica, RowReader, RowWriter, Seal};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,13 +23,16 @@ use super::{Embedded, replace, writer};
 /// gets them by the log: only by a snapshot.
 pub struct EmbeddedReplica {
     store: Arc<Embedded>,
+    /// Closed while the disk has no room for rows.
+    gate: Gate,
 }
 
 impl EmbeddedReplica {
     /// The replica that keeps its rows in `store`.
     #[must_use]
     pub fn new(store: Arc<Embedded>) -> Self {
-        EmbeddedReplica { store }
+        let gate = Gate::new(Some(store.disk()), Room::Low);
+        EmbeddedReplica { store, gate }
     }
 }
 
@@ -69,6 +73,10 @@ fn other(error: StorageError) -> io::Error {
 
 #[async_trait]
 impl Replica for EmbeddedReplica {
+    fn disk(&self) -> Option<Arc<dyn Disk>> {
+        Some(self.store.disk())
+    }
+
     async fn mark(&self) -> io::Result<Option<Bytes>> {
         let found = write(&self.store, |rows| match rows.mark()? {
             _ if rows.is_replacing() => Ok((None, false)),
@@ -86,11 +94,13 @@ impl Replica for EmbeddedReplica {
     }
 
     async fn apply(&self, commands: Vec<Bytes>, seal: Seal) -> io::Result<Vec<Bytes>> {
+        self.gate.opened().await;
         let job = move |rows: &Rows| writer::apply_ordered(rows, &commands, seal);
         self.store.on_writer(job).await.map_err(other)
     }
 
     async fn flush(&self) -> io::Result<()> {
+        self.gate.opened().await;
         write(&self.store, Rows::flush).await
     }
 
@@ -100,7 +110,7 @@ impl Replica for EmbeddedReplica {
 
     async fn replace_rows(&self) -> io::Result<Box<dyn RowWriter>> {
         let number = write(&self.store, replace::begin).await?;
-        Ok(Box::new(Writer { store: self.store.clone(), number }))
+        Ok(Box::new(Writer { store: self.store.clone(), number, gate: self.gate.clone() }))
     }
 }
 
@@ -130,11 +140,13 @@ impl RowReader for Reader {
 struct Writer {
     store: Arc<Embedded>,
     number: u64,
+    gate: Gate,
 }
 
 #[async_trait]
 impl RowWriter for Writer {
     async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.gate.opened().await;
         let number = self.number;
         if write(&self.store, move |rows| replace::take_in(rows, number, &bytes)).await? {
             return Ok(());

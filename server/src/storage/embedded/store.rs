@@ -106,8 +106,13 @@ impl Embedded {
         self.rows.upgrade().is_some_and(|rows| rows.is_restoring())
     }
 
+    /// The disk that it is on.
+    pub(in super::super) fn disk(&self) -> Arc<Space> {
+        Arc::clone(&self.space)
+    }
+
     /// Refuses a change that takes room, where the disk has too little. Asked before a change is ordered.
-    pub(in super::super) fn admit(&self, command: &Command) -> Result<(), StorageError> {
+    fn admit(&self, command: &Command) -> Result<(), StorageError> {
         self.space.admit(command.takes_room())
     }
 

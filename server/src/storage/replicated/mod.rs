@@ -62,6 +62,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use althing_cluster::disk::{Disk, Gate, Room};
 use althing_cluster::store_log::{StoreLog, StoreLogError};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -97,6 +98,8 @@ pub struct Replicated {
     /// [`DEADLINE`], but in tests.
     deadline: Duration,
     closed: AtomicBool,
+    /// Closed while the disk of this node has no room for rows.
+    gate: Gate,
 }
 
 impl Replicated {
@@ -104,12 +107,15 @@ impl Replicated {
     /// `remote` reaches the replicas of other nodes.
     #[must_use]
     pub fn new(log: Arc<dyn StoreLog>, local: Option<Arc<Embedded>>, remote: Arc<dyn RemoteStore>) -> Self {
-        Replicated { log, local, remote, deadline: DEADLINE, closed: AtomicBool::new(false) }
+        let disk = local.as_ref().map(|local| local.disk() as Arc<dyn Disk>);
+        let gate = Gate::new(disk, Room::Low);
+        Replicated { log, local, remote, deadline: DEADLINE, closed: AtomicBool::new(false), gate }
     }
 
-    /// The rows of this node, while they are a replica.
+    /// The rows of this node, while they are a replica that goes on: where the disk has no room they stand still, and
+    /// others are asked.
     fn replica(&self) -> Option<&Arc<Embedded>> {
-        self.local.as_ref().filter(|_| self.log.is_replica())
+        self.local.as_ref().filter(|_| self.gate.is_open() && self.log.is_replica())
     }
 
     fn check_open(&self) -> Result<(), StorageError> {
@@ -140,7 +146,14 @@ impl Replicated {
     /// Reads this node's own rows once.
     async fn read_here(&self, rows: &Embedded, query: &Query) -> Result<Answer, StorageError> {
         // A read that has no answer has done nothing, whatever kept it.
-        self.log.barrier().await.map_err(|error| StorageError::Unavailable { why: error.to_string() })?;
+        tokio::select! {
+            passed = self.log.barrier() => {
+                passed.map_err(|error| StorageError::Unavailable { why: error.to_string() })?;
+            }
+            () = self.gate.closed() => {
+                return Err(StorageError::Unavailable { why: "the disk of this node has no room".to_owned() });
+            }
+        }
         rows.read(query.clone()).await
     }
 
@@ -170,8 +183,18 @@ impl Replicated {
     async fn write(&self, command: Command) -> Result<Reply, StorageError> {
         self.check_open()?;
         command.check()?;
+        self.admit(&command)?;
         let deadline = if is_in_order(&command) { self.deadline * 3 } else { self.deadline };
         self.write_until(command, Instant::now() + deadline, true).await
+    }
+
+    /// Refuses a change that takes room, where the group has too little. Asked before a change is ordered, once: one that
+    /// has begun keeps its place.
+    fn admit(&self, command: &Command) -> Result<(), StorageError> {
+        match command.takes_room() && !self.log.has_room() {
+            true => Err(StorageError::NoRoomInGroup),
+            false => Ok(()),
+        }
     }
 
     /// Writes until `deadline`; elsewhere only if that is wanted.
@@ -185,8 +208,7 @@ impl Replicated {
         let (began, in_order) = (Instant::now(), is_in_order(&command));
         let mut attempts = Attempts::until(deadline);
         loop {
-            let why = if let Some(rows) = self.replica() {
-                rows.admit(&command)?;
+            let why = if self.replica().is_some() {
                 let written = match in_order {
                     true => self.log.write_in_order(bytes.clone()),
                     false => self.log.write(bytes.clone()),

@@ -295,7 +295,8 @@ impl Engine for Replicated {
         }
     }
 
+    /// Whether the group is, not this node's disk: while that is, others keep what comes.
     fn is_full(&self) -> bool {
-        self.local.as_ref().is_some_and(|local| local.is_full())
+        !self.log.has_room()
     }
 }

@@ -56,7 +56,7 @@ fn message(number: u64) -> KeepMessage {
     );
     let owner =
         KeepFor { owner: user, peer, outgoing: false, archive: Some(ArchiveDefault::Always), inbox: None };
-    KeepMessage { id: id(number), stamp: stamp(number), xml: xml.into(), owners: vec![owner] }
+    KeepMessage { name: None, id: id(number), stamp: stamp(number), xml: xml.into(), owners: vec![owner] }
 }
 
 /// A figure of this process in MiB.

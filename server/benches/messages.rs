@@ -46,6 +46,7 @@ fn message(number: u64, archive: bool) -> KeepMessage {
     let sender = KeepFor { owner: from.clone(), peer, outgoing: true, archive, inbox: None };
     let receiver = KeepFor { owner: to, peer: from.into(), outgoing: false, archive, inbox: Some(inbox) };
     KeepMessage {
+        name: None,
         id: id(number),
         stamp: Timestamp::from_millis(number),
         xml: xml.into(),

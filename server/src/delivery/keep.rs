@@ -315,7 +315,7 @@ async fn wait_from_now_on(
     let peer = stanza.from().cloned().unwrap_or_else(|| account.clone().into());
     let owner = KeepFor { owner: account.clone(), peer, outgoing: false, archive: None, inbox: Some(inbox) };
     let xml = kept::unmarked(stanza, account).to_standalone().into();
-    node.storage.keep(KeepMessage { id, stamp, xml, owners: vec![owner] }).await.map(|_kept| ())
+    node.storage.keep(KeepMessage { name: None, id, stamp, xml, owners: vec![owner] }).await.map(|_kept| ())
 }
 
 /// What becomes of a stanza that no session has taken, whoever the table of routes still has: the same as if nobody were

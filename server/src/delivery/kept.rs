@@ -12,7 +12,7 @@ use tracing::debug;
 
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::ns;
-use althing_proto::stanza::{Kind, Stanza};
+use althing_proto::stanza::{Kind, MessageType, Stanza};
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 use althing_proto::xml::Element;
@@ -29,7 +29,9 @@ use crate::metrics::{Delivery, Dropped, Keep};
 use crate::modules::push;
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;
-use crate::storage::messages::{DeviceId, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, Taker};
+use crate::storage::messages::{
+    DeviceId, KeepFor, KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, MessageName, Taker,
+};
 use crate::storage::{self, StorageError};
 
 /// How often a message is kept again of which nobody knows whether it is: under one id it is kept once.
@@ -326,7 +328,15 @@ impl Plan {
                 owners.push(KeepFor { owner: account.clone(), peer, outgoing: false, archive, inbox });
             }
         }
-        KeepMessage { id: self.id, stamp: self.stamp, xml: self.xml.clone(), owners }
+        // What its sender may take back (XEP-0424 §5).
+        let name = match self.stanza.kind() {
+            Kind::Message(MessageType::Chat | MessageType::Normal) if archived => {
+                self.stanza.id().zip(self.stanza.to())
+            }
+            _ => None,
+        };
+        let name = name.map(|(id, to)| MessageName::of(&to.to_bare(), id));
+        KeepMessage { id: self.id, stamp: self.stamp, xml: self.xml.clone(), owners, name }
     }
 
     /// It is kept, or not.

@@ -314,7 +314,10 @@ mod tests {
                 inbox: Some(inbox),
             };
             let xml = bytes::Bytes::from_static(b"<message/>");
-            node.storage.keep(KeepMessage { id, stamp: node.now(), xml, owners: vec![owner] }).await.unwrap();
+            node.storage
+                .keep(KeepMessage { name: None, id, stamp: node.now(), xml, owners: vec![owner] })
+                .await
+                .unwrap();
             assert_eq!(node.storage.inbox.summary(&user).await.unwrap().messages, 1);
         };
         tokio::join!(flushed, kept);

@@ -139,7 +139,8 @@ mod tests {
             inbox: Some(inbox),
         };
         let id = StanzaId::derived(b"test", &[&number.to_be_bytes()]);
-        let message = KeepMessage { id, stamp: day(number), xml: "<message/>".into(), owners: vec![owner] };
+        let message =
+            KeepMessage { name: None, id, stamp: day(number), xml: "<message/>".into(), owners: vec![owner] };
         node.storage.keep(message).await.unwrap();
     }
 

@@ -172,7 +172,7 @@ impl Storage {
     pub async fn kept_so_far(&self) -> Result<(), StorageError> {
         // A message for nobody, which has its place in their order.
         let (id, stamp) = (StanzaId::from_bytes([0; StanzaId::BYTES]), Timestamp::from_millis(0));
-        let nothing = KeepMessage { id, stamp, xml: Bytes::new(), owners: Vec::new() };
+        let nothing = KeepMessage { name: None, id, stamp, xml: Bytes::new(), owners: Vec::new() };
         self.keep(nothing).await.map(|_nobody| ())
     }
 
@@ -226,6 +226,7 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let storage = Storage { messages: queue.clone(), ..Storage::memory() };
         let message = || KeepMessage {
+            name: None,
             id: StanzaId::from_bytes([0; StanzaId::BYTES]),
             stamp: Timestamp::from_millis(0),
             xml: Bytes::new(),

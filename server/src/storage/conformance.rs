@@ -19,7 +19,8 @@ use althing_proto::sasl::{Credentials, ScramKeys};
 use althing_proto::time::Timestamp;
 
 use archive::{
-    a_retraction_leaves_a_tombstone, an_archive_is_asked_by_peer_time_and_id, an_archive_is_paged_both_ways,
+    a_retraction_leaves_a_tombstone, an_archive_finds_what_its_owner_has_named,
+    an_archive_is_asked_by_peer_time_and_id, an_archive_is_paged_both_ways,
     archives_keep_what_their_owners_want, large_pages_end_early, what_is_not_archived_is_not_found_there,
 };
 use deletion::deletion_ends_the_subscriptions_with_others;
@@ -351,6 +352,7 @@ suites!(
     the_sweep_looks_at_some_users_at_a_time,
     messages_go_with_the_account,
     messages_are_bounded,
+    an_archive_finds_what_its_owner_has_named,
     an_archive_is_paged_both_ways,
     an_archive_is_asked_by_peer_time_and_id,
     what_is_not_archived_is_not_found_there,

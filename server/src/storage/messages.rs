@@ -86,6 +86,28 @@ pub struct KeepFor {
     pub inbox: Option<KeepInInbox>,
 }
 
+/// What a client has called a message that it sent: a hash of that and of the other side. Two may have the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageName(pub u64);
+
+impl MessageName {
+    /// That of a message to `peer`, whatever its resource, with the attribute `id`.
+    #[must_use]
+    pub fn of(peer: &BareJid, id: &str) -> MessageName {
+        // FNV-1a: the same on every node and in every release. Whoever makes two alike finds one of them more slowly.
+        let bytes = peer.as_str().bytes().chain([0]).chain(id.bytes());
+        let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        MessageName(bytes.fold(0xcbf2_9ce4_8422_2325, hash))
+    }
+}
+
+impl KeepFor {
+    /// Whether the owner has sent it, if only to itself.
+    pub(super) fn is_sender(&self) -> bool {
+        self.outgoing || self.peer.to_bare() == self.owner
+    }
+}
+
 /// A message to be kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepMessage {
@@ -97,6 +119,8 @@ pub struct KeepMessage {
     pub xml: Bytes,
     /// For whom; at most [`MAX_OWNERS`], each once.
     pub owners: Vec<KeepFor>,
+    /// By which its sender finds it in the archive ([`ArchiveQuery::name`]).
+    pub name: Option<MessageName>,
 }
 
 /// What became of a message for one owner.

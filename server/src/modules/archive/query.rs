@@ -169,6 +169,7 @@ mod tests {
             ids: vec![id, id],
             limit: 7,
             backwards: false,
+            name: None,
         };
         assert_eq!(found.archive, expected);
     }

@@ -1,7 +1,7 @@
 //! XEP-0424 §5: a message that its sender takes back leaves a tombstone in all archives, and waits for nobody any more.
 //!
-//! The sender names it by the `id` that its client gave it, which the store knows nothing of: it is looked for among the
-//! last messages of that conversation in the sender's own archive.
+//! The sender names it by the `id` that its client gave it. The store finds what has it by a hash ([`MessageName`]) in the
+//! sender's own archive, however long ago that was.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::node::NodeContext;
 use crate::pipeline::packet::is_of_account;
 use crate::pipeline::{Packet, Pass, Verdict, View};
 use crate::storage::StorageError;
-use crate::storage::messages::ArchiveQuery;
+use crate::storage::messages::{ArchiveQuery, MessageName};
 
-/// How many pages of the conversation are looked through.
+/// How many pages of what has the same name are looked through.
 const PAGES: usize = 10;
 /// How many messages each has.
 const PAGE: u32 = 50;
@@ -62,8 +62,9 @@ async fn replace(
 ) -> Result<bool, StorageError> {
     // What the same client has sent just before may be on its way into the store.
     node.storage.kept_so_far().await?;
+    let name = Some(MessageName::of(&peer.to_bare(), retracted));
     let mut query =
-        ArchiveQuery { with: Some(peer), limit: PAGE, backwards: true, ..ArchiveQuery::default() };
+        ArchiveQuery { with: Some(peer), name, limit: PAGE, backwards: true, ..ArchiveQuery::default() };
     for _ in 0..PAGES {
         let Ok(page) = node.storage.archive.page(account, query.clone()).await? else { return Ok(false) };
         let own = page.messages.iter().rev().filter(|message| !message.retracted);
@@ -126,6 +127,10 @@ mod tests {
     }
 
     fn keeping(node: &NodeContext, number: u8, stanza: &Stanza) -> Keeping {
+        keeping_as(node, StanzaId::from_bytes([number; 16]), stanza)
+    }
+
+    fn keeping_as(node: &NodeContext, id: StanzaId, stanza: &Stanza) -> Keeping {
         let (from, to) = (stanza.from().unwrap().clone(), stanza.to().unwrap().clone());
         let owner = |owner: &Jid, peer: &Jid, outgoing| KeepFor {
             owner: owner.to_bare(),
@@ -135,8 +140,9 @@ mod tests {
             inbox: None,
         };
         let owners = vec![owner(&from, &to, true), owner(&to, &from, false)];
-        let (id, xml) = (StanzaId::from_bytes([number; 16]), Bytes::from(stanza.to_standalone()));
-        node.storage.keep(KeepMessage { id, stamp: node.now(), xml, owners })
+        let xml = Bytes::from(stanza.to_standalone());
+        let name = Some(MessageName::of(&to.to_bare(), stanza.id().unwrap()));
+        node.storage.keep(KeepMessage { id, stamp: node.now(), xml, owners, name })
     }
 
     /// What is retracted right behind it is found all the same.
@@ -156,6 +162,34 @@ mod tests {
             assert!(replace(&node, &alice, bob.clone().into(), &name, by).await.unwrap(), "{name}");
             keeping.await.unwrap();
         }
+    }
+
+    /// However much was said since, and under the same name to somebody else.
+    #[actix_rt::test]
+    async fn what_was_sent_long_ago_is_retracted_too() {
+        let node = NodeContext::for_tests();
+        let [alice, bob] = ["alice@localhost", "bob@localhost"].map(|jid| BareJid::new(jid).unwrap());
+        for user in [&alice, &bob] {
+            node.has_account(user).await;
+        }
+        keep(&node, 1, &message("alice@localhost/x", "bob@localhost/y", "old")).await;
+        keep(&node, 2, &message("alice@localhost/x", "carol@localhost", "old")).await;
+        for number in 0..600_u32 {
+            let stanza = message("alice@localhost/x", "bob@localhost", &format!("m{number}"));
+            let id = StanzaId::derived(b"test", &[&number.to_be_bytes()]);
+            keeping_as(&node, id, &stanza).await.unwrap();
+        }
+        let by = (Some("r1"), Timestamp::from_millis(5));
+        assert!(replace(&node, &alice, bob.clone().into(), "old", by).await.unwrap());
+        let query = |number| ArchiveQuery {
+            ids: vec![StanzaId::from_bytes([number; 16])],
+            limit: 1,
+            ..ArchiveQuery::default()
+        };
+        let retracted = async |number| {
+            node.storage.archive.page(&alice, query(number)).await.unwrap().unwrap().messages[0].retracted
+        };
+        assert_eq!((retracted(1).await, retracted(2).await), (true, false));
     }
 
     #[actix_rt::test]

@@ -35,7 +35,7 @@ async fn node(messages: u8, bytes: usize, pending: Option<BindIndex>) -> Arc<Nod
             vec![KeepFor { owner: alice.clone(), peer, outgoing: false, archive: None, inbox: Some(inbox) }];
         let id = StanzaId::from_bytes([number; 16]);
         node.storage
-            .keep(KeepMessage { id, stamp: node.now(), xml: Bytes::from(xml), owners })
+            .keep(KeepMessage { name: None, id, stamp: node.now(), xml: Bytes::from(xml), owners })
             .await
             .unwrap();
     }

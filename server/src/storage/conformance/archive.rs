@@ -6,7 +6,8 @@ use althing_proto::time::Timestamp;
 
 use super::super::messages::{
     ArchiveDefault, ArchiveEnds, ArchivePage, ArchivePreferences, ArchiveQuery, Drain, InboxMessage, KeepFor,
-    KeepMessage, Kept, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PREFERENCES, Taker, UnknownStanzaId,
+    KeepMessage, Kept, MAX_MESSAGE_BYTES, MAX_PAGE_BYTES, MAX_PREFERENCES, MessageName, SweepRules, Taker,
+    UnknownStanzaId,
 };
 use super::super::{Storage, StorageError};
 use super::messages::{JULIET, ROMEO, id, keep, message};
@@ -131,6 +132,38 @@ pub(super) async fn an_archive_is_asked_by_peer_time_and_id(storage: Storage) {
     assert_eq!(answer, Ok(Err(UnknownStanzaId(id(9)))));
     let answer = storage.archive.page(&jid(JULIET), only(&[9; 501])).await;
     assert!(matches!(answer, Err(StorageError::TooLarge { .. })), "{answer:?}");
+}
+
+/// XEP-0424 §5: what somebody has sent is found by the name that the client gave it, though there is much since; not what others
+/// have sent, nor what is gone.
+pub(super) async fn an_archive_finds_what_its_owner_has_named(storage: Storage) {
+    with_users(&storage).await;
+    // Juliet has sent those with even numbers, and romeo one: of that it has no name in her archive.
+    for number in 1..=40 {
+        let with = if number < 30 { "r@a/1" } else { "s@a" };
+        assert_eq!(keep_with(&storage, number, number, with).await, Kept::At(number));
+    }
+    let called = |name: u64| ArchiveQuery { name: Some(MessageName(name)), ..query() };
+    assert_eq!(found(&storage, called(3)).await, (ids([10, 24, 38]), true), "every seventh, if it is hers");
+    assert_eq!(found(&storage, called(9)).await, (ids([]), true));
+    let with = |with: &str| ArchiveQuery { with: Some(Jid::new(with).unwrap()), ..called(3) };
+    assert_eq!(found(&storage, with("r@a")).await, (ids([10, 24]), true));
+    assert_eq!(found(&storage, with("s@a/2")).await, (ids([]), true));
+    let last = ArchiveQuery { backwards: true, limit: 1, ..called(3) };
+    assert_eq!(found(&storage, last.clone()).await, (ids([38]), false));
+    assert_eq!(found(&storage, ArchiveQuery { before: ids([38]), ..last }).await, (ids([24]), false));
+    let among = ArchiveQuery { ids: ids([24, 25]), ..called(3) };
+    assert_eq!(found(&storage, among).await, (ids([24]), true));
+    assert_eq!(page(&storage, called(3)).await.count, None);
+    let rules = SweepRules { now: at(40), archive_before: Some(at(20)), archive_bytes: None };
+    storage.retention.sweep(&jid(JULIET), rules, 100).await.unwrap();
+    assert_eq!(found(&storage, called(3)).await, (ids([24, 38]), true));
+    // To oneself it is sent too.
+    let mut own = message(50, 0);
+    own.owners.remove(0);
+    own.owners[0].peer = jid(JULIET).into();
+    storage.keep(own).await.unwrap();
+    assert_eq!(found(&storage, called(1)).await, (ids([22, 36, 50]), true));
 }
 
 /// Nor is what only waits: it has a number and no place in the archive.

@@ -8,8 +8,8 @@ use althing_proto::time::Timestamp;
 
 use super::super::messages::{
     ArchiveDefault, ArchiveQuery, DeviceId, Drain, Drained, Due, InboxQuota, InboxSummary, KeepFor,
-    KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, MAX_OWNERS, MAX_PAGE, MAX_PAGE_BYTES, Settle,
-    SweepRules, Swept, Taker,
+    KeepInInbox, KeepMessage, Kept, MAX_MESSAGE_BYTES, MAX_OWNERS, MAX_PAGE, MAX_PAGE_BYTES, MessageName,
+    Settle, SweepRules, Swept, Taker,
 };
 use super::super::{PrivacyLimits, Storage, StorageError};
 use super::{account, jid, with_users};
@@ -34,6 +34,7 @@ pub(in super::super) fn message(number: u64, size: usize) -> KeepMessage {
     let inbox = KeepInInbox { takers: Vec::new(), expires: at(number + 1_000), quota, each_device: false };
     let (always, owner) = (Some(ArchiveDefault::Always), juliet.clone());
     KeepMessage {
+        name: Some(MessageName(number % 7)),
         id: id(number),
         stamp: at(number),
         xml: [text.as_bytes(), &vec![b' '; size.saturating_sub(text.len())]].concat().into(),

@@ -24,6 +24,7 @@
 //! | figures of kept messages | `u` user                              | `MailboxHead`             |
 //! | archived message | `e` user number (u64)                         | `ArchiveRow`              |
 //! | the same by its other side | `f` user contact number             | empty                     |
+//! | the same by the name its sender gave it | `n` user name (u64) number | empty                 |
 //! | archive preferences | `g` user                                   | `ArchivePreferences`      |
 //! | waiting message | `i` user number (u64)                          | `InboxRow`                |
 //! | record of a stream | `t` user resource                         | `StreamRow`               |
@@ -47,6 +48,7 @@ mod kinds;
 use althing_proto::jid::{BareJid, FullJid, Jid};
 use althing_proto::stanza_id::StanzaId;
 
+use super::super::messages::MessageName;
 use super::super::profile::Word;
 use super::fault::Fault;
 pub(super) use kinds::{
@@ -69,7 +71,7 @@ pub(super) const TREE: &str = "rows";
 pub(super) const FORMAT: &[u8] = b"format";
 
 /// The format that this release reads and writes. Another layout of keys or values needs another number.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 const ACCOUNT: u8 = b'a';
 const ROSTER: u8 = b'r';
@@ -86,6 +88,7 @@ const RELEASED: u8 = b'k';
 const MAILBOX: u8 = b'u';
 const ARCHIVE: u8 = b'e';
 const ARCHIVE_WITH: u8 = b'f';
+const ARCHIVE_NAME: u8 = b'n';
 const ARCHIVE_PREFERENCES: u8 = b'g';
 const INBOX: u8 = b'i';
 const STREAM: u8 = b't';
@@ -377,6 +380,11 @@ pub(super) fn archive_with(user: &BareJid, with: &Jid) -> Vec<u8> {
 /// An archived message by its other side.
 pub(super) fn archive_with_row(user: &BareJid, with: &Jid, seq: u64) -> Vec<u8> {
     numbered(archive_with(user, with), seq)
+}
+
+/// An archived message by the name that its sender, whose archive it is, has given it.
+pub(super) fn archive_name_row(user: &BareJid, name: MessageName, seq: u64) -> Vec<u8> {
+    numbered(numbered(of_user(ARCHIVE_NAME, user), name.0), seq)
 }
 
 /// What a user has set for the archive.

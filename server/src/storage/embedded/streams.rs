@@ -228,6 +228,7 @@ mod tests {
         let place = KeepPlace { bind: BindIndex(300), turn: 2, number: 3 };
         let placed = Handled { place: Some(place), ..handled.clone() };
         let message = KeepMessage {
+            name: None,
             id: StanzaId::from_bytes([0xee; 16]),
             stamp: Timestamp::from_millis(5),
             xml: bytes::Bytes::from_static(b"<m/>"),
@@ -241,7 +242,7 @@ mod tests {
             StreamChange::GoneOf(key.clone(), BindIndex(300), Timestamp::from_millis(6)),
             StreamChange::Closed(key),
         ];
-        let keep = format!("0050{}05043c6d2f3e00KEY0801fb2c010203", "ee".repeat(16));
+        let keep = format!("0050{}05043c6d2f3e0000KEY0801fb2c010203", "ee".repeat(16));
         let commands = [
             (golden(&keep), Command::KeepOfStream(KeepOfStream { message, handled: placed })),
             (

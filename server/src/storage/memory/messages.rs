@@ -83,7 +83,7 @@ impl State {
     }
 
     pub(super) fn keep(&mut self, message: KeepMessage) -> Result<Vec<Kept>, StorageError> {
-        let KeepMessage { id, stamp, xml, owners } = message;
+        let KeepMessage { id, stamp, xml, owners, name: called } = message;
         let size = u32::try_from(xml.len()).unwrap_or(u32::MAX);
         for owner in &owners {
             let known =
@@ -119,7 +119,8 @@ impl State {
             if archives {
                 let stamp = mailbox.head.archive(stamp, size);
                 let (with, outgoing) = (owner.peer.clone(), owner.outgoing);
-                mailbox.archive.insert(seq, ArchiveRow { id, stamp, with, outgoing, size });
+                let name = called.filter(|_| owner.is_sender());
+                mailbox.archive.insert(seq, ArchiveRow { id, stamp, with, outgoing, size, name });
             }
             if let Some(inbox) = &owner.inbox {
                 let row = InboxRow::new(id, stamp, size, owner, inbox, &mailbox.head);
@@ -183,6 +184,7 @@ impl State {
                     && after.iter().all(|after| *seq > after)
                     && before.iter().all(|before| *seq < before)
                     && (ids.is_empty() || ids.contains(seq))
+                    && query.name.is_none_or(|name| row.name == Some(name))
             })
             .collect();
         if query.backwards {

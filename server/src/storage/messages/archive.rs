@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::StorageError;
-use super::{MAX_PAGE, MAX_PREFERENCE_BYTES, MAX_PREFERENCES, within};
+use super::{MAX_PAGE, MAX_PREFERENCE_BYTES, MAX_PREFERENCES, MessageName, within};
 
 /// Which part of an archive is wanted. All that is given must be true of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct ArchiveQuery {
     pub limit: u32,
     /// Whether the page is the last part of what matches, not the first.
     pub backwards: bool,
+    /// Only what its owner has sent under that name; of those the last [`MAX_PAGE`].
+    pub name: Option<MessageName>,
 }
 
 /// A message of an archive.

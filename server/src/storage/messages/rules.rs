@@ -10,7 +10,7 @@ use super::super::StorageError;
 use super::inbox::is_pending;
 use super::{
     ArchiveDefault, ArchivePreferences, ArchiveQuery, DeviceId, Drain, InboxEntry, InboxQuota, InboxSummary,
-    KeepFor, KeepInInbox, MAX_DEVICES, MAX_PAGE, MAX_PAGE_BYTES, SweepRules, Taker,
+    KeepFor, KeepInInbox, MAX_DEVICES, MAX_PAGE, MAX_PAGE_BYTES, MessageName, SweepRules, Taker,
 };
 
 /// Most rows that one page of a drain looks at: those that are left alone are passed over.
@@ -283,6 +283,8 @@ pub(in super::super) struct ArchiveRow {
     pub(in super::super) with: Jid,
     pub(in super::super) outgoing: bool,
     pub(in super::super) size: u32,
+    /// By which its owner, who has sent it, finds it.
+    pub(in super::super) name: Option<MessageName>,
 }
 
 impl ArchiveRow {
@@ -337,7 +339,11 @@ impl ArchivePreferences {
 impl ArchiveQuery {
     /// Whether it asks for a page of all there is.
     pub(in super::super) fn is_of_all(&self) -> bool {
-        self.with.is_none() && self.start.is_none() && self.end.is_none() && self.ids.is_empty()
+        self.with.is_none()
+            && self.start.is_none()
+            && self.end.is_none()
+            && self.ids.is_empty()
+            && self.name.is_none()
     }
 }
 

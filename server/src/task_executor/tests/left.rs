@@ -31,7 +31,7 @@ async fn kept_for(node: &Node, user: &str, bind: BindIndex, number: usize) {
     let peer = BareJid::new("x@localhost").unwrap().into();
     let owner = KeepFor { owner, peer, outgoing: false, archive: None, inbox: Some(inbox) };
     let id = StanzaId::from_bytes([u8::try_from(number).unwrap(); 16]);
-    let kept = KeepMessage { id, stamp: now, xml: xml.into(), owners: vec![owner] };
+    let kept = KeepMessage { name: None, id, stamp: now, xml: xml.into(), owners: vec![owner] };
     node.context.storage.keep(kept).await.unwrap();
 }
 

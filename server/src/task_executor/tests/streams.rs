@@ -423,6 +423,7 @@ async fn r1_what_a_lost_node_had_kept_and_not_delivered_comes() {
         inbox: Some(inbox),
     };
     let lost = KeepMessage {
+        name: None,
         id: StanzaId::from_bytes([9; 16]),
         stamp: node.now(),
         xml: xml.into(),

@@ -52,7 +52,7 @@ impl View<'_> {
 
 impl Scope<'_, '_> {
     pub(in super::super) fn keep(&mut self, message: &KeepMessage) -> Result<Reply, Fault> {
-        let KeepMessage { id, stamp, xml, owners } = message;
+        let KeepMessage { id, stamp, xml, owners, name } = message;
         let size = u32::try_from(xml.len()).unwrap_or(u32::MAX);
         let key = keys::message(*id);
         let before = self.get(&key)?;
@@ -99,7 +99,12 @@ impl Scope<'_, '_> {
             if let Some(stamp) = stamped {
                 let (with, outgoing) = (owner.peer.clone(), owner.outgoing);
                 self.put_raw(keys::archive_with_row(user, &with, seq), Default::default());
-                self.put(keys::archive_row(user, seq), &ArchiveRow { id: *id, stamp, with, outgoing, size })?;
+                let name = name.filter(|_| owner.is_sender());
+                if let Some(name) = name {
+                    self.put_raw(keys::archive_name_row(user, name, seq), Default::default());
+                }
+                let row = ArchiveRow { id: *id, stamp, with, outgoing, size, name };
+                self.put(keys::archive_row(user, seq), &row)?;
             }
             if let Some(row) = waiting {
                 self.put(keys::inbox_row(user, seq), &row)?;

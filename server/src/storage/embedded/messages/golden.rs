@@ -12,7 +12,7 @@ use super::super::super::messages::rules::{ArchiveRow, ArchiveWish, InboxRow, Ma
 use super::super::super::messages::{
     ArchiveDefault, ArchiveEnds, ArchivePage, ArchivePreferences, ArchiveQuery, ArchivedMessage, DeviceId,
     Drain, Due, InboxEntry, InboxMessage, InboxQuota, InboxSummary, KeepFor, KeepInInbox, KeepMessage, Kept,
-    Settle, SweepRules, Swept, Taker, UnknownStanzaId,
+    MessageName, Settle, SweepRules, Swept, Taker, UnknownStanzaId,
 };
 use super::super::command::Command;
 use super::super::query::{Answer, Query};
@@ -67,8 +67,14 @@ fn golden_bytes_of_commands() {
     let offline = KeepInInbox { takers: Vec::new(), expires: at(9), quota, each_device: true };
     let samples = [
         (
-            "0032eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05017801036a4064036a40640101010101fb2c0101040905fb2c0101",
-            Command::KeepMessage(KeepMessage { id: ID, stamp: at(5), xml: bytes("x"), owners }),
+            "0032eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05017801036a4064036a40640101010101fb2c0101040905fb2c01010107",
+            Command::KeepMessage(KeepMessage {
+                id: ID,
+                stamp: at(5),
+                xml: bytes("x"),
+                owners,
+                name: Some(MessageName(7)),
+            }),
         ),
         (
             "0033036a4064eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0174",
@@ -137,6 +143,13 @@ fn golden_bytes_of_replies() {
 }
 
 #[test]
+fn golden_name_of_a_message() {
+    assert_eq!(MessageName::of(&user(), "m1"), MessageName(0xb507b7b2d9012e09));
+    assert_ne!(MessageName::of(&user(), "m1"), MessageName::of(&user(), "m2"));
+    assert_ne!(MessageName::of(&user(), "m1"), MessageName::of(&BareJid::new("k@d").unwrap(), "m1"));
+}
+
+#[test]
 fn golden_bytes_of_queries() {
     let query = ArchiveQuery {
         with: Some(user().into()),
@@ -147,6 +160,7 @@ fn golden_bytes_of_queries() {
         ids: Vec::new(),
         limit: 8,
         backwards: true,
+        name: Some(MessageName(7)),
     };
     let list = ListInbox { user: user(), device: None, after: Some(6), limit: 8 };
     let of = || OfUser { user: user() };
@@ -160,7 +174,7 @@ fn golden_bytes_of_queries() {
         ),
         ("0035036a4064", Query::GetInboxSummary(of())),
         (
-            "0036036a406401036a406401010001eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee00000801",
+            "0036036a406401036a406401010001eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee000008010107",
             Query::ReadArchive(ReadArchive { user: user(), query }),
         ),
         ("0037036a4064", Query::GetArchiveEnds(of())),
@@ -225,8 +239,15 @@ fn golden_bytes_of_rows() {
     };
     golden(&head, "fb2c010502fb900101c8090102010405");
     golden(
-        &ArchiveRow { id: ID, stamp: at(5), with: user().into(), outgoing: true, size: 200 },
-        "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05036a406401c8",
+        &ArchiveRow {
+            id: ID,
+            stamp: at(5),
+            with: user().into(),
+            outgoing: true,
+            size: 200,
+            name: Some(MessageName(7)),
+        },
+        "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05036a406401c80107",
     );
     let waiting = InboxRow {
         id: ID,

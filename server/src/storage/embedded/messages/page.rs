@@ -9,7 +9,9 @@ use althing_proto::time::Timestamp;
 use sled::Tree;
 
 use super::super::super::messages::rules::{ArchiveRow, MailboxHead, PageFill};
-use super::super::super::messages::{ArchivePage, ArchiveQuery, ArchivedMessage, UnknownStanzaId};
+use super::super::super::messages::{
+    ArchivePage, ArchiveQuery, ArchivedMessage, MAX_PAGE, MessageName, UnknownStanzaId,
+};
 use super::super::fault::Fault;
 use super::super::keys;
 use super::super::rows::Rows;
@@ -101,8 +103,30 @@ fn plan(tree: &Tree, user: &BareJid, query: &ArchiveQuery) -> Result<Result<Plan
     if let Some(end) = query.end {
         high = first(tree, user, low, high, |stamp| stamp > end)? - 1;
     }
-    let only = (!query.ids.is_empty()).then_some(only);
+    let mut only = (!query.ids.is_empty()).then_some(only);
+    if let Some(name) = query.name {
+        let named = named(tree, user, name, (low, high))?;
+        only = Some(match only {
+            Some(only) => &only & &named,
+            None => named,
+        });
+    }
     Ok(Ok(Plan { low, high, only, count: query.is_of_all().then_some(head.archived) }))
+}
+
+/// The last numbers between those two of what `user` has sent under that name.
+fn named(
+    tree: &Tree,
+    user: &BareJid,
+    name: MessageName,
+    (low, high): (u64, u64),
+) -> Result<BTreeSet<u64>, Fault> {
+    if low > high {
+        return Ok(BTreeSet::new());
+    }
+    let key = |seq| keys::archive_name_row(user, name, seq);
+    let keys = tree.range(key(low)..=key(high)).keys().rev().take(MAX_PAGE);
+    keys.map(|key| keys::seq(&key?)).collect()
 }
 
 /// The first number from `low` on from which all stamps are `late`, for they never go back; one more than `high` if

@@ -139,6 +139,9 @@ impl<'a, 'v> Scope<'a, 'v> {
     pub(super) fn take_archived(&mut self, user: &BareJid, seq: u64, row: &ArchiveRow) -> Result<(), Fault> {
         self.remove(keys::archive_row(user, seq));
         self.remove(keys::archive_with_row(user, &row.with, seq));
+        if let Some(name) = row.name {
+            self.remove(keys::archive_name_row(user, name, seq));
+        }
         if let Some(head) = self.head(user)? {
             head.unarchive(row.size);
         }

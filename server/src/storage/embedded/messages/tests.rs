@@ -104,7 +104,7 @@ pub(in super::super) fn any_command(users: &'static [&'static str]) -> BoxedStra
 pub(in super::super) fn assert_whole(rows: &BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut users: BTreeMap<Vec<u8>, MailboxHead> = BTreeMap::new();
     let mut holders: BTreeMap<StanzaId, std::collections::BTreeSet<(Vec<u8>, u64)>> = BTreeMap::new();
-    let mut with = 0_usize;
+    let (mut with, mut named) = (0_usize, 0_usize);
     let mut archived_rows = 0_usize;
     for (key, value) in rows {
         let user = || key[1..key.len() - 8].to_vec();
@@ -117,6 +117,12 @@ pub(in super::super) fn assert_whole(rows: &BTreeMap<Vec<u8>, Vec<u8>>) {
                 counted.stamp = counted.stamp.max(row.stamp);
                 holders.entry(row.id).or_default().insert((user(), seq));
                 archived_rows += 1;
+                if let Some(name) = row.name {
+                    named += 1;
+                    let name = name.0.to_be_bytes();
+                    let found = [b"n", user().as_slice(), &name, &seq.to_be_bytes()].concat();
+                    assert!(rows.contains_key(&found), "it is found by its name");
+                }
             }
             b'i' => {
                 let (row, seq): (InboxRow, u64) = (decode(key, value).unwrap(), keys::seq(key).unwrap());
@@ -127,6 +133,8 @@ pub(in super::super) fn assert_whole(rows: &BTreeMap<Vec<u8>, Vec<u8>>) {
             _ => {}
         }
     }
+    let names = rows.keys().filter(|key| key[0] == b'n').count();
+    assert_eq!(names, named, "no name is of a message that is gone");
     assert_eq!(with, archived_rows, "each archived message is found by its other side");
     for (user, counted) in users {
         let key = [b"u", user.as_slice()].concat();
@@ -192,7 +200,7 @@ async fn what_nobody_has_any_more_is_gone_from_the_disk() {
         });
         kinds
     };
-    let expected = BTreeMap::from([('a', 1), ('c', 5), ('e', 5), ('f', 5), ('k', 5), ('u', 1)]);
+    let expected = BTreeMap::from([('a', 1), ('c', 5), ('e', 5), ('f', 5), ('k', 5), ('n', 5), ('u', 1)]);
     assert_eq!(kinds(dir.path()), expected, "romeo's five, which juliet has let go of");
     let storage = Storage::open_embedded(dir.path(), options).unwrap();
     assert_eq!(storage.retention.sweep(&jid(ROMEO), all, 100).await.unwrap().archive, 5);

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
 #![allow(clippy::print_stderr, reason = "a long test says where it is")]
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use althing_proto::ns;
@@ -91,16 +90,15 @@ impl Scene {
         Ok(Writer { client, written: 0 })
     }
 
-    /// Who was away takes all that was kept, at that node: once.
+    /// Who was away takes all that was kept, at that node: in order, once.
     async fn take(&mut self, node: usize) -> Result<()> {
         let mut owner = connect(&self.cluster.endpoint(node), &self.owner, "phone").await?;
         owner.set_patience(LATE);
         owner.send("<presence/>").await?;
-        let mut missing: BTreeSet<String> = (0..self.written).map(|number| format!("m{number}")).collect();
-        while !missing.is_empty() {
+        for number in 0..self.written {
             let message = owner.recv_until(|stanza| stanza.name() == "message").await?;
-            let id = message.attr("id").unwrap_or_default();
-            ensure!(missing.remove(id), "{id} came twice");
+            let wanted = format!("m{number}");
+            ensure!(message.attr("id") == Some(&wanted), "{:?} in the place of {wanted}", message.attr("id"));
         }
         owner.close().await
     }

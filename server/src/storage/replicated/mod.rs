@@ -4,6 +4,7 @@
 //! | file     | what                                                     |
 //! |----------|----------------------------------------------------------|
 //! | `remote` | how a node without a replica reaches one that has it      |
+//! | `lanes`  | in which order messages go to other nodes' replicas       |
 //! | `serve`  | what a replica answers to other nodes                     |
 //! | `traits` | the storage traits                                        |
 //!
@@ -48,6 +49,7 @@
 //! [`PrivacyError::UnknownList`]: althing_proto::privacy::PrivacyError::UnknownList
 //! [`RosterError::UnknownItem`]: althing_proto::roster::RosterError::UnknownItem
 
+mod lanes;
 mod remote;
 mod serve;
 mod traits;
@@ -64,6 +66,7 @@ use std::time::Duration;
 
 use althing_cluster::disk::{Disk, Gate, Room};
 use althing_cluster::store_log::{StoreLog, StoreLogError};
+use althing_proto::jid::BareJid;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::StorageError;
@@ -71,6 +74,10 @@ use super::embedded::Embedded;
 use super::embedded::command::Command;
 use super::embedded::query::{Answer, Query};
 use super::embedded::reply::Reply;
+use super::embedded::streams::KeepOfStream;
+use super::messages::KeepMessage;
+
+use lanes::{Lanes, Way};
 
 pub use remote::{RemoteError, RemoteStore};
 
@@ -100,6 +107,7 @@ pub struct Replicated {
     closed: AtomicBool,
     /// Closed while the disk of this node has no room for rows.
     gate: Gate,
+    lanes: Arc<Lanes>,
 }
 
 impl Replicated {
@@ -109,7 +117,15 @@ impl Replicated {
     pub fn new(log: Arc<dyn StoreLog>, local: Option<Arc<Embedded>>, remote: Arc<dyn RemoteStore>) -> Self {
         let disk = local.as_ref().map(|local| local.disk() as Arc<dyn Disk>);
         let gate = Gate::new(disk, Room::Low);
-        Replicated { log, local, remote, deadline: DEADLINE, closed: AtomicBool::new(false), gate }
+        Replicated {
+            log,
+            local,
+            remote,
+            deadline: DEADLINE,
+            closed: AtomicBool::new(false),
+            gate,
+            lanes: Arc::default(),
+        }
     }
 
     /// The rows of this node, while they are a replica that goes on: where the disk has no room they stand still, and
@@ -185,7 +201,22 @@ impl Replicated {
         command.check()?;
         self.admit(&command)?;
         let deadline = if is_in_order(&command) { self.deadline * 3 } else { self.deadline };
-        self.write_until(command, Instant::now() + deadline, true).await
+        let deadline = Instant::now() + deadline;
+        let (Command::KeepMessage(message) | Command::KeepOfStream(KeepOfStream { message, .. })) = &command
+        else {
+            return self.write_until(command, deadline, true).await;
+        };
+        let is_replica = || self.replica().is_some();
+        match self.lanes.way(|| sender(message), is_replica()) {
+            Way::Here(_under_way) => self.write_until(command, deadline, true).await,
+            Way::Lane(place) => {
+                let Ok(_turn) = timeout_at(deadline, place.turn(is_replica)).await else {
+                    let why = "earlier messages of the sender are under way".to_owned();
+                    return Err(StorageError::Unavailable { why });
+                };
+                self.write_until(command, deadline, true).await
+            }
+        }
     }
 
     /// Refuses a change that takes room, where the group has too little. Asked before a change is ordered, once: one that
@@ -264,6 +295,12 @@ impl Replicated {
 /// is not done, and its sender may be told.
 fn is_in_order(command: &Command) -> bool {
     matches!(command, Command::KeepMessage(_) | Command::KeepOfStream(_) | Command::ChangeStreams(_))
+}
+
+/// Whose messages keep their order.
+fn sender(message: &KeepMessage) -> Option<BareJid> {
+    let sent = message.owners.iter().find(|owner| owner.outgoing).map(|owner| owner.owner.clone());
+    sent.or_else(|| message.owners.first().map(|owner| owner.peer.to_bare()))
 }
 
 fn unsendable(error: &althing_cluster::wire::WireError) -> StorageError {

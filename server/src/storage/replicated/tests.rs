@@ -1,17 +1,19 @@
 //! What only a store group can get wrong: stale reads, lost leaders, answers that do not come.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use althing_cluster::node_id::NodeId;
 use althing_cluster::store_log::{StoreLog, StoreLogError};
 use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
 
-use super::super::conformance::messages::message;
+use super::super::conformance::messages::{JULIET, ROMEO, message};
 use super::super::conformance::{account, jid};
 use super::super::embedded::command::{Command, DeleteAccount, PutPrivate};
 use super::super::embedded::query::{GetAccount, Query};
+use super::super::messages::Kept;
 use super::super::{Accounts, Engine as _, MAX_VALUE_BYTES, Messages, PrivateData, StorageError};
 use super::fake::{Cluster, Links, Outside};
 use super::{RemoteError, Replicated, Reply};
@@ -209,4 +211,76 @@ async fn r19_a_message_that_has_had_its_place_for_long_is_given_up_for_sure() {
     let kept = Messages::keep(&node, message(1, 0)).await;
     assert!(matches!(kept, Err(StorageError::Unavailable { .. })), "{kept:?}");
     assert_eq!(log.tried.load(Ordering::SeqCst), 1);
+}
+
+/// A message that asks once more where to go is not passed by the next one of its sender.
+#[tokio::test]
+async fn messages_of_one_sender_keep_their_order_through_other_nodes() {
+    let cluster = Cluster::start(3);
+    for user in [ROMEO, JULIET] {
+        cluster.nodes[0].create(&jid(user), account(1)).await.unwrap();
+    }
+    let refused = || RemoteError::Refused("the node is suspended".to_owned());
+    cluster.links.faults.lock().extend([refused(), refused(), refused()]);
+    let keep = |number| Messages::keep(&*cluster.outsider, message(number, 0));
+    let (first, second, third) = tokio::join!(keep(1), keep(2), keep(3));
+    for (kept, place) in [(first, 1), (second, 2), (third, 3)] {
+        assert_eq!(kept, Ok(vec![Kept::At(place), Kept::At(place)]));
+    }
+}
+
+/// The group as a node sees it that loses its replica while a message is under way.
+struct Turning {
+    has_replica: AtomicBool,
+    tried: watch::Sender<usize>,
+    lost: Semaphore,
+}
+
+#[async_trait::async_trait]
+impl StoreLog for Turning {
+    fn is_replica(&self) -> bool {
+        self.has_replica.load(Ordering::SeqCst)
+    }
+
+    fn replicas(&self) -> Vec<NodeId> {
+        vec![NodeId::new(0)]
+    }
+
+    async fn write(&self, _: Bytes) -> Result<Bytes, StoreLogError> {
+        self.tried.send_modify(|tried| *tried += 1);
+        // Nobody closes it.
+        drop(self.lost.acquire().await);
+        Err(unavailable())
+    }
+
+    async fn barrier(&self) -> Result<(), StoreLogError> {
+        Err(unavailable())
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_still_under_way_here_is_not_passed_through_another_node() {
+    let cluster = Cluster::start(1);
+    for user in [ROMEO, JULIET] {
+        cluster.nodes[0].create(&jid(user), account(1)).await.unwrap();
+    }
+    let (has_replica, tried, lost) = (AtomicBool::new(true), watch::Sender::new(0), Semaphore::new(0));
+    let log = Arc::new(Turning { has_replica, tried, lost });
+    let rows = Some(cluster.members[0].rows.clone());
+    let node = Arc::new(Replicated::new(log.clone(), rows, cluster.links.clone()));
+    let keep = |number| {
+        let node = node.clone();
+        tokio::spawn(async move { Messages::keep(&*node, message(number, 0)).await })
+    };
+    let first = keep(1);
+    log.tried.subscribe().wait_for(|tried| *tried == 1).await.unwrap();
+    log.has_replica.store(false, Ordering::SeqCst);
+    let second = keep(2);
+    // It would be there by now.
+    cluster.nodes[0].create(&jid("witness@example.com"), account(1)).await.unwrap();
+    assert_eq!(cluster.links.tried.load(Ordering::SeqCst), 0);
+    log.lost.close();
+    for (kept, place) in [(first, 1), (second, 2)] {
+        assert_eq!(kept.await.unwrap(), Ok(vec![Kept::At(place), Kept::At(place)]));
+    }
 }

@@ -80,8 +80,8 @@ pub trait Replica: Send + Sync + 'static {
 
     /// Applies commands in order and writes the mark that `seal` makes of their replies with their rows; one reply a
     /// command. Not necessarily durable
-    /// when it returns: the log has them. A command that cannot be decoded or is refused is a reply too; an error
-    /// means that the rows cannot be written, and stops the group.
+    /// when it returns: the log has them. A command that is damaged or refused is a reply too; an error
+    /// means that the rows cannot be written, or that a later release knows more of the command, and stops the group.
     ///
     /// # Errors
     /// The store's.

@@ -74,6 +74,7 @@ fn is_failure(error: &StorageError) -> bool {
         | StorageError::Busy
         | StorageError::Closed
         | StorageError::WrongVersion { .. }
+        | StorageError::LaterRelease { .. }
         | StorageError::Locked { .. }
         | StorageError::Unavailable { .. }
         | StorageError::Unknown => true,

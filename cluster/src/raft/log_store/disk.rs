@@ -95,7 +95,11 @@ fn check_format(dir: &Path, disk: &Disk) -> io::Result<()> {
     let used = dir.join(USED_FILE);
     match read::<u32>(&disk.db, FORMAT_KEY)? {
         Some(FORMAT) => Ok(()),
-        Some(other) => Err(invalid(&format!("the log has format {other}, this release reads {FORMAT}"))),
+        Some(other) => Err(invalid(&format!(
+            "the log {} has format {other}, this release reads {FORMAT}: start the release that made it, or give the node an \
+             empty node.data_dir, and the others bring it up to date",
+            dir.display()
+        ))),
         None if used.try_exists()? || !disk.db.is_empty() => {
             Err(invalid("the log has lost its format number"))
         }

@@ -12,6 +12,8 @@ pub(super) enum Fault {
     Sled(sled::Error),
     /// A row is not what this release writes.
     Row(String),
+    /// The log has a change of a kind that this release does not know.
+    Later(u16),
     /// A backup is being restored.
     Restoring,
     /// All rows are being replaced.
@@ -33,6 +35,7 @@ impl Fault {
             Fault::Sled(sled::Error::Io(error)) => StorageError::Io { path, what, error: error.to_string() },
             Fault::Sled(error) => StorageError::Corrupt { path, what: error.to_string() },
             Fault::Row(what) => StorageError::Corrupt { path, what },
+            Fault::Later(kind) => StorageError::LaterRelease { path, kind },
             Fault::Restoring => StorageError::Restoring,
             Fault::Replacing => {
                 StorageError::Unavailable { why: "a snapshot is replacing the rows of this node".to_owned() }

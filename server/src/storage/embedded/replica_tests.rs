@@ -457,3 +457,22 @@ async fn the_rows_of_a_server_by_itself_are_not_taken_into_a_cluster() {
     let error = node.replica.mark().await.unwrap_err();
     assert!(error.to_string().contains("empty node.data_dir"), "{error}");
 }
+
+/// It would have other rows than its peers from then on.
+#[tokio::test]
+async fn a_change_of_a_later_release_stops_a_replica_before_it_and_costs_nothing() {
+    let node = Node::new();
+    node.apply(&[create("juliet@example.com")], 1).await;
+    let known = put("juliet@example.com", 1, 1).encode().unwrap();
+    let later = bytes::Bytes::from_static(b"\xff\xff\x00");
+    let refused = node.replica.apply(vec![known, later], seal(2)).await.unwrap_err().to_string();
+    assert!(refused.contains("kind 65535") && refused.contains("with the release"), "{refused}");
+    assert!(node.replica.apply(Vec::new(), seal(3)).await.is_err(), "for good");
+    assert!(node.store.close().await.is_err());
+    let (store, replica) = open(node.dir.path());
+    let node = Node { dir: node.dir, store, replica };
+    assert_eq!(node.replica.mark().await.unwrap(), Some("1".into()), "the log is read from there again");
+    let commands = [put("juliet@example.com", 1, 1), put("juliet@example.com", 2, 1)];
+    let replies = node.apply(&commands, 2).await;
+    assert!(replies.iter().all(|reply| *reply == Reply::Done(true)), "{replies:?}");
+}

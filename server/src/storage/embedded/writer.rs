@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use althing_cluster::store_log::Seal;
+use althing_cluster::wire::WireError;
 use althing_proto::jid::BareJid;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -113,7 +114,7 @@ fn commit(
 ///
 /// # Errors
 /// The store's, after which it writes no more. A damaged row is one too: to go on would leave this replica with
-/// other rows than its peers. They have the row still.
+/// other rows than its peers. They have the row still. So is a change of a later release.
 pub(super) fn apply_ordered(rows: &Rows, commands: &[Bytes], seal: Seal) -> Result<Vec<Bytes>, StorageError> {
     usable(rows)?;
     try_apply_ordered(rows, commands, seal).map_err(|fault| rows.fail(fault))
@@ -127,6 +128,8 @@ fn try_apply_ordered(rows: &Rows, commands: &[Bytes], seal: Seal) -> Result<Vec<
         let reply = match Command::decode(command) {
             _ if number <= applied_before => Reply::Lost(()),
             Ok(command) => view.apply(command)?,
+            // The others may know it: whoever goes on without it has other rows from then on.
+            Err(WireError::UnknownKind(kind)) => return Err(Fault::Later(kind)),
             Err(error) => Reply::Unreadable(error.to_string()),
         };
         replies.push(reply.encode().map_err(|error| Fault::Row(format!("a reply has no form: {error}")))?);

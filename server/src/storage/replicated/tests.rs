@@ -14,7 +14,7 @@ use super::super::conformance::{account, jid};
 use super::super::embedded::command::{Command, DeleteAccount, PutPrivate};
 use super::super::embedded::query::{GetAccount, Query};
 use super::super::messages::Kept;
-use super::super::{Accounts, Engine as _, MAX_VALUE_BYTES, Messages, PrivateData, StorageError};
+use super::super::{Accounts, MAX_VALUE_BYTES, Messages, PrivateData, StorageError};
 use super::fake::{Cluster, Links, Outside};
 use super::{RemoteError, Replicated, Reply};
 
@@ -156,16 +156,6 @@ async fn long_lists_come_in_pages_that_nobody_sees() {
         assert_eq!(list(Some("k009"), 150).await.unwrap(), expected[10..160]);
         assert_eq!(list(None, 0).await.unwrap(), []);
     }
-}
-
-#[tokio::test]
-async fn a_command_of_a_later_release_is_answered_and_changes_nothing() {
-    let cluster = Cluster::start(1);
-    let log = &cluster.members[0];
-    let reply = althing_cluster::store_log::StoreLog::write(&**log, Bytes::from_static(b"\xff\xff")).await;
-    assert!(matches!(Reply::decode(&reply.unwrap()), Ok(Reply::Unreadable(_))));
-    assert_eq!(cluster.nodes[0].failure(), None);
-    assert_eq!(cluster.nodes[0].create(&jid("juliet@example.com"), account(1)).await, Ok(true));
 }
 
 /// A group without a leader, which gives each command up after a while.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use anyhow::{Context, Result, bail, ensure};
 const DAMAGED: usize = 2;
 /// Messages before each damage.
 const MESSAGES: usize = 40;
+/// Bytes of a page of the file system.
+const PAGE: usize = 4_096;
 const LATE: Duration = Duration::from_secs(8);
 
 /// Writes to an account that is away, until all of it is acknowledged: then it is kept (XEP-0160, XEP-0198).
@@ -71,6 +74,13 @@ fn tear(file: &Path, keep: impl FnOnce(u64) -> u64) -> Result<()> {
     Ok(file.set_len(keep(length))?)
 }
 
+/// The same where the file has its length already, and a page of it never got to the disk.
+fn blank(file: &Path) -> Result<()> {
+    let file = File::options().write(true).open(file)?;
+    let from = file.metadata()?.len().saturating_sub(PAGE as u64);
+    Ok(file.write_all_at(&[0; PAGE], from)?)
+}
+
 /// Starts the node; where it refuses, it has named what is wrong, and starts without its data.
 async fn serve_again(cluster: &mut TestCluster, what: &str) -> Result<()> {
     let before = cluster.node(DAMAGED).log().len();
@@ -101,7 +111,8 @@ async fn a_node_that_lost_its_data_or_a_part_of_it_serves_again_and_nothing_is_l
     for file in files {
         let name = file.strip_prefix(&data).unwrap().display().to_string();
         damages.push((format!("the last bytes of {name}"), Some(file.clone()), 100));
-        damages.push((format!("a piece of the end of {name}"), Some(file), 300_000));
+        damages.push((format!("a piece of the end of {name}"), Some(file.clone()), 300_000));
+        damages.push((format!("the last page of {name}"), Some(file), 0));
     }
     let account = Account::fresh("owner");
     register_at(&cluster.endpoint(0), &account).await.unwrap();
@@ -113,6 +124,7 @@ async fn a_node_that_lost_its_data_or_a_part_of_it_serves_again_and_nothing_is_l
         cluster.node_mut(DAMAGED).kill().unwrap();
         match &file {
             None => std::fs::remove_dir_all(&data).unwrap(),
+            Some(file) if bytes == 0 => blank(file).unwrap(),
             Some(file) => tear(file, |length| length.saturating_sub(bytes)).unwrap(),
         }
         // Who is gone for good is replaced when it has been silent for long enough.

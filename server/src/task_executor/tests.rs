@@ -5,6 +5,7 @@ mod contacts;
 mod lease;
 mod left;
 mod moves;
+mod preferences;
 mod reads;
 mod streams;
 mod support;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use althing_proto::jid::Jid;
+use althing_proto::stanza_id::StanzaId;
 use althing_proto::xml::Element;
 use tokio::time::timeout;
 
 use super::*;
+use crate::storage::messages::{KeepFor, KeepInInbox, KeepMessage};
 use crate::storage::{EmbeddedOptions, Storage};
 
 /// How many messages are sent while a session comes.
@@ -39,7 +42,7 @@ pub(super) async fn until_messages(outbox: &Outbox, count: usize) -> String {
 }
 
 /// What is written to a client until that is in it.
-async fn until_text(outbox: &Outbox, wanted: &str) -> String {
+pub(super) async fn until_text(outbox: &Outbox, wanted: &str) -> String {
     let (mut all, mut out) = (String::new(), Vec::new());
     let there = async {
         while !all.contains(wanted) && outbox.take(&mut out).await {
@@ -239,6 +242,55 @@ async fn r19_a_long_inbox_comes_as_fast_as_it_is_acknowledged() {
     timeout(Duration::from_secs(60), read).await.unwrap();
     let places: Vec<_> = (0..LONG).map(|number| all.find(&format!(" id='{number}'"))).collect();
     assert!(places.is_sorted() && places[0].is_some());
+}
+
+/// S14: what begins to wait while a page of what waits is still being handed out was not on that page: the session looks once
+/// more when it is through.
+#[actix_rt::test]
+async fn s14_what_begins_to_wait_while_others_are_handed_out_comes_behind_them() {
+    const WAIT: usize = 12;
+    let node = Arc::new(NodeContext::for_tests());
+    let user = BareJid::new("b@localhost").unwrap();
+    node.has_account(&user).await;
+    let message = |number: usize, size: usize| {
+        let text = "x".repeat(size);
+        let inbox = KeepInInbox {
+            takers: Vec::new(),
+            expires: node.now().after(Duration::from_secs(3_600)),
+            quota: node.config().offline.quota(),
+            each_device: false,
+        };
+        let peer = Jid::new("a@localhost/x").unwrap();
+        let owner = KeepFor { owner: user.clone(), peer, outgoing: false, archive: None, inbox: Some(inbox) };
+        KeepMessage {
+            id: StanzaId::derived(b"test", &[&number.to_be_bytes()]),
+            stamp: node.now(),
+            xml: format!(
+                "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' type='chat' id='n{number}'>\
+                 <body>{text}</body></message>"
+            )
+            .into(),
+            owners: vec![owner],
+            name: None,
+        }
+    };
+    for number in 0..WAIT {
+        node.storage.keep(message(number, 60_000)).await.unwrap();
+    }
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, work("<presence xmlns='jabber:client'/>")).await;
+    while !session.pressure().is_congested() {
+        turns(1).await;
+    }
+    node.storage.keep(message(WAIT, 1)).await.unwrap();
+    crate::delivery::keep::tell_those_there(&node, &user);
+    // The word is before this in the mailbox; not all of the page is handed out.
+    done(&session, Work::default()).await;
+    assert!(session.pressure().is_congested());
+    let text = until_messages(&own, WAIT + 1).await;
+    let places: Vec<_> = (0..=WAIT).map(|number| text.find(&format!(" id='n{number}'"))).collect();
+    assert!(places.is_sorted() && places[0].is_some(), "{places:?}");
 }
 
 /// R18, R19: what comes for a session without a connection that has no more room waits in the store, as much as may wait

@@ -24,7 +24,13 @@ pub(super) fn of(mut page: ArchivePage, query: &Query, to: &FullJid, most: usize
     let dropped = shorten(&mut page.messages, query.archive.backwards, most);
     let complete = page.complete && !dropped;
     let ids: Vec<String> = page.messages.iter().map(|message| message.id.to_string()).collect();
-    let ends = ids.first().zip(ids.last()).map(|(first, last)| (first.as_str(), last.as_str()));
+    // Where the page ends before it is full its end is what was looked at last: the client goes on from there.
+    let looked = page.looked.filter(|_| !dropped).map(|id| id.to_string());
+    let (first, last) = match query.archive.backwards {
+        true => (looked.as_ref().or(ids.first()), ids.last().or(looked.as_ref())),
+        false => (ids.first().or(looked.as_ref()), looked.as_ref().or(ids.last())),
+    };
+    let ends = first.zip(last).map(|(first, last)| (first.as_str(), last.as_str()));
     let mut fin = Element::builder("fin", ns::MAM).append(rsm::page(ends, page.count)).build();
     if complete {
         fin.set(name!("complete"), "true");
@@ -99,7 +105,12 @@ mod tests {
     }
 
     fn sent(query: &Query, most: usize) -> (Vec<String>, String) {
-        let page = ArchivePage { messages: [1, 2, 3].map(message).into(), complete: true, count: Some(3) };
+        let page = ArchivePage {
+            messages: [1, 2, 3].map(message).into(),
+            complete: true,
+            count: Some(3),
+            looked: None,
+        };
         let (results, fin) = of(page, query, &FullJid::new("d@e/f").unwrap(), most);
         let text = |stanza: &Stanza| String::from_utf8(stanza.to_bytes().to_vec()).unwrap();
         (results.iter().map(text).collect(), String::from(&fin))
@@ -136,6 +147,25 @@ mod tests {
             let (results, _) = sent(&query(true, false), most);
             assert_eq!(results.len(), backwards);
             assert!(results.last().unwrap().contains("id='0303"));
+        }
+    }
+
+    /// What the client asks for next is behind what was looked at, also where nothing of it was for it.
+    #[test]
+    fn a_page_that_ends_before_it_is_full_says_how_far_it_has_come() {
+        let to = FullJid::new("d@e/f").unwrap();
+        let looked = Some(StanzaId::from_bytes([9; 16]));
+        for (messages, backwards, first, last) in [
+            (vec![], false, "0909", "0909"),
+            (vec![], true, "0909", "0909"),
+            (vec![message(1), message(2)], false, "0101", "0909"),
+            (vec![message(1), message(2)], true, "0909", "0202"),
+        ] {
+            let page = ArchivePage { messages, looked, ..ArchivePage::default() };
+            let (_, fin) = of(page, &query(backwards, false), &to, usize::MAX);
+            let fin = String::from(&fin);
+            assert!(fin.contains(&format!("<first>{first}")) && fin.contains(&format!("<last>{last}")), "{fin}");
+            assert!(!fin.contains("complete"), "{fin}");
         }
     }
 

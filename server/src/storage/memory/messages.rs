@@ -203,7 +203,8 @@ impl State {
         if query.backwards {
             messages.reverse();
         }
-        Ok(ArchivePage { messages, complete, count: query.is_of_all().then_some(mailbox.head.archived) })
+        let count = query.is_of_all().then_some(mailbox.head.archived);
+        Ok(ArchivePage { messages, complete, count, looked: None })
     }
 
     fn sweep(&mut self, user: &BareJid, rules: &SweepRules, limit: u32) -> Swept {

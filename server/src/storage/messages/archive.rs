@@ -55,6 +55,9 @@ pub struct ArchivePage {
     pub complete: bool,
     /// How many messages match without the page's own bounds; `None` where that would have to be counted.
     pub count: Option<u64>,
+    /// Where a page ends before it is full, because so many messages were looked at: the last of them. The next page is
+    /// behind it, or before it if that is the way it goes. It need not match.
+    pub looked: Option<StanzaId>,
 }
 
 /// A query names a message that is not in the archive (XEP-0313: `item-not-found`).
@@ -97,7 +100,8 @@ pub struct ArchivePreferences {
 #[async_trait]
 pub trait Archive: Send + Sync {
     /// A page of the archive of `user`. It reads no more than the page, but to look for a stamp (some twenty rows) and
-    /// where `with` has a resource. A page ends early where it has [`MAX_PAGE_BYTES`](super::MAX_PAGE_BYTES).
+    /// where `with` has a resource: some thousand rows then. A page ends early where it has
+    /// [`MAX_PAGE_BYTES`](super::MAX_PAGE_BYTES), and where enough was looked at ([`ArchivePage::looked`]).
     ///
     /// # Errors
     /// [`StorageError::TooLarge`] for more than [`MAX_PAGE`] ids.

@@ -198,7 +198,7 @@ fn golden_bytes_of_answers() {
         devices: vec![DeviceId(4)],
     };
     let archived = ArchivedMessage { id: ID, stamp: at(5), xml: bytes("x"), retracted: true };
-    let page = ArchivePage { messages: vec![archived], complete: true, count: Some(1) };
+    let page = ArchivePage { messages: vec![archived], complete: true, count: Some(1), looked: Some(ID) };
     let samples = [
         ("003201eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0205017800", Answer::InboxMessages(vec![message.clone()])),
         (
@@ -207,7 +207,10 @@ fn golden_bytes_of_answers() {
         ),
         ("003401eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0205017800", Answer::InboxMessage(Some(message))),
         ("003501fb2c01", Answer::InboxSummary(InboxSummary { messages: 1, bytes: 300 })),
-        ("00360001eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05017801010101", Answer::ArchivePage(Ok(page))),
+        (
+            "00360001eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0501780101010101eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee",
+            Answer::ArchivePage(Ok(page)),
+        ),
         ("003601eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee", Answer::ArchivePage(Err(UnknownStanzaId(ID)))),
         (
             "003701eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee05eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee06",

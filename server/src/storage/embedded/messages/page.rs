@@ -22,6 +22,9 @@ use super::scope::decode;
 /// Most rows that are looked at before writers have their turn.
 const STEP: usize = 1_000;
 
+/// Steps of one page: others ask too, and the next page goes on where this one ends.
+const STEPS: usize = 5;
+
 /// What a page goes through.
 struct Plan {
     /// First and last number.
@@ -40,6 +43,8 @@ struct Filling {
     fill: PageFill,
     /// Nothing more belongs on the page.
     full: bool,
+    /// The last message that was looked at.
+    looked: Option<StanzaId>,
 }
 
 /// Reads a page.
@@ -54,14 +59,18 @@ pub(super) fn read(
         Err(unknown) => return Ok(Err(unknown)),
     };
     let mut filling = Filling::default();
-    while !filling.full && plan.low <= plan.high {
+    let mut steps = 0;
+    while !filling.full && plan.low <= plan.high && (steps < STEPS || filling.looked.is_none()) {
         rows.between_batches(|tree| step(tree, user, query, &mut plan, &mut filling))?;
+        steps += 1;
     }
-    let Filling { mut page, full, .. } = filling;
+    let Filling { mut page, full, looked, .. } = filling;
+    let more = !full && plan.low <= plan.high;
     if query.backwards {
         page.messages.reverse();
     }
-    Ok(Ok(ArchivePage { complete: !full, count: plan.count, ..page }))
+    let looked = looked.filter(|_| more);
+    Ok(Ok(ArchivePage { complete: !full && !more, count: plan.count, looked, ..page }))
 }
 
 /// The number of an archived message.
@@ -179,6 +188,7 @@ fn step(
         }
         let Some(row) = get::<ArchiveRow>(tree, &keys::archive_row(user, seq))? else { continue };
         if query.with.as_ref().is_some_and(|with| !row.is_with(with)) {
+            filling.looked = Some(row.id);
             continue;
         }
         let key = keys::message(row.id);
@@ -188,6 +198,7 @@ fn step(
             filling.full = true;
             return Ok(());
         }
+        filling.looked = Some(row.id);
         let (xml, retracted) = (body::text(text), head.retracted);
         filling.page.messages.push(ArchivedMessage { id: row.id, stamp: row.stamp, xml, retracted });
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use althing_cluster::routes::BindIndex;
+use althing_proto::jid::Jid;
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 use proptest::prelude::*;
@@ -11,7 +12,8 @@ use super::super::super::conformance::messages::{JULIET, ROMEO, id, message};
 use super::super::super::conformance::{account, jid};
 use super::super::super::messages::rules::{ArchiveRow, InboxRow, MailboxHead};
 use super::super::super::messages::{
-    ArchiveDefault, ArchivePreferences, DeviceId, Drain, KeepInInbox, KeepMessage, Settle, SweepRules, Taker,
+    ArchiveDefault, ArchivePreferences, ArchiveQuery, DeviceId, Drain, KeepInInbox, KeepMessage, Settle,
+    SweepRules, Taker,
 };
 use super::super::super::{EmbeddedOptions, Storage};
 use super::super::command::Command;
@@ -30,6 +32,46 @@ pub(in super::super) fn between(mut message: KeepMessage, from: &str, to: &str) 
         (owner.owner, owner.peer) = (jid(own), jid(peer).into());
     }
     message
+}
+
+/// A page with one resource of a contact looks at so many messages, and goes on where it has ended.
+#[tokio::test]
+async fn a_page_with_a_resource_that_is_seldom_there_ends_and_goes_on() {
+    const MESSAGES: u64 = 12_000;
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open_embedded(dir.path(), EmbeddedOptions::default()).unwrap();
+    storage.accounts.create(&jid(JULIET), account(1)).await.unwrap();
+    let kept: Vec<_> = (1..=MESSAGES)
+        .map(|number| {
+            let mut message = message(number, 10);
+            message.owners.retain(|owner| owner.owner == jid(JULIET));
+            let resource = if number == 11_000 { "seldom" } else { "often" };
+            message.owners[0].peer = Jid::new(&format!("{ROMEO}/{resource}")).unwrap();
+            message.owners[0].archive = Some(ArchiveDefault::Always);
+            message.owners[0].inbox = None;
+            storage.keep(message)
+        })
+        .collect();
+    for kept in kept {
+        kept.await.unwrap();
+    }
+    for backwards in [false, true] {
+        let with = Some(Jid::new(&format!("{ROMEO}/seldom")).unwrap());
+        let mut query = ArchiveQuery { with, limit: 9, backwards, ..ArchiveQuery::default() };
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = storage.archive.page(&jid(JULIET), query.clone()).await.unwrap().unwrap();
+            found.extend(page.messages.iter().map(|message| message.id));
+            pages += 1;
+            assert_eq!(page.complete, page.looked.is_none());
+            match (page.looked, backwards) {
+                (Some(looked), false) => query.after = vec![looked],
+                (Some(looked), true) => query.before = vec![looked],
+                (None, _) => break,
+            }
+        }
+        assert_eq!((found, pages), (vec![id(11_000)], 3));
+    }
 }
 
 /// Commands on messages between these users.

@@ -30,6 +30,7 @@ use super::settles::Settles;
 use super::{Next, account, bounce, local};
 use crate::config::Messages;
 use crate::metrics::Dropped;
+use crate::modules::push;
 use crate::node::NodeContext;
 use crate::pipeline::Effects;
 use crate::router::rules::{self, Presence, Rule};
@@ -278,6 +279,10 @@ fn waits_on(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: Sta
         }
         tell_who_came(&node, &account).await;
         drop(guard);
+        if effects.is_empty() {
+            // As it was on its way to somebody nobody was told of it (XEP-0357).
+            push(&node, &account, None, Some(&stanza));
+        }
         effects
     }))
 }

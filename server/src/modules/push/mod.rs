@@ -6,6 +6,8 @@
 
 mod notify;
 
+use std::sync::Arc;
+
 use althing_proto::form::{Form, FormKind};
 use althing_proto::jid::{self, BareJid};
 use althing_proto::ns;
@@ -68,6 +70,10 @@ impl Module for Push {
             return Outcome::refuse(packet, StanzaCondition::BadRequest);
         };
         match decide(payload) {
+            Ok(Asked::Enable { to, .. }) if is_somebody_else(view.node, &to, owner) => {
+                let text = format!("{} is another user's address, and no push service", to.jid);
+                Outcome::refuse(packet, StanzaError::new(StanzaCondition::NotAllowed, text))
+            }
             Ok(Asked::Enable { to, options }) if is_reachable(view.node, &to) => {
                 enable(packet, owner.clone(), &to, options, view)
             }
@@ -153,6 +159,11 @@ fn decide(payload: &Element) -> Result<Asked, StanzaError> {
     }
 }
 
+/// Whether it is another account of this server: each message to one user would have the server itself write to the other.
+fn is_somebody_else(node: &NodeContext, to: &Place, owner: &BareJid) -> bool {
+    node.serves(to.jid.domain().as_str()) && to.jid.node().is_some() && to.jid.to_bare() != *owner
+}
+
 /// Whether anything there could be asked: what only other servers have cannot.
 fn is_reachable(node: &NodeContext, to: &Place) -> bool {
     let (domain, config) = (to.jid.domain(), node.config());
@@ -170,10 +181,13 @@ fn enable(packet: &Packet, owner: BareJid, to: &Place, options: Vec<u8>, view: &
     };
     let rows = u32::try_from(view.node.config().push.registrations).unwrap_or(u32::MAX);
     let bound = RowBound { rows, bytes: u64::from(rows) * 16 * 1024 };
-    let (private, key, packet) = (view.node.storage.private.clone(), to.key(), packet.clone());
+    let (node, key, packet) = (Arc::clone(view.node), to.key(), packet.clone());
     Outcome::aside(async move {
-        match private.put_within(&owner, PUSH, &key, row.to_vec(), bound).await {
-            Ok(()) => vec![Effect::Route(packet.stanza.result(None))],
+        match node.storage.private.put_within(&owner, PUSH, &key, row.to_vec(), bound).await {
+            Ok(()) => {
+                node.pushes.begin_anew(owner, key);
+                vec![Effect::Route(packet.stanza.result(None))]
+            }
             Err(error @ (StorageError::Full { .. } | StorageError::TooLarge { .. })) => {
                 refusal(&packet, StanzaError::new(StanzaCondition::ResourceConstraint, error.to_string()))
             }

@@ -1,8 +1,11 @@
 //! What is published, where, and what becomes of a service that answers with an error (XEP-0357 §8).
 //!
-//! An account is told of once at a time: what comes while its notification waits in the module's queue is in that one.
+//! An account is told of once at a time: what comes while its notification waits in the module's queue is in that one. And a
+//! service is asked once at a time: what comes for the account before it has answered is in one more notification, behind
+//! the answer. So whoever writes a thousand messages costs a service no more than it takes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +53,38 @@ type Who = (BareJid, Option<String>);
 pub struct Pushes {
     /// No more than the module's queue holds jobs.
     waiting: Mutex<HashMap<Who, Option<Stanza>>>,
-    failed: Mutex<HashMap<(BareJid, String), u32>>,
+    failed: Mutex<HashMap<Registered, u32>>,
+    /// Who has not answered yet, and whether there is more to tell. No more than the node's own requests that are pending.
+    asked: Mutex<HashMap<Registered, bool>>,
+}
+
+/// A registration: whose, and under which key.
+type Registered = (BareJid, String);
+
+impl Pushes {
+    /// It was made anew: what has failed before was another one.
+    pub fn begin_anew(&self, account: BareJid, key: String) {
+        self.failed.lock().remove(&(account, key));
+    }
+
+    /// Whether a service may be asked; else there is more to tell when it has answered.
+    fn begin(&self, registered: &Registered) -> bool {
+        match self.asked.lock().entry(registered.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(false);
+                true
+            }
+            Entry::Occupied(mut asked) => {
+                asked.insert(true);
+                false
+            }
+        }
+    }
+
+    /// A service has answered, or is not asked after all; whether there is more to tell.
+    fn end(&self, registered: &Registered) -> bool {
+        self.asked.lock().remove(registered).unwrap_or_default()
+    }
 }
 
 /// Tells the services of an account, or of one resource of it, that there is something for it: `message`, or what has not
@@ -126,14 +160,26 @@ async fn publish(mut waiting: Waiting) -> Effects {
     let mut effects = Effects::new();
     let Ok(server) = Jid::new(account.domain().as_str()) else { return effects };
     for (place, registration, row) in registered {
+        let registered = (account.clone(), place.key());
+        if !node.pushes.begin(&registered) {
+            continue;
+        }
         let payload = notification(&place, &registration, &form);
         let begun = node.requests.begin((server.clone(), place.jid.clone()), IqType::Set, payload, PATIENCE);
         let Ok((iq, answer)) = begun else {
+            node.pushes.end(&registered);
             node.metrics.pushed(Pushed::Dropped);
             continue;
         };
-        let (own, account) = (Arc::clone(&node), account.clone());
-        answer.then(&node, move |outcome| answered(&own, account, place.key(), row, outcome));
+        let own = Arc::clone(&node);
+        answer.then(&node, move |outcome| {
+            let more = own.pushes.end(&registered);
+            let mut effects = answered(&own, registered.clone(), row, outcome);
+            if more {
+                effects.push(tell_the_rest(&own, registered.0, registration.resource));
+            }
+            effects
+        });
         debug!(jid = %waiting.who.0, "a push notification");
         node.metrics.pushed(Pushed::Sent);
         effects.push(Effect::Route(iq));
@@ -186,15 +232,24 @@ fn is_passing(error: &Stanza) -> bool {
         || passing.iter().any(|known| error.has_child(known.name(), ns::STANZA_ERRORS))
 }
 
+/// Tells of what has come before the last notification was answered, if it waits still.
+fn tell_the_rest(node: &Arc<NodeContext>, account: BareJid, resource: Option<String>) -> Effect {
+    let node = Arc::clone(node);
+    Effect::Later(Later(Box::pin(async move {
+        if node.storage.inbox.summary(&account).await.is_ok_and(|waits| waits.messages > 0) {
+            notify(&node, &account, resource.as_deref(), None);
+        }
+        Effects::new()
+    })))
+}
+
 /// §8.1: an error disables the registration, one that may pass when it is one of many in a row.
 fn answered(
     node: &Arc<NodeContext>,
-    account: BareJid,
-    key: String,
+    place: Registered,
     row: Vec<u8>,
     outcome: Result<Stanza, NoAnswer>,
 ) -> Effects {
-    let place = (account, key);
     let mut failed = node.pushes.failed.lock();
     match outcome {
         Ok(_) => {

@@ -1,8 +1,12 @@
 //! What a notification says, and what an answer does to its registration.
 
+use althing_proto::stanza_id::StanzaId;
+use althing_proto::time::Timestamp;
+
 use super::*;
-use crate::delivery::drive;
+use crate::delivery::{Next, drive, keep, kept};
 use crate::storage::RowBound;
+use crate::storage::messages::{InboxQuota, KeepFor, KeepInInbox, KeepMessage};
 
 const KEY: &str = "push.localhost\u{0}n";
 
@@ -53,7 +57,7 @@ fn a_notification_says_nothing_of_a_message_unless_it_is_to() {
 #[tokio::test]
 async fn an_error_disables_what_was_refused_and_nothing_else() {
     let (node, row) = with_registration().await;
-    let answer = |outcome, row: &[u8]| answered(&node, alice(), KEY.to_owned(), row.to_vec(), outcome);
+    let answer = |outcome, row: &[u8]| answered(&node, (alice(), KEY.to_owned()), row.to_vec(), outcome);
     drive(&node, answer(Err(NoAnswer::TimedOut), &row)).await;
     drive(&node, answer(error(StanzaCondition::ItemNotFound), b"an earlier registration")).await;
     assert!(registered(&node).await);
@@ -64,7 +68,7 @@ async fn an_error_disables_what_was_refused_and_nothing_else() {
 #[tokio::test]
 async fn an_error_that_may_pass_disables_when_it_does_not() {
     let (node, row) = with_registration().await;
-    let answer = |outcome| answered(&node, alice(), KEY.to_owned(), row.clone(), outcome);
+    let answer = |outcome| answered(&node, (alice(), KEY.to_owned()), row.clone(), outcome);
     let ok = || Ok(message());
     for _ in 0..PASSING - 1 {
         drive(&node, answer(error(StanzaCondition::ServiceUnavailable))).await;
@@ -90,4 +94,63 @@ async fn who_waits_to_be_told_of_is_told_of_once() {
     while !node.pushes.waiting.lock().is_empty() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn what_failed_before_a_registration_was_made_anew_does_not_count() {
+    let (node, row) = with_registration().await;
+    let passing = || answered(&node, (alice(), KEY.to_owned()), row.clone(), error(StanzaCondition::ServiceUnavailable));
+    for _ in 0..PASSING - 1 {
+        drive(&node, passing()).await;
+    }
+    node.pushes.begin_anew(alice(), KEY.to_owned());
+    drive(&node, passing()).await;
+    assert!(registered(&node).await);
+}
+
+/// Whoever writes much costs a service one notification at a time, and one more for the rest.
+#[tokio::test]
+async fn a_service_is_told_of_more_when_it_has_answered() {
+    let (node, _row) = with_registration().await;
+    let told = async || {
+        let waiting = Waiting { node: Arc::clone(&node), who: (alice(), None), taken: false };
+        publish(waiting).await
+    };
+    let first = told().await;
+    let [Effect::Route(iq)] = &first[..] else { panic!("{first:?}") };
+    assert!(told().await.is_empty() && told().await.is_empty(), "it has not answered");
+    assert_eq!(node.requests.pending(), 1);
+    let id = StanzaId::from_bytes([1; 16]);
+    let inbox = KeepInInbox {
+        takers: Vec::new(),
+        expires: Timestamp::from_millis(u64::MAX),
+        quota: InboxQuota { messages: 9, bytes: 9_999 },
+        each_device: false,
+    };
+    let owner =
+        KeepFor { owner: alice(), peer: alice().into(), outgoing: false, archive: None, inbox: Some(inbox) };
+    let xml = message().to_standalone().into();
+    let kept = KeepMessage { id, stamp: Timestamp::from_millis(1), xml, owners: vec![owner] };
+    node.storage.keep(kept).await.unwrap();
+    node.requests.answered(&iq.result(None));
+    let again = async {
+        // The service is no component here: what is sent to it is answered with an error, which ends the registration.
+        while registered(&node).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("it is told of the rest");
+}
+
+/// What was on its way to a session that is gone waits, and nobody was told of it yet.
+#[tokio::test]
+async fn what_comes_back_from_a_session_that_is_gone_is_told_of() {
+    let (node, _row) = with_registration().await;
+    let id = StanzaId::from_bytes([1; 16]);
+    let stanza = message().with_child(kept::stanza_id(&alice(), id));
+    let Next::Wait(freed) = keep::for_absent(&node, &stanza, &alice(), keep::Planned::Already(id), None) else {
+        panic!("it is known at once")
+    };
+    freed.await;
+    assert_eq!(node.pushes.waiting.lock().len(), 1);
 }

@@ -164,7 +164,10 @@ mod tests {
             let page = ArchivePage { messages, looked, ..ArchivePage::default() };
             let (_, fin) = of(page, &query(backwards, false), &to, usize::MAX);
             let fin = String::from(&fin);
-            assert!(fin.contains(&format!("<first>{first}")) && fin.contains(&format!("<last>{last}")), "{fin}");
+            assert!(
+                fin.contains(&format!("<first>{first}")) && fin.contains(&format!("<last>{last}")),
+                "{fin}"
+            );
             assert!(!fin.contains("complete"), "{fin}");
         }
     }

@@ -99,7 +99,9 @@ async fn who_waits_to_be_told_of_is_told_of_once() {
 #[tokio::test]
 async fn what_failed_before_a_registration_was_made_anew_does_not_count() {
     let (node, row) = with_registration().await;
-    let passing = || answered(&node, (alice(), KEY.to_owned()), row.clone(), error(StanzaCondition::ServiceUnavailable));
+    let passing = || {
+        answered(&node, (alice(), KEY.to_owned()), row.clone(), error(StanzaCondition::ServiceUnavailable))
+    };
     for _ in 0..PASSING - 1 {
         drive(&node, passing()).await;
     }
@@ -130,7 +132,7 @@ async fn a_service_is_told_of_more_when_it_has_answered() {
     let owner =
         KeepFor { owner: alice(), peer: alice().into(), outgoing: false, archive: None, inbox: Some(inbox) };
     let xml = message().to_standalone().into();
-    let kept = KeepMessage { id, stamp: Timestamp::from_millis(1), xml, owners: vec![owner] };
+    let kept = KeepMessage { id, stamp: Timestamp::from_millis(1), xml, owners: vec![owner], name: None };
     node.storage.keep(kept).await.unwrap();
     node.requests.answered(&iq.result(None));
     let again = async {
@@ -148,7 +150,8 @@ async fn what_comes_back_from_a_session_that_is_gone_is_told_of() {
     let (node, _row) = with_registration().await;
     let id = StanzaId::from_bytes([1; 16]);
     let stanza = message().with_child(kept::stanza_id(&alice(), id));
-    let Next::Wait(freed) = keep::for_absent(&node, &stanza, &alice(), keep::Planned::Already(id), None) else {
+    let Next::Wait(freed) = keep::for_absent(&node, &stanza, &alice(), keep::Planned::Already(id), None)
+    else {
         panic!("it is known at once")
     };
     freed.await;

@@ -26,8 +26,9 @@ help: ## list these doors
 run: $(ALTHING) ## build, then run three nodes as one server with the accounts alice and bob; Ctrl-C stops them
 	$(ALTHING) dev --nodes 3 --demo --data .dev/cluster
 
-test: $(ALTHING) $(VENV)/.installed ## run all tests: Rust, wire scripts, slixmpp
+test: $(ALTHING) $(VENV)/.installed ## run all tests: Rust, wire scripts, slixmpp, and clients under five faults
 	$(CARGO) test --workspace
+	$(MAKE) nemesis SEED=13 SECONDS=60
 	$(VENV)/bin/python -m pytest tests/python -q
 
 verify: ## check format, lints, the tidy rules, and dependencies when cargo-deny is installed

@@ -39,9 +39,8 @@ const LATE: Duration = Duration::from_secs(8);
 const LOOK: Duration = Duration::from_millis(20);
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// A node that is cut off takes acknowledgements until it is suspended and ends its streams later; a settle that has
-/// gathered takes a moment more.
-const SETTLE_MS: u64 = 6_000;
+/// A settle gathers for a second; on a crowded machine it takes a while more.
+const SETTLE_MS: u64 = 4_000;
 /// Most breaches of a kind that are shown.
 const SHOWN: usize = 6;
 
@@ -82,20 +81,24 @@ async fn report(network: Option<Lab>) -> ExitCode {
             if outcome.is_err() {
                 scene.show_logs();
             }
-            (scene.faults, outcome)
+            (std::mem::take(&mut scene.faults), outcome)
         }
-        Err(error) => (0, Err(error)),
+        Err(error) => (Vec::new(), Err(error)),
     };
     let (figures, held) = match outcome {
         Ok(logs) => {
-            let (figures, breaches) = check(&logs, Rules { settle_ms: SETTLE_MS });
+            let (figures, breaches) = check(&logs, Rules { settle_ms: SETTLE_MS, faults: &faults });
             show(&breaches, &logs);
             if let Err(error) = write(&logs) {
                 println!("the logs cannot be written: {error}");
             }
-            let enough = faults >= LEAST_FAULTS && figures.acknowledged >= LEAST_ACKNOWLEDGED;
+            let enough = faults.len() >= LEAST_FAULTS && figures.acknowledged >= LEAST_ACKNOWLEDGED;
             if !enough {
-                println!("too little happened: {faults} faults, {} acknowledged", figures.acknowledged);
+                println!(
+                    "too little happened: {} faults, {} acknowledged",
+                    faults.len(),
+                    figures.acknowledged
+                );
             }
             (figures, enough && breaches.is_empty())
         }
@@ -105,7 +108,8 @@ async fn report(network: Option<Lab>) -> ExitCode {
         }
     };
     let word = if held { "held" } else { "FAILED" };
-    println!("nemesis {word}: seed {seed} seconds {} faults {faults} {figures}", began.elapsed().as_secs());
+    let (time, faults) = (began.elapsed().as_secs(), faults.len());
+    println!("nemesis {word}: seed {seed} seconds {time} faults {faults} {figures}");
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -154,7 +158,8 @@ struct Scene {
     people: Vec<JoinHandle<Log>>,
     progress: JoinHandle<()>,
     plan: Plan,
-    faults: usize,
+    /// From when to when each was there or not over yet.
+    faults: Vec<(u64, u64)>,
 }
 
 impl Drop for Scene {
@@ -188,7 +193,7 @@ impl Scene {
             }
         });
         let plan = Plan::new(seed, NODES, network.is_some());
-        let mut scene = Scene { network, cluster, crowd, stage, people, progress, plan, faults: 0 };
+        let mut scene = Scene { network, cluster, crowd, stage, people, progress, plan, faults: Vec::new() };
         scene.until_served(0).await?;
         Ok(scene)
     }
@@ -199,11 +204,14 @@ impl Scene {
         let is_enough = |faults, crowd: &Crowd| {
             faults >= LEAST_FAULTS && crowd.progress().acknowledged >= LEAST_ACKNOWLEDGED
         };
-        while began.elapsed() < time || (!is_enough(self.faults, &self.crowd) && began.elapsed() < 2 * time) {
+        while began.elapsed() < time
+            || (!is_enough(self.faults.len(), &self.crowd) && began.elapsed() < 2 * time)
+        {
             let fault = self.plan.next().context("no more faults")?;
             tokio::time::sleep(fault.peace).await;
+            let struck = self.crowd.now();
             self.strike(fault).await.with_context(|| format!("{fault:?}"))?;
-            self.faults += 1;
+            self.faults.push((struck, self.crowd.now()));
         }
         self.stage.send_replace(Stage::Settle);
         self.until(HEAL, "all that was written acknowledged", |crowd| {

@@ -5,14 +5,13 @@
 //! - It is **delivered**: its receiver has got it, at the latest when it logged in once more at the end.
 //! - **Once.** A second copy is a repetition that must have its reason, and can be told from a new message:
 //!   - the same stanza-id: its receiver's stream ended without being resumed, and the server had not had the
-//!     receiver's acknowledgement for long enough to note it ([`Rules::settle_ms`]);
+//!     receiver's acknowledgement for long enough to note it ([`Rules`]);
 //!   - another stanza-id, the same origin-id: its sender wrote it once more, on a new stream, because the server had
 //!     said that it did not have it. There are no more ids of a message than streams on which it was written.
 //! - **In order**: what one client writes to another arrives for the first time in the order in which it was first
 //!   written, across all streams of both. Repetitions come in their order too, but behind what came first.
 //! - The **number** of handled stanzas that the server tells never shrinks on a stream, whoever tells it, is never more
-//!   than was sent, and is never forgotten once it has been told. Behind the last acknowledged message it may shrink when
-//!   a node is lost: requests and presence are not in the store.
+//!   than was sent, and is never forgotten once it has been told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,10 +20,21 @@ use super::log::{Entry, Log, Number, Word};
 
 /// What may differ from run to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// How long after it has heard that a message arrived the server may take to note it, in milliseconds. A node that
-    /// is cut off from the store hears it until it is suspended, and its streams end later.
+pub struct Rules<'a> {
+    /// How long after it has heard that a message arrived the server may take to note it, in milliseconds in which the
+    /// cluster is whole.
     pub settle_ms: u64,
+    /// From when to when it was not: a node that is cut off from the store hears that messages arrive until it is
+    /// suspended, and its streams end later; how much later the machine says.
+    pub faults: &'a [(u64, u64)],
+}
+
+impl Rules<'_> {
+    /// How long the cluster was whole between the two moments.
+    fn whole(&self, from: u64, to: u64) -> u64 {
+        let broken = |(begin, end): &(u64, u64)| (*end).min(to).saturating_sub((*begin).max(from));
+        to.saturating_sub(from).saturating_sub(self.faults.iter().map(broken).sum())
+    }
 }
 
 /// A promise that did not hold.
@@ -138,7 +148,7 @@ struct Findings {
 
 /// What did not hold, and how much there was; the log of client `n` is the one at index `n`.
 #[must_use]
-pub fn check(logs: &[Log], rules: Rules) -> (Figures, Vec<Breach>) {
+pub fn check(logs: &[Log], rules: Rules<'_>) -> (Figures, Vec<Breach>) {
     let mut findings = Findings::default();
     for (client, log) in logs.iter().enumerate() {
         findings.read_sent(client, log);
@@ -164,16 +174,8 @@ impl Findings {
                 }
                 Entry::Handled(word, handled) => {
                     let most = u32::try_from(stream.len()).unwrap_or(u32::MAX);
-                    // With its node the word on what is no message may be lost.
-                    let to_message = || stream[..told.min(most) as usize].iter().rposition(Option::is_some);
-                    let least = match word {
-                        Word::Failed => {
-                            to_message().map_or(0, |place| u32::try_from(place + 1).unwrap_or(u32::MAX))
-                        }
-                        Word::Answer | Word::Resumed => told,
-                    };
-                    if !(least..=most).contains(handled) {
-                        let wrong = Breach::WrongCount { of: client, told: *handled, least, most };
+                    if !(told..=most).contains(handled) {
+                        let wrong = Breach::WrongCount { of: client, told: *handled, least: told, most };
                         self.breaches.push(wrong);
                     }
                     told = told.max(*handled);
@@ -261,7 +263,7 @@ impl Findings {
         }
     }
 
-    fn judge(mut self, rules: Rules) -> (Figures, Vec<Breach>) {
+    fn judge(mut self, rules: Rules<'_>) -> (Figures, Vec<Breach>) {
         for (number, copies) in &self.copies {
             self.figures.repeated += copies.len() - 1;
             let written = self.written.get(number).copied().unwrap_or_default();
@@ -296,9 +298,9 @@ impl Findings {
 
 impl Copy {
     /// Whether this one may be followed by `later` with the same id.
-    fn may_repeat(&self, later: &Copy, rules: Rules) -> bool {
+    fn may_repeat(&self, later: &Copy, rules: Rules<'_>) -> bool {
         let known_for = match (self.confirmed, self.broke) {
-            (Some(confirmed), Some(broke)) => broke.saturating_sub(confirmed),
+            (Some(confirmed), Some(broke)) => rules.whole(confirmed, broke),
             _ => 0,
         };
         self.stream != later.stream && known_for <= rules.settle_ms

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RULES: Rules = Rules { settle_ms: 1_000 };
+const RULES: Rules<'_> = Rules { settle_ms: 1_000, faults: &[] };
 const ALICE: usize = 0;
 const BOB: usize = 1;
 
@@ -102,6 +102,16 @@ fn a_repetition_needs_a_reason() {
     assert_eq!(twice([acknowledged(4_500), anew().into()].concat()), []);
     // It knew for long.
     assert_eq!(twice([acknowledged(2_000), anew().into()].concat()), both);
+    // It knew, but from then on nothing could be noted.
+    let faulty = |faults: &[(u64, u64)]| {
+        let first = vec![(0, Entry::Enabled), (0, got(1, "a")), (0, got(2, "b"))];
+        let last = vec![(9_000, got(1, "a")), (9_000, got(2, "b"))];
+        let bob = log([first, acknowledged(2_000), anew().into(), last].concat());
+        check(&[alice(), bob], Rules { faults, ..RULES }).1
+    };
+    assert_eq!(faulty(&[(0, 500), (2_500, 6_000)]), []);
+    assert_eq!(faulty(&[(3_500, 6_000)]), both);
+    assert_eq!(faulty(&[(0, 3_500)]), both);
     // An acknowledgement that nobody answered may have been lost with its connection.
     assert_eq!(twice([vec![(2_000, Entry::Acknowledged)], anew().into()].concat()), []);
     // A resumption tells the server too.
@@ -145,13 +155,13 @@ fn the_server_counts_what_was_sent() {
     assert_eq!(breaches(alice(vec![told(1), told(0)]), bob()), wrong(0, 1, 1));
     let resumed = vec![told(1), Entry::Broke, Entry::Handled(Word::Resumed, 0)];
     assert_eq!(breaches(alice(resumed), bob()), wrong(0, 1, 1));
-    // What is no message is not in the store: a lost node may have acknowledged it.
+    // What is no message counts as any other stanza, also when its node is lost.
     let ping = |handled| {
         let words = [Entry::Sent(None), told(2), Entry::Broke, Entry::Handled(Word::Failed, handled)];
         alice(words.into())
     };
-    assert_eq!(breaches(ping(1), bob()), []);
-    assert_eq!(breaches(ping(0), bob()), wrong(0, 1, 2));
+    assert_eq!(breaches(ping(2), bob()), []);
+    assert_eq!(breaches(ping(1), bob()), wrong(1, 2, 2));
     // A stream of which nothing was acknowledged owes nothing.
     assert_eq!(breaches(alice(vec![Entry::Broke, Entry::Forgotten]), bob()), []);
 }

@@ -81,6 +81,9 @@ async fn report(network: Option<Lab>) -> ExitCode {
             if outcome.is_err() {
                 scene.show_logs();
             }
+            if let Err(error) = scene.write_logs() {
+                println!("the logs of the nodes cannot be written: {error}");
+            }
             (std::mem::take(&mut scene.faults), outcome)
         }
         Err(error) => (Vec::new(), Err(error)),
@@ -140,12 +143,17 @@ fn show(breaches: &[Breach], logs: &[Log]) {
     }
 }
 
-/// Writes all logs to a folder, where one is named.
+/// Where logs are written to, if that is named.
+fn folder() -> Option<PathBuf> {
+    std::env::var_os("ALTHING_NEMESIS_LOGS").map(PathBuf::from)
+}
+
+/// Writes the logs of all clients.
 fn write(logs: &[Log]) -> Result<()> {
-    let Some(folder) = std::env::var_os("ALTHING_NEMESIS_LOGS") else { return Ok(()) };
+    let Some(folder) = folder() else { return Ok(()) };
     for (client, log) in logs.iter().enumerate() {
         let lines: Vec<String> = log.0.iter().map(|(at, entry)| format!("{at} {entry:?}\n")).collect();
-        std::fs::write(PathBuf::from(&folder).join(format!("client-{client}")), lines.concat())?;
+        std::fs::write(folder.join(format!("client-{client}")), lines.concat())?;
     }
     Ok(())
 }
@@ -309,6 +317,14 @@ impl Scene {
                 ensure!(!person.is_finished(), "a client has ended by itself");
             }
             tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn write_logs(&self) -> Result<()> {
+        let Some(folder) = folder() else { return Ok(()) };
+        for node in 0..NODES {
+            std::fs::write(folder.join(format!("node-{node}")), self.cluster.node(node).log())?;
         }
         Ok(())
     }

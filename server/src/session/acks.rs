@@ -37,6 +37,8 @@ pub struct Received {
     owed: Option<Count>,
     told: Count,
     noted: Noted,
+    /// The stream goes on elsewhere after so many: no more is told here.
+    given: Option<Count>,
 }
 
 /// What follows from a change.
@@ -175,7 +177,12 @@ impl Received {
     /// The last one of which the client may hear that it is safe.
     #[must_use]
     pub fn may_be_told(&self) -> Count {
-        self.noted.may_be_told(self.safe)
+        self.given.unwrap_or_else(|| self.noted.may_be_told(self.safe))
+    }
+
+    /// The stream goes on elsewhere, after what is given back: nothing above that is told from now on.
+    pub fn give(&mut self) -> Count {
+        *self.given.insert(self.may_be_told())
     }
 
     /// What is to be done now.
@@ -311,6 +318,18 @@ mod tests {
         assert_eq!((received.due(), received.due()), (Some(second), None));
         assert_eq!(received.follows(), Follows { due: false, note: false, hurry: false });
         assert_eq!(received.ahead(first).1, 1, "the store has not heard of the first turn");
+    }
+
+    /// Its client would give up what it has heard of, and number the rest otherwise than the next node.
+    #[test]
+    fn r2_a_stream_that_goes_on_elsewhere_tells_no_more_than_it_has_given() {
+        let mut received = Received::default();
+        let [one, two] = [(); 2].map(|()| received.begin());
+        received.done(one, true, None);
+        assert_eq!(received.asked(), one);
+        assert_eq!(received.give(), one);
+        received.done(two, true, None);
+        assert_eq!((received.due(), received.asked(), received.give()), (None, one, one));
     }
 
     #[test]

@@ -146,10 +146,12 @@ impl Inbound {
         self.received.lock().due()
     }
 
-    /// The last stanza of which the client may hear that it is safe: where the store knows the stream, it knows that.
+    /// The stream goes on elsewhere after so many stanzas, the last of which the client may hear here; and the last that is
+    /// safe.
     #[must_use]
-    pub fn may_be_told(&self) -> Count {
-        self.received.lock().may_be_told()
+    pub fn give(&self) -> (Count, Count) {
+        let mut received = self.received.lock();
+        (received.give(), received.safe())
     }
 
     /// The last stanza that is safe.

@@ -195,7 +195,11 @@ impl Findings {
                 Entry::Refused(number) => {
                     self.refused.insert(*number);
                 }
-                Entry::Received(..) | Entry::Acknowledged | Entry::Confirmed | Entry::Broke => {}
+                Entry::Connected(_)
+                | Entry::Received(..)
+                | Entry::Acknowledged
+                | Entry::Confirmed
+                | Entry::Broke => {}
             }
         }
     }
@@ -250,7 +254,11 @@ impl Findings {
                         }
                     }
                 }
-                Entry::Sent(_) | Entry::Handled(..) | Entry::Forgotten | Entry::Refused(_) => {}
+                Entry::Connected(_)
+                | Entry::Sent(_)
+                | Entry::Handled(..)
+                | Entry::Forgotten
+                | Entry::Refused(_) => {}
             }
         }
     }

@@ -46,6 +46,8 @@ pub enum Word {
 /// One thing that a client has done or seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
+    /// A connection to the node of that number.
+    Connected(usize),
     /// A stream with XEP-0198 begins: its stanzas are counted from here on.
     Enabled,
     /// A stanza is sent for the first time on this stream: a numbered message, or another one.
@@ -78,7 +80,8 @@ impl Log {
         let frames = |entry: &Entry| {
             matches!(
                 entry,
-                Entry::Enabled
+                Entry::Connected(_)
+                    | Entry::Enabled
                     | Entry::Broke
                     | Entry::Forgotten
                     | Entry::Handled(Word::Resumed | Word::Failed, _)

@@ -155,6 +155,7 @@ impl Person {
         let (endpoint, account) = (&crowd.endpoints[node], &crowd.accounts[self.own]);
         let login = authenticated(endpoint, account, Security::StartTls);
         let mut stream = within_time(LOGIN, "login", login).await?;
+        self.note(Entry::Connected(node));
         let (jid, rest) = within_time(BIND, "bind", self.enter(&mut stream)).await?;
         let mut client = Client::new(stream, jid);
         // Silence is noticed here.

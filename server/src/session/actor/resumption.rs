@@ -38,7 +38,6 @@ use crate::session::core::SessionState;
 use crate::session::effect::{Effect, UserEvent};
 use crate::session::handed_over::{Carried, HandedOver, NotHanded, Ticket};
 use crate::session::held::Parcel;
-use crate::session::inbound::Inbound;
 use crate::session::logouts;
 use crate::session::messages::{CanMove, Detach, EndReason, HandOver, Prepare};
 use crate::session::outbox::Outbox;
@@ -236,8 +235,7 @@ impl Session {
         ticket: Ticket,
         HandOver { to: (node_id, incarnation), given }: HandOver,
     ) -> oneshot::Receiver<Result<HandedOver, NotHanded>> {
-        let counts = |inbound: &Arc<Inbound>| (inbound.may_be_told(), inbound.safe());
-        let (handled, safe) = self.inbound.as_ref().map(counts).unwrap_or_default();
+        let (handled, safe) = self.inbound.as_ref().map(|inbound| inbound.give()).unwrap_or_default();
         let (acknowledged, unsent, sent) = self.outbox.hand_over();
         let since = self.resumption.since.unwrap_or_else(|| {
             let own = self.node.sessions.get(self.state.index());

@@ -49,6 +49,7 @@ use crate::metrics::{Listener, NodeMetrics};
 use crate::modules::{CommandSessions, ExternalServices, Limiter, Pushes, REGISTRY, Reports, Searches};
 use crate::pipeline::Registry;
 use crate::session::admission::Admission;
+use crate::session::losses::Told;
 use crate::session::records::{self, Records};
 use crate::session::requests::Requests;
 use crate::session::{SessionRegistry, logouts::Logouts, lost_lease, orphans};
@@ -92,6 +93,8 @@ pub struct NodeContext {
     pub records: Records,
     /// By which messages of streams get their ids, on all nodes; not known at first.
     pub stream_secret: OnceLock<[u8; 32]>,
+    /// Which losses its sessions have been told of.
+    pub losses: Told,
     /// Messages on the way into the store, and out of it.
     pub waiting: crate::delivery::keep::Waiting,
     /// Who may search how often.
@@ -269,6 +272,7 @@ impl Node {
             workers: OnceLock::new(),
             records: Records::default(),
             stream_secret: OnceLock::new(),
+            losses: Told::default(),
             waiting: crate::delivery::keep::Waiting::default(),
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config)?,

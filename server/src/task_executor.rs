@@ -116,6 +116,10 @@ impl NodeExecutor {
                 let applied = node.routes.applied();
                 return Err(TaskRefusal::Failed(format!("the route table is at {applied}, not at {index}")));
             }
+            // What the lost had kept for a session goes before what those write who have heard of the loss.
+            if !node.losses.is_all(node) && timeout(CATCH_UP, node.losses.all(node)).await.is_err() {
+                return Err(TaskRefusal::Failed("its sessions have not heard of a loss yet".to_owned()));
+            }
             if node.lease.holds() {
                 break;
             }

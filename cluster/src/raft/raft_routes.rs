@@ -131,6 +131,10 @@ impl Routes for RaftRoutes {
         self.table.index()
     }
 
+    fn last_loss(&self) -> u64 {
+        self.table.last_loss()
+    }
+
     async fn wait_for(&self, index: u64) -> bool {
         self.table.wait_for(index).await
     }

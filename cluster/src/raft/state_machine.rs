@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use althing_proto::jid::{BareJid, FullJid};
 use async_trait::async_trait;
@@ -35,6 +35,7 @@ const UNFINISHED_FILE: &str = "routes.snapshot.new";
 pub struct AppliedRoutes {
     state: Arc<RwLock<Applied>>,
     index: watch::Receiver<u64>,
+    last_loss: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Default)]
@@ -60,6 +61,12 @@ impl AppliedRoutes {
     /// Shows all sessions of an account, in the order of their binds.
     pub fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
         self.state.read().table.locate_account(jid).iter().for_each(|(full, route)| see(full, route));
+    }
+
+    /// The entry of the last loss that is told as an event, or 0.
+    #[must_use]
+    pub fn last_loss(&self) -> u64 {
+        self.last_loss.load(Ordering::Acquire)
     }
 
     /// What the table knows of a node; `None` if it was never up.
@@ -131,6 +138,7 @@ impl RouteEvents {
 pub struct RouteStateMachine {
     state: Arc<RwLock<Applied>>,
     index: watch::Sender<u64>,
+    last_loss: Arc<AtomicU64>,
     snapshots: Arc<Snapshots>,
     /// Where events go. It has no bound: an entry that cannot be told would leave the sessions of this node out of
     /// step with the table. What it holds is bounded by the table.
@@ -148,6 +156,7 @@ impl RouteStateMachine {
         Ok(RouteStateMachine {
             state: Arc::default(),
             index: watch::Sender::new(0),
+            last_loss: Arc::default(),
             snapshots,
             events: None,
             answers: None,
@@ -171,6 +180,9 @@ impl RouteStateMachine {
     fn tell(&self, events: impl IntoIterator<Item = RouteEvent>) {
         if let Some((sender, waiting)) = &self.events {
             for event in events {
+                if let RouteEvent::Ended(Ended { index, .. }) = &event {
+                    self.last_loss.store(*index, Ordering::Release);
+                }
                 waiting.fetch_add(1, Ordering::Relaxed);
                 // Nobody listens any more: the node stops.
                 let _ = sender.send(event);
@@ -181,7 +193,11 @@ impl RouteStateMachine {
     /// The table, for readers.
     #[must_use]
     pub fn routes(&self) -> AppliedRoutes {
-        AppliedRoutes { state: self.state.clone(), index: self.index.subscribe() }
+        AppliedRoutes {
+            state: self.state.clone(),
+            index: self.index.subscribe(),
+            last_loss: Arc::clone(&self.last_loss),
+        }
     }
 }
 
@@ -244,8 +260,9 @@ impl RaftStateMachine<RouteGroup> for RouteStateMachine {
                     }
                 }
             };
-            self.index.send_replace(id.index);
+            // Who waits for the index knows of the losses.
             self.tell(events);
+            self.index.send_replace(id.index);
             if let Some(answers) = &self.answers {
                 answers.tell(origin, &replies);
             }
@@ -265,9 +282,9 @@ impl RaftStateMachine<RouteGroup> for RouteStateMachine {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let now = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), table };
         let before = std::mem::replace(&mut *self.state.write(), now);
-        self.index.send_replace(index);
         let lost = self.skipped(&before.table, index);
         self.tell(lost);
+        self.index.send_replace(index);
         Ok(())
     }
 

@@ -110,6 +110,12 @@ pub trait Routes: Send + Sync {
     /// deadline.
     async fn wait_for(&self, index: u64) -> bool;
 
+    /// The index of the last entry that this node has applied of which its sessions are told that others were lost
+    /// ([`Ended`]), or 0.
+    fn last_loss(&self) -> u64 {
+        0
+    }
+
     /// The node with the lowest number among those that are up, as the table has it: for what one has to do for all.
     fn first_up(&self) -> Option<NodeId>;
 

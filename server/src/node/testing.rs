@@ -52,6 +52,7 @@ impl NodeContext {
             workers: std::sync::OnceLock::new(),
             records: crate::session::records::Records::default(),
             stream_secret: std::sync::OnceLock::new(),
+            losses: crate::session::losses::Told::default(),
             waiting: crate::delivery::keep::Waiting::default(),
             searches: Searches::new(&config.search),
             external_services: ExternalServices::read(&config).unwrap(),

@@ -24,6 +24,7 @@ pub mod pushes;
 pub mod receipts;
 pub mod records;
 pub mod registry;
+pub mod remembered;
 pub mod requests;
 pub mod rules;
 pub mod seen;

@@ -78,6 +78,8 @@ pub(crate) async fn resume(
         Err(UNKNOWN) => {
             // §5: as far as the store knows; the client may bind.
             let closed = records::close(node, &jid, &claim.hash).await;
+            // What it writes from now on comes after what the lost node has kept of it, here too. In time or not.
+            let _ = timeout(CATCH_UP, node.losses.all(node)).await;
             return Err(closed.map_or(ResumeError::Unavailable, |handled| ResumeError::Unknown { handled }));
         }
         fetched => fetched?,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use althing_proto::jid::{BareJid, FullJid};
@@ -23,6 +24,7 @@ use crate::pipeline::Effects;
 use crate::session::effect::{Effect, UserEvent};
 use crate::session::held::Parcel;
 use crate::session::outbox::Settler;
+use crate::session::remembered::Remembered;
 use crate::storage::StorageError;
 use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
 
@@ -58,17 +60,13 @@ pub(super) struct Draining {
     /// Messages that were handed out, where not all that has an id is in the inbox.
     handed: HashSet<StanzaId>,
     /// The last ones that the session has got.
-    recent: VecDeque<StanzaId>,
+    recent: Remembered,
     /// Those that had arrived at the session that this one goes on for, and that the store did not know then.
     arrived: HashSet<StanzaId>,
 }
 
 /// Most messages that wait behind those that are being taken; their bytes are the mailbox's.
 const MAX_BEHIND: usize = 1_024;
-
-/// How many messages a session remembers: each may come once more, by another way, until the store knows that it has
-/// arrived.
-const RECENT: usize = 256;
 
 /// Where a drain stands: its pass, and the last number of the page before.
 #[derive(Clone, Copy)]
@@ -106,12 +104,11 @@ impl Session {
         if !kept::is_pending(&self.node, self.state.account()) {
             return;
         }
-        // Where its client is away the session that goes on takes it, or others when this one ends.
+        // Where its client is away the session that goes on takes it, or others when this one ends: what comes from here on
+        // waits behind it all the same.
         self.draining.mine = true;
-        if self.outbox.is_open() {
-            self.will_drain();
-            self.look(ctx);
-        }
+        self.will_drain();
+        self.look(ctx);
     }
 
     /// As [`drain`](Self::drain); where it does not, what has waited behind that waits no longer.
@@ -224,6 +221,7 @@ impl Session {
         if !waits || !matches!(parcel.stanza.kind(), Kind::Message(_)) {
             return Some(parcel);
         }
+        self.push_if_away(&parcel.stanza);
         let bytes = parcel.stanza.to_bytes().len();
         if behind.len() >= MAX_BEHIND || !self.outbox.pressure().enter(bytes) {
             let waits = kept::is_pending(&self.node, self.state.account())
@@ -339,8 +337,7 @@ impl Session {
     pub(super) fn carried_messages(&self) -> (Vec<StanzaId>, Vec<StanzaId>) {
         let arrived = self.draining.arrived.iter().copied().collect();
         // What is with a module is sent after the session, and is new to it.
-        let recent =
-            if self.held.is_empty() { self.draining.recent.iter().copied().collect() } else { Vec::new() };
+        let recent = if self.held.is_empty() { self.draining.recent.ids().collect() } else { Vec::new() };
         (arrived, recent)
     }
 
@@ -348,21 +345,14 @@ impl Session {
     pub(super) fn go_on_draining(&mut self, (arrived, recent): (Vec<StanzaId>, Vec<StanzaId>)) {
         self.draining.arrived = arrived.into_iter().collect();
         self.draining.alone = true;
-        self.draining.recent = recent.into();
+        self.draining.recent = Remembered::new(recent, Instant::now());
         self.will_drain();
         self.look_what_waits();
     }
 
     /// Whether the session has not got a message yet; from now on it has.
     fn is_new(&mut self, id: StanzaId) -> bool {
-        if self.outbox.is_unsettled(id) || self.draining.recent.contains(&id) {
-            return false;
-        }
-        if self.draining.recent.len() >= RECENT {
-            self.draining.recent.pop_front();
-        }
-        self.draining.recent.push_back(id);
-        true
+        !self.outbox.is_unsettled(id) && self.draining.recent.insert(id, Instant::now())
     }
 
     /// The receiver's pass of a message under its id, unless the session has it already.

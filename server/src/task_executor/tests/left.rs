@@ -66,3 +66,29 @@ async fn what_a_node_without_sessions_has_kept_and_not_brought_is_looked_for() {
     log.append(None, NodeDown { node: lost, incarnation: Incarnation(1) });
     alice.until("id='n1'", 1).await;
 }
+
+/// R21: who writes after a node was lost comes after what that one had kept, also where the receiver's client is away: here, and
+/// where its stream goes on.
+#[actix_rt::test]
+async fn r21_what_a_lost_node_had_kept_comes_before_what_is_written_later() {
+    let (log, mut nodes) = cluster(3).await;
+    let mut phone = nodes[0].bind("a", "r").await;
+    phone.send("<presence id='p'/>").await;
+    let stream = phone.enable(200).await;
+    let bob = nodes[2].bind("b", "r").await;
+    phone.until("id='p'", 1).await;
+    assert!(phone.session.detach().await);
+    kept_for(&nodes[1], "a", phone.session.index, 1).await;
+    let lost = nodes[1].context.node_id;
+    nodes[1].stop();
+    log.append(None, NodeDown { node: lost, incarnation: Incarnation(1) });
+    // No session of the first node has heard of the loss yet: what comes now waits for that.
+    let own = &nodes[0].context;
+    assert!(!own.losses.is_all(own));
+    bob.send(&message("a@localhost/r", "chat", 2)).await;
+    tokio::time::timeout(PATIENCE, own.losses.all(own)).await.expect("the sessions are told");
+    bob.send(&message("a@localhost/r", "chat", 3)).await;
+    let (mut again, _) = nodes[2].resume("a", &stream, 0).await.unwrap();
+    again.until("id='n3'", 1).await;
+    assert_eq!(again.ids(), [1, 2, 3]);
+}

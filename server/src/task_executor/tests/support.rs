@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ pub(super) struct View {
     moves: Semaphore,
     links: OnceLock<Arc<Links>>,
     ended: mpsc::Sender<Ended>,
+    last_loss: AtomicU64,
 }
 
 impl View {
@@ -92,6 +94,9 @@ impl View {
             let reply = self.table.lock().apply(BindIndex::at(index, 0), command.clone());
             if let Some(links) = self.links.get() {
                 links.set_applied(index);
+            }
+            if let RouteReply::Ended(_) = &reply {
+                self.last_loss.store(index, Ordering::SeqCst);
             }
             self.applied.send_replace(index);
             if let RouteReply::Ended(sessions) = &reply {
@@ -162,6 +167,10 @@ impl Routes for View {
             RouteReply::Moved { index, .. } => Ok(index),
             _ => Err(RouteError::Stale(index)),
         }
+    }
+
+    fn last_loss(&self) -> u64 {
+        self.last_loss.load(Ordering::SeqCst)
     }
 
     async fn barrier(&self) -> Result<(), RouteError> {
@@ -350,6 +359,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
             moves: Semaphore::new(Semaphore::MAX_PERMITS),
             links: OnceLock::new(),
             ended,
+            last_loss: AtomicU64::new(0),
         });
         let inner = NodeExecutor::new(None);
         let tasks = Arc::new(Counting {

@@ -53,10 +53,10 @@ impl Inbound {
         Arc::new(Inbound { received, writer, progress, recorded, listed: AtomicBool::new(false) })
     }
 
-    /// The store knows of the stream from now on, so far as it is safe. With `durability = "commit"` its client is told no
-    /// more than the store has.
+    /// The store knows of the stream from now on, so far as it is safe. Where its host commits
+    /// (`durability`) its client is told no more than the store has.
     pub fn record(self: &Arc<Self>, node: &Arc<NodeContext>, key: StreamKey, bind: BindIndex, seconds: u64) {
-        let durable = node.config().messages.durability == Durability::Commit;
+        let durable = node.config().messages.durability_for(&key.jid.to_bare()) == Durability::Commit;
         let handled = {
             let mut received = self.received.lock();
             let safe = received.safe();

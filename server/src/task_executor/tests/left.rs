@@ -73,8 +73,8 @@ async fn what_a_node_without_sessions_has_kept_and_not_brought_is_looked_for() {
 async fn r21_what_a_lost_node_had_kept_comes_before_what_is_written_later() {
     let (log, mut nodes) = cluster(3).await;
     let mut phone = nodes[0].bind("a", "r").await;
-    phone.send("<presence id='p'/>").await;
     let stream = phone.enable(200).await;
+    phone.send("<presence id='p'/>").await;
     let bob = nodes[2].bind("b", "r").await;
     phone.until("id='p'", 1).await;
     assert!(phone.session.detach().await);

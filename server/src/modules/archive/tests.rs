@@ -25,7 +25,10 @@ async fn node(messages: u8) -> Arc<NodeContext> {
         let archive = Some(ArchiveDefault::Always);
         let owners = vec![KeepFor { owner: alice.clone(), peer, outgoing: false, archive, inbox: None }];
         let (id, stamp) = (id(number), Timestamp::from_millis(u64::from(number) * 1_000));
-        node.storage.keep(KeepMessage { name: None, id, stamp, xml: Bytes::from(xml), owners }).await.unwrap();
+        node.storage
+            .keep(KeepMessage { name: None, id, stamp, xml: Bytes::from(xml), owners })
+            .await
+            .unwrap();
     }
     node
 }

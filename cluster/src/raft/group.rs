@@ -195,11 +195,11 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
     /// Hands leadership to another voter, if this node leads and there is one that is not far behind. Returns when
     /// another leads.
     pub async fn hand_on(&self) {
-        self.hand_on_to(|_| true).await;
+        self.hand_on_to(|_, _, _| true).await;
     }
 
-    /// The same, to one for which `may_lead` holds.
-    pub async fn hand_on_to(&self, may_lead: impl Fn(NodeId) -> bool) {
+    /// The same, to one for which `may_lead` holds: which it is, for how long it was not heard, how many entries it lacks.
+    pub async fn hand_on_to(&self, may_lead: impl Fn(NodeId, Duration, u64) -> bool) {
         let metrics = self.metrics();
         if metrics.current_leader != Some(metrics.id) {
             return;
@@ -212,8 +212,12 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
             let heard = metrics.heartbeat.as_ref().and_then(|heartbeats| heartbeats.get(node)?.as_ref());
             heard.map_or(Duration::MAX, |heard| heard.elapsed())
         };
+        let last = metrics.last_log_index.unwrap_or(0);
         let best = others
-            .filter(|(node, _)| voters.contains(node) && may_lead(**node))
+            .filter(|(node, matched)| {
+                let lacks = last.saturating_sub(matched.as_ref().map_or(0, |id| id.index));
+                voters.contains(node) && may_lead(**node, silence(node), lacks)
+            })
             .max_by_key(|(node, matched)| ((*matched).clone(), Reverse(silence(node))));
         let Some((heir, _)) = best else { return };
         if self.raft.trigger().transfer_leader(*heir).await.is_err() {

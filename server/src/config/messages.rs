@@ -77,24 +77,20 @@ impl Messages {
     /// What the acknowledgement of a message means that is kept for `account`.
     #[must_use]
     pub fn durability_for(&self, account: &BareJid) -> Durability {
-        let host = self.hosts.iter().find(|host| host.domain == account.domain().as_str());
-        host.map_or(self.durability, |host| host.durability)
+        self.durability_of(account.domain().as_str())
     }
 
-    /// Whether there is a domain whose messages may be in no store.
+    /// The same for all accounts of a domain.
     #[must_use]
-    pub fn is_in_memory_somewhere(&self) -> bool {
-        let own = self.hosts.iter().map(|host| host.durability);
-        own.chain([self.durability]).any(|durability| durability == Durability::Memory)
+    pub fn durability_of(&self, domain: &str) -> Durability {
+        let host = self.hosts.iter().find(|host| host.domain == domain);
+        host.map_or(self.durability, |host| host.durability)
     }
 
     /// Whether an acknowledgement means on one of `domains` at least that a message is in the store.
     #[must_use]
     pub fn commits_somewhere(&self, domains: &[String]) -> bool {
-        let hosts = &self.hosts;
-        let own =
-            |domain: &String| hosts.iter().find(|host| host.domain == *domain).map(|host| host.durability);
-        domains.iter().any(|domain| own(domain).unwrap_or(self.durability) == Durability::Commit)
+        domains.iter().any(|domain| self.durability_of(domain) == Durability::Commit)
     }
 }
 
@@ -265,7 +261,6 @@ mod tests {
             let config = load(text).unwrap();
             assert_eq!([own(&config, "x@a.example"), own(&config, "x@b.example")], [a, b], "{text}");
             assert_eq!(config.messages.commits_somewhere(&config.xmpp.domains), commits, "{text}");
-            assert_eq!(config.messages.is_in_memory_somewhere(), text.contains("memory"), "{text}");
         }
     }
 

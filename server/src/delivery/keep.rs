@@ -9,13 +9,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use althing_cluster::link::LinkError;
@@ -28,7 +28,7 @@ use super::keeping::keeping;
 use super::kept::{self, Plan};
 use super::settles::Settles;
 use super::{Next, account, bounce, local};
-use crate::config::Messages;
+use crate::config::{Config, Durability};
 use crate::metrics::Dropped;
 use crate::modules::push;
 use crate::node::NodeContext;
@@ -51,6 +51,9 @@ const TOLD: Duration = Duration::from_secs(5);
 /// How often the routes are asked who came meanwhile, where the cluster does not answer.
 const ATTEMPTS: u32 = 8;
 
+/// How long a message may be on its way to a session, beside the time for which that waits to be resumed.
+const ON_ITS_WAY: Duration = Duration::from_secs(300);
+
 /// What a node has to do with messages that wait.
 #[derive(Debug)]
 pub struct Waiting {
@@ -60,28 +63,33 @@ pub struct Waiting {
     pub absent: Arc<Absent>,
     /// Messages that have arrived.
     pub settles: Settles,
-    /// Whether the configuration had another durability before, so that what is on its way may be in no store.
-    in_memory: AtomicBool,
+    /// Domains whose durability was another one before, and until when what was on its way then may be in no store.
+    in_memory: Mutex<HashMap<String, Instant>>,
 }
 
 impl Waiting {
-    /// The configuration has been that one until now.
-    pub fn no_longer(&self, messages: &Messages) {
-        if messages.is_in_memory_somewhere() {
-            self.in_memory.store(true, Ordering::Relaxed);
+    /// The configuration has been the first one until now, and is the second one from now on.
+    pub fn changes(&self, before: &Config, after: &Config) {
+        let lasts = Duration::from_secs(before.limits.resume_s) + ON_ITS_WAY;
+        let of = |config: &Config, domain: &String| config.messages.durability_of(domain);
+        for domain in &before.xmpp.domains {
+            if of(before, domain) == Durability::Memory && of(after, domain) == Durability::Commit {
+                self.in_memory.lock().insert(domain.clone(), Instant::now() + lasts);
+            }
         }
+    }
+
+    /// Whether a message for that account that is on its way may be in no store, though its host commits now.
+    fn may_be_in_memory(&self, account: &BareJid) -> bool {
+        let until = self.in_memory.lock().get(account.domain().as_str()).copied();
+        until.is_some_and(|until| Instant::now() < until)
     }
 }
 
 impl Default for Waiting {
     fn default() -> Self {
         let keeps = Arc::new(Semaphore::new(MAX_KEEPS));
-        Waiting {
-            keeps,
-            absent: Arc::default(),
-            settles: Settles::default(),
-            in_memory: AtomicBool::default(),
-        }
+        Waiting { keeps, absent: Arc::default(), settles: Settles::default(), in_memory: Mutex::default() }
     }
 }
 
@@ -272,7 +280,7 @@ fn waits_on(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: Sta
     let guard = node.waiting.absent.begin(&account, stanza.from());
     Next::Wait(Box::pin(async move {
         let mut effects = Effects::new();
-        if kept::is_pending(&node, &account) && !node.waiting.in_memory.load(Ordering::Relaxed) {
+        if kept::is_pending(&node, &account) && !node.waiting.may_be_in_memory(&account) {
             release(&node, &account, id).await;
         } else if let Err(error) = wait_from_now_on(&node, &stanza, &account, id).await {
             effects = bounce::not_kept(&node, &stanza, &error);

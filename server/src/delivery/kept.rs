@@ -387,6 +387,9 @@ impl Plan {
             // Nobody was promised that it is in the archive, and its receiver has it.
             Err(error) if !absent && !is_promised => {
                 debug!(stop = "delivery.keep", %error, "a message is in no archive");
+                if let Some(hold) = &mut hold {
+                    hold.is_behind();
+                }
             }
             // The sender hears of it before its stanza counts as handled.
             Err(error) => {

@@ -108,7 +108,7 @@ impl Reloader {
         node.tls.store(tls);
         node.metrics.config_loaded(config.fingerprint());
         let config = Arc::new(config);
-        node.waiting.no_longer(&node.config().messages);
+        node.waiting.changes(&node.config(), &config);
         node.config.store(Arc::clone(&config));
         node.components.set_external(external);
         node.components.configure(&config);

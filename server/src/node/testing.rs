@@ -94,7 +94,7 @@ impl NodeContext {
     pub(crate) fn configure(&self, change: impl FnOnce(&mut Config)) {
         let mut config = Config::clone(&self.config());
         change(&mut config);
-        self.waiting.no_longer(&self.config().messages);
+        self.waiting.changes(&self.config(), &config);
         self.config.store(Arc::new(config));
     }
 }

@@ -189,7 +189,7 @@ impl Received {
     #[must_use]
     pub fn follows(&self) -> Follows {
         let note = self.noted.is_behind(self.safe);
-        Follows { due: self.is_due(), note, hurry: note && self.owed.is_some() }
+        Follows { due: self.is_due(), note, hurry: note && self.owed.is_some() && self.noted.binds() }
     }
 
     /// The client asks: what it is to be told. If that is less than what has come, more is due later.

@@ -76,16 +76,16 @@ impl Told {
     /// brought comes before what it gets after this. The caller sets the deadline.
     pub async fn all(&self, node: &NodeContext) {
         let last = node.routes.last_loss();
-        if *self.0.borrow() < last {
+        if !self.is_all(node) {
             // The sender is here.
             let _ = self.0.subscribe().wait_for(|told| *told >= last).await;
         }
     }
 
-    /// Whether nobody would have to wait.
+    /// Whether nobody has to wait. A node that stops tells nothing any more.
     #[must_use]
     pub fn is_all(&self, node: &NodeContext) -> bool {
-        *self.0.borrow() >= node.routes.last_loss()
+        *self.0.borrow() >= node.routes.last_loss() || *node.stopping.borrow()
     }
 
     fn up_to(&self, index: u64) {

@@ -122,6 +122,12 @@ impl Noted {
         }
     }
 
+    /// Whether the client waits for what is noted.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        self.binds
+    }
+
     /// What the client may be told, where so much is safe.
     #[must_use]
     pub fn may_be_told(&self, safe: Count) -> Count {

@@ -4,6 +4,7 @@
 //! (`Hold::commits`); what is no message, and that a stream has ended, is written behind, all that has gathered in one change:
 //! at once where a client waits for it, for it is told no more than is written.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ struct State {
     /// In the order in which it happened.
     changes: Vec<StreamChange>,
     /// Streams of which more is handled than is noted.
-    behind: Vec<Weak<Inbound>>,
+    behind: VecDeque<Weak<Inbound>>,
     /// Whether somebody will look here.
     looking: bool,
 }
@@ -110,7 +111,7 @@ impl Records {
     /// More of a stream is handled. Called once until it is written.
     pub(super) fn behind(node: &Arc<NodeContext>, inbound: &Arc<Inbound>) {
         let mut state = node.records.state.lock();
-        state.behind.push(Arc::downgrade(inbound));
+        state.behind.push_back(Arc::downgrade(inbound));
         state.look(node);
     }
 
@@ -125,7 +126,7 @@ impl Records {
         let mut changes: Vec<_> = state.changes.drain(..others).collect();
         let mut notes = Vec::new();
         while changes.len() < MAX_CHANGES
-            && let Some(weak) = state.behind.pop()
+            && let Some(weak) = state.behind.pop_front()
         {
             if let Some(handled) = weak.upgrade().and_then(|inbound| inbound.to_note()) {
                 notes.push((weak, handled.number));
@@ -189,7 +190,8 @@ async fn until_written(
     mut record: StreamRecord,
     mut writing: Change,
 ) {
-    let mut late = None;
+    // Where it did not get its place at once, messages may have come before it.
+    let mut late = Some(record.handled);
     while let Err(error) = writing.await {
         warn!(jid = %record.key.jid, %error, "the record of a stream could not be made");
         let unknown = || inbound.upgrade().into_iter().for_each(|inbound| inbound.is_unknown());
@@ -200,7 +202,8 @@ async fn until_written(
         let (Some(node), Some(inbound)) = (node.upgrade(), inbound.upgrade()) else { return };
         let is_here = node.routes.locate(&record.key.jid).is_some_and(|route| route.index == record.bind);
         if !is_here || !node.lease.serving().await {
-            return inbound.is_unknown();
+            // It is over.
+            return;
         }
         record.handled = inbound.safe();
         late = Some(record.handled);

@@ -33,6 +33,9 @@ use crate::session::outbox::Outbox;
 /// route is gone already, so nothing reaches it.
 const DISPLACED: Duration = Duration::from_secs(5);
 
+/// How long a login waits until the sessions of the node have heard of all losses.
+const LOSSES: Duration = Duration::from_secs(5);
+
 /// How long a bind waits for the node to serve again.
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -144,6 +147,8 @@ pub async fn bind(
         session.end(reason).await;
         return Ok(session);
     }
+    // What its user writes comes after what a lost node has kept of it. In time or not.
+    let _ = timeout(LOSSES, node.losses.all(node)).await;
     let begun = session.advance(first).await;
     drop(place);
     match begun {

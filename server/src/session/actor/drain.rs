@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use althing_proto::jid::{BareJid, FullJid};
+use althing_proto::privacy::Kinds;
 use althing_proto::stanza::{Kind, Stanza};
 use althing_proto::stanza_id::StanzaId;
 
@@ -25,6 +26,7 @@ use crate::session::effect::{Effect, UserEvent};
 use crate::session::held::Parcel;
 use crate::session::outbox::Settler;
 use crate::session::remembered::Remembered;
+use crate::session::rules::Decision;
 use crate::storage::StorageError;
 use crate::storage::messages::{DeviceId, Drain, Drained, InboxMessage, Settle, Taker};
 
@@ -221,17 +223,17 @@ impl Session {
         if !waits || !matches!(parcel.stanza.kind(), Kind::Message(_)) {
             return Some(parcel);
         }
-        self.push_if_away(&parcel.stanza);
+        let is_stored = kept::is_pending(&self.node, self.state.account())
+            && kept::id_of(&parcel.stanza, self.state.account()).is_some();
+        if is_stored && !self.outbox.is_open() && (*due || *under_way) {
+            // Its client is away: whoever comes takes it from the store, in its order.
+            self.push_if_allowed(&parcel.stanza);
+            self.leave_in_store(parcel, ctx);
+            return None;
+        }
         let bytes = parcel.stanza.to_bytes().len();
         if behind.len() >= MAX_BEHIND || !self.outbox.pressure().enter(bytes) {
-            let waits = kept::is_pending(&self.node, self.state.account())
-                && kept::id_of(&parcel.stanza, self.state.account()).is_some()
-                && !self.outbox.is_open();
-            if waits {
-                self.leave_in_store(parcel, ctx);
-            } else {
-                self.congested(&parcel);
-            }
+            self.congested(&parcel);
             return None;
         }
         self.draining.behind.push_back(parcel);
@@ -241,6 +243,15 @@ impl Session {
             self.look_what_was_before(ctx);
         }
         None
+    }
+
+    /// What is not passed to the client now, for it is away: its push service is told all the same, unless the user does not
+    /// want to hear of it.
+    fn push_if_allowed(&self, stanza: &Stanza) {
+        let kind = Kinds::inbound(stanza.kind());
+        if stanza.from().is_none_or(|from| self.state.decide(from, kind) == Decision::Allow) {
+            self.push_if_away(stanza);
+        }
     }
 
     /// Its client is gone: whoever comes takes it from the store, where no more of them may wait than for who is away.

@@ -92,6 +92,11 @@ async fn t10_what_waits_is_written_before_the_end() {
     let endpoint = node.endpoint();
     let (mut deaf, jid) = deaf(&endpoint).await;
     let mut bob: Client = newcomer(&endpoint, "bob").await.unwrap();
+    // The first one waits until it is known that nothing has to come before it; what comes later does not.
+    bob.send(&format!("<message to='{jid}' id='first'><body>hello</body></message>")).await.unwrap();
+    while !matches!(deaf.event().await.unwrap(), Event::Element(message) if message.attr("id") == Some("first"))
+    {
+    }
     for number in 0..MESSAGES {
         bob.send(&format!("<message to='{jid}' id='{number}'><body>hello</body></message>")).await.unwrap();
     }

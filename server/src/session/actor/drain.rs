@@ -233,7 +233,11 @@ impl Session {
         }
         let bytes = parcel.stanza.to_bytes().len();
         if behind.len() >= MAX_BEHIND || !self.outbox.pressure().enter(bytes) {
-            self.congested(&parcel);
+            if is_stored && !self.outbox.is_open() {
+                self.leave_in_store(parcel, ctx);
+            } else {
+                self.congested(&parcel);
+            }
             return None;
         }
         self.draining.behind.push_back(parcel);

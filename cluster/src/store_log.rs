@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::disk::Disk;
 use crate::node_id::NodeId;
@@ -36,13 +37,11 @@ pub trait StoreLog: Send + Sync {
     async fn write(&self, command: Bytes) -> Result<Bytes, StoreLogError>;
 
     /// The same for a command whose place among the others of this node counts: it keeps the place that it has when this
-    /// is called first, however long the group takes. The caller sets the deadline, behind which its fate is unknown.
+    /// is called first, until `deadline` at most; then it is given up, if that is still possible.
     ///
     /// # Errors
     /// [`StoreLogError`].
-    async fn write_in_order(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
-        self.write(command).await
-    }
+    async fn write_in_order(&self, command: Bytes, deadline: Instant) -> Result<Bytes, StoreLogError>;
 
     /// Returns when this replica has applied all that was committed anywhere when the call began: what is read
     /// then is linearizable. Calls share round trips.

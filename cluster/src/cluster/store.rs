@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::disk::LowNodes;
 use crate::node_id::NodeId;
@@ -51,8 +52,8 @@ impl StoreLog for ClusterStore {
         self.propose(command, DEADLINE).await
     }
 
-    async fn write_in_order(&self, command: Bytes) -> Result<Bytes, StoreLogError> {
-        self.propose(command, IN_ORDER).await
+    async fn write_in_order(&self, command: Bytes, deadline: Instant) -> Result<Bytes, StoreLogError> {
+        self.propose(command, deadline.saturating_duration_since(Instant::now()).min(IN_ORDER)).await
     }
 
     fn has_room(&self) -> bool {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -26,6 +26,7 @@ use althing_proto::stanza_id::StanzaId;
 
 use super::keeping::keeping;
 use super::kept::{self, Plan};
+use super::places::{self, Place, Places};
 use super::settles::Settles;
 use super::{Next, account, bounce, local};
 use crate::config::{Config, Durability};
@@ -39,12 +40,6 @@ use crate::session::inbound::Hold;
 use crate::storage::StorageError;
 use crate::storage::messages::{KeepFor, KeepInInbox, KeepMessage, MAX_MESSAGE_BYTES};
 
-/// Most messages of one node that are being kept at the same time. With more, whoever sends them waits.
-const MAX_KEEPS: usize = 1_024;
-
-/// The place of a message among those that are being kept.
-pub type Place = OwnedSemaphorePermit;
-
 /// How long a node may take to tell its sessions that something waits.
 const TOLD: Duration = Duration::from_secs(5);
 
@@ -55,10 +50,9 @@ const ATTEMPTS: u32 = 8;
 const ON_ITS_WAY: Duration = Duration::from_secs(300);
 
 /// What a node has to do with messages that wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Waiting {
-    /// One permit for each message that is being kept.
-    keeps: Arc<Semaphore>,
+    pub(super) keeps: Places,
     /// For whom messages are being kept because nobody was there.
     pub absent: Arc<Absent>,
     /// Messages that have arrived.
@@ -83,13 +77,6 @@ impl Waiting {
     fn may_be_in_memory(&self, account: &BareJid) -> bool {
         let until = self.in_memory.lock().get(account.domain().as_str()).copied();
         until.is_some_and(|until| Instant::now() < until)
-    }
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        let keeps = Arc::new(Semaphore::new(MAX_KEEPS));
-        Waiting { keeps, absent: Arc::default(), settles: Settles::default(), in_memory: Mutex::default() }
     }
 }
 
@@ -231,7 +218,7 @@ pub fn plan(
     if node.storage.engine.is_full() && kept::is_promised(node, stanza, account, wanted.archive) {
         return Planned::NoRoom;
     }
-    let free = || Arc::clone(&node.waiting.keeps).try_acquire_owned().ok();
+    let free = || node.waiting.keeps.free(stanza.from());
     let Some(place) = place.or_else(free) else { return Planned::Crowded };
     Plan::new(node, stanza, wanted, account.cloned(), (hold, place)).map_or(Planned::Not, Planned::New)
 }
@@ -253,7 +240,7 @@ pub fn for_absent(
         Planned::Crowded if is_kept(node, stanza) => {
             let (node, stanza, account) = (Arc::clone(node), stanza.clone(), account.clone());
             Next::Wait(Box::pin(async move {
-                let place = room(&node).await;
+                let place = places::room(&node, stanza.from()).await;
                 let planned = plan(&node, &stanza, Some(&account), (hold.as_ref(), place));
                 for_absent(&node, &stanza, &account, planned, hold).into()
             }))
@@ -266,12 +253,6 @@ pub fn for_absent(
             Next::Effects(bounce::unavailable(node, stanza))
         }
     }
-}
-
-/// Waits until one more message may be kept, and gives its place: whoever waits longest gets the next one. `None`: never,
-/// for nobody closes what gives them.
-pub async fn room(node: &NodeContext) -> Option<Place> {
-    Arc::clone(&node.waiting.keeps).acquire_owned().await.ok()
 }
 
 /// A message that has an id, and that no session has taken: it waits for whoever comes.
@@ -415,8 +396,6 @@ pub fn tell_those_here(node: &Arc<NodeContext>, account: &BareJid) {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
     use crate::config::Durability;
     use crate::storage::messages::{ArchiveDefault, ArchivePreferences};
@@ -466,24 +445,5 @@ mod tests {
         let Next::Wait(freed) = next else { panic!("it is known at once") };
         assert_eq!(freed.await.len(), 0);
         assert!(node.storage.inbox.get(&account, id).await.unwrap().is_some());
-    }
-
-    #[tokio::test]
-    async fn a_place_that_becomes_free_is_given_to_one_of_those_who_wait() {
-        let node = NodeContext::for_tests();
-        let many = u32::try_from(MAX_KEEPS).unwrap();
-        let mut taken = Arc::clone(&node.waiting.keeps).acquire_many_owned(many).await.unwrap();
-        let (first, second) = (room(&node), room(&node));
-        tokio::pin!(first, second);
-        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
-        drop(taken.split(1));
-        let place = first.await;
-        assert!(place.is_some());
-        assert!(
-            second.as_mut().now_or_never().is_none(),
-            "the place is the first one's until its message is kept"
-        );
-        drop(place);
-        assert!(second.await.is_some());
     }
 }

@@ -21,6 +21,7 @@ use althing_proto::xml::name;
 
 use super::keep::{self, AbsentGuard};
 use super::keeping::{self, keeping};
+use super::places::Place;
 use super::receivers::Receiver;
 use super::{bounce, drive};
 use crate::config::Durability;
@@ -147,7 +148,7 @@ pub struct Plan {
     keeping: keeping::Keeping,
     /// Who gets it, if that is an account of this server's.
     account: Option<BareJid>,
-    place: keep::Place,
+    place: Place,
 }
 
 impl Plan {
@@ -159,7 +160,7 @@ impl Plan {
         stanza: &Stanza,
         keeping: keeping::Keeping,
         account: Option<BareJid>,
-        (hold, place): (Option<&Hold>, keep::Place),
+        (hold, place): (Option<&Hold>, Place),
     ) -> Option<Plan> {
         let xml = Bytes::from(stanza.to_standalone());
         if xml.len() > MAX_MESSAGE_BYTES {
@@ -273,7 +274,8 @@ impl Plan {
                     }
                     false
                 }
-                Err(StorageError::Unknown) if attempt <= REPEATS => true,
+                // After so long later ones of its sender may be kept.
+                Err(StorageError::Unknown) if attempt <= REPEATS && since.elapsed() < PATIENCE => true,
                 Err(error) => takers.is_some() && error.is_passing() && since.elapsed() < PATIENCE,
                 Ok(_) => false,
             };

@@ -9,6 +9,7 @@ pub mod keep;
 pub mod keeping;
 pub mod kept;
 pub mod local;
+pub mod places;
 pub mod probes;
 pub mod receivers;
 pub mod remote;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use althing_proto::stanza::Stanza;
 
-use crate::delivery::keep::{Place, Planned};
+use crate::delivery::keep::Planned;
 use crate::delivery::kept;
+use crate::delivery::places::Place;
 use crate::delivery::receivers::Receiver;
 use crate::node::NodeContext;
 use crate::session::inbound::Hold;

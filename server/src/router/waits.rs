@@ -10,7 +10,8 @@ use althing_proto::stanza::{Kind, Stanza};
 use super::letter::Letter;
 use super::steps::{Origin, Routed, Walk, once_more};
 use crate::delivery::bounce;
-use crate::delivery::keep::{self, Place, Planned};
+use crate::delivery::keep::{self, Planned};
+use crate::delivery::places::{self, Place};
 use crate::delivery::receivers::Slow;
 use crate::node::NodeContext;
 use crate::session::SessionHandle;
@@ -30,7 +31,10 @@ impl Walk<'_> {
         }
         let crowded = matches!(planned, Planned::Crowded);
         letter.planned = Some(planned);
-        crowded.then(|| self.later(letter, |node| Box::pin(async move { keep::room(&node).await })))
+        let sender = letter.stanza.from().cloned();
+        crowded.then(|| {
+            self.later(letter, |node| Box::pin(async move { places::room(&node, sender.as_ref()).await }))
+        })
     }
 
     /// Whether a message for somebody who is there has to wait for earlier ones that are being kept because nobody was:

@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use althing_proto::jid::BareJid;
 use althing_proto::stanza_id::StanzaId;
 use althing_proto::time::Timestamp;
 use bytes::Bytes;
 use tokio::task::unconstrained;
 
-use super::messages::{KeepMessage, Kept};
+use super::messages::{KeepFor, KeepMessage, Kept};
 use super::streams::Handled;
 use super::{
     Accounts, Archive, Backups, Directory, Documents, EmbeddedOptions, Engine, Inbox, Logins, Logouts,
@@ -165,15 +166,17 @@ impl Storage {
         }
     }
 
-    /// Ends when all that was to be kept before is kept, or is not.
+    /// Ends when all of that sender that was to be kept before is kept, or is not.
     ///
     /// # Errors
     /// As every write.
-    pub async fn kept_so_far(&self) -> Result<(), StorageError> {
-        // A message for nobody, which has its place in their order.
+    pub async fn kept_so_far(&self, sender: &BareJid) -> Result<(), StorageError> {
+        // A message that nobody keeps, which has its place among those of its sender.
         let (id, stamp) = (StanzaId::from_bytes([0; StanzaId::BYTES]), Timestamp::from_millis(0));
-        let nothing = KeepMessage { name: None, id, stamp, xml: Bytes::new(), owners: Vec::new() };
-        self.keep(nothing).await.map(|_nobody| ())
+        let (owner, peer) = (sender.clone(), sender.clone().into());
+        let owners = vec![KeepFor { owner, peer, outgoing: true, archive: None, inbox: None }];
+        let nothing = KeepMessage { name: None, id, stamp, xml: Bytes::new(), owners };
+        self.keep(nothing).await.map(|_not| ())
     }
 
     /// See [`Engine::flush`].

@@ -52,8 +52,9 @@ use rosters::{
 use streams::{
     a_record_is_not_taken_for_gone_by_an_old_bind, a_record_is_of_the_last_stream_and_its_number_only_grows,
     r1_a_message_advances_the_stream_that_it_came_by, r1_no_number_covers_what_was_refused,
-    r1_nothing_more_of_a_closed_stream_is_kept, records_are_listed_in_pages_and_go_with_the_account,
-    records_go_when_nobody_comes_for_them, the_secret_of_streams_is_made_once,
+    r1_nothing_more_of_a_closed_stream_is_kept, r1_what_was_settled_is_not_kept_anew_in_its_place,
+    records_are_listed_in_pages_and_go_with_the_account, records_go_when_nobody_comes_for_them,
+    the_secret_of_streams_is_made_once,
 };
 
 use super::replicated::fake;
@@ -362,6 +363,7 @@ suites!(
     a_record_is_of_the_last_stream_and_its_number_only_grows,
     r1_a_message_advances_the_stream_that_it_came_by,
     r1_no_number_covers_what_was_refused,
+    r1_what_was_settled_is_not_kept_anew_in_its_place,
     records_go_when_nobody_comes_for_them,
     a_record_is_not_taken_for_gone_by_an_old_bind,
     r1_nothing_more_of_a_closed_stream_is_kept,

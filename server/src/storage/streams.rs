@@ -141,6 +141,12 @@ impl Chain {
         self.last = last;
         Some(handled)
     }
+
+    /// Whether that one is kept. Of an earlier turn nothing is known.
+    fn has(&self, place: KeepPlace) -> bool {
+        let is_early = || self.early.binary_search_by_key(&place.number, |(number, _)| *number).is_ok();
+        place.turn == self.turn && (place.number <= self.last || is_early())
+    }
 }
 
 /// How many closed streams of an address are remembered.
@@ -197,6 +203,12 @@ impl StreamRow {
         Some(row)
     }
 
+    /// Whether a message of that place is kept already: it comes once more, for nobody knew what had become of it.
+    pub(super) fn has_kept(&self, handled: &Handled) -> bool {
+        let place = handled.place.filter(|place| place.bind == self.record.bind);
+        handled.key.hash == self.record.key.hash && place.is_some_and(|place| self.chain.has(place))
+    }
+
     /// Whether nothing of that stream is kept any more.
     pub(super) fn is_closed(&self, hash: &[u8; 32]) -> bool {
         self.closed.contains(hash)
@@ -216,7 +228,7 @@ pub trait Streams: Send + Sync {
 
     /// As [`Messages::keep`](super::Messages::keep), and in the same change so much of the sender's stream is handled:
     /// both or neither. Its order is that of the other messages. Where the stream is closed: neither, for each owner
-    /// [`Kept::Closed`].
+    /// [`Kept::Closed`]. What comes once more in its place is not kept anew, though it may be settled: [`Kept::Not`].
     ///
     /// # Errors
     /// As there.

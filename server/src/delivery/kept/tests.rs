@@ -12,6 +12,7 @@ use althing_proto::stream::management::Count;
 
 use super::*;
 use crate::config::HostMessages;
+use crate::delivery::places;
 use crate::session::inbound::Inbound;
 use crate::storage::messages::ArchiveQuery;
 use crate::storage::streams::{Handled, StreamChange, StreamKey, StreamRecord};
@@ -88,7 +89,7 @@ async fn message(node: &Arc<NodeContext>, jid: &FullJid, account: &BareJid, own:
         "<message xmlns='jabber:client' from='{jid}' to='{account}' type='chat'><body>x</body></message>"
     );
     let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
-    let place = keep::room(node).await.unwrap();
+    let place = places::room(node, None).await.unwrap();
     Plan::new(node, &stanza, keeping(&stanza), Some(account.clone()), (Some(own), place)).unwrap()
 }
 

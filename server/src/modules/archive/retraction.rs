@@ -61,7 +61,7 @@ async fn replace(
     (by, now): (Option<&str>, Timestamp),
 ) -> Result<bool, StorageError> {
     // What the same client has sent just before may be on its way into the store.
-    node.storage.kept_so_far().await?;
+    node.storage.kept_so_far(account).await?;
     let name = Some(MessageName::of(&peer.to_bare(), retracted));
     let mut query =
         ArchiveQuery { with: Some(peer), name, limit: PAGE, backwards: true, ..ArchiveQuery::default() };

@@ -5,7 +5,7 @@ use althing_proto::jid::FullJid;
 use althing_proto::stream::management::Count;
 use althing_proto::time::Timestamp;
 
-use super::super::messages::Kept;
+use super::super::messages::{Kept, Settle};
 use super::super::streams::{Handled, KeepPlace, MAX_CHANGES, StreamChange, StreamKey, StreamRecord};
 use super::super::{Storage, StorageError};
 use super::messages::{JULIET, id, message};
@@ -108,6 +108,32 @@ pub(super) async fn r1_no_number_covers_what_was_refused(storage: Storage) {
     change(&storage, [StreamChange::Began(began(key.clone(), 6, 7))]).await;
     assert!(keep(11, 8, 99, (6, 0, 1)).await);
     assert_eq!(number(&storage, &key).await, Some(8), "it goes on");
+}
+
+/// R1: what comes once more in its place, for nobody knew what had become of it, is not kept anew where it was settled meanwhile.
+pub(super) async fn r1_what_was_settled_is_not_kept_anew_in_its_place(storage: Storage) {
+    with_users(&storage).await;
+    let key = stream("romeo@example.com", "orchard", 1);
+    change(&storage, [StreamChange::Began(began(key.clone(), 5, 0))]).await;
+    let keep = async |mail, count, place| {
+        let mut message = message(mail, 0);
+        message.owners.remove(0);
+        message.owners[0].archive = None;
+        storage.keep_and_handle(message, Some(placed(&key, count, place))).await.unwrap()
+    };
+    let settle = |mail| vec![Settle { user: jid(JULIET), id: id(mail), device: None }];
+    // The second one comes before its turn.
+    for (mail, place) in [(1, 1), (3, 3_u32)] {
+        let kept = keep(mail, place, (5, 0, u64::from(place))).await;
+        assert!(matches!(kept[..], [Kept::At(_)]), "{kept:?}");
+        assert_eq!(keep(mail, place, (5, 0, u64::from(place))).await, kept, "it is there");
+        assert_eq!(storage.inbox.settle(settle(mail)).await, Ok(1));
+        assert_eq!(keep(mail, place, (5, 0, u64::from(place))).await, [Kept::Not]);
+        assert_eq!(storage.inbox.get(&jid(JULIET), id(mail)).await, Ok(None));
+    }
+    change(&storage, [StreamChange::Closed(key.clone())]).await;
+    assert_eq!(keep(1, 1, (5, 0, 1)).await, [Kept::Not], "it was kept before that");
+    assert_eq!(keep(2, 2, (5, 0, 2)).await, [Kept::Closed]);
 }
 
 /// R1: a client that was told how much is handled writes the rest on another stream. A node that was cut off and comes to

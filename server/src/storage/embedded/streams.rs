@@ -54,8 +54,13 @@ impl Scope<'_, '_> {
     pub(super) fn keep_of_stream(&mut self, command: KeepOfStream) -> Result<Reply, Fault> {
         let StreamKey { jid, hash } = &command.handled.key;
         let row: Option<StreamRow> = self.read(&keys::stream(jid))?;
-        if row.is_some_and(|row| row.is_closed(hash)) {
-            return Ok(Reply::Kept(vec![Kept::Closed; command.message.owners.len()]));
+        if let Some(row) = row {
+            if row.has_kept(&command.handled) {
+                return self.kept_before(&command.message);
+            }
+            if row.is_closed(hash) {
+                return Ok(Reply::Kept(vec![Kept::Closed; command.message.owners.len()]));
+            }
         }
         let reply = self.keep(&command.message)?;
         if matches!(reply, Reply::Kept(_)) {

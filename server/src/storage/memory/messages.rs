@@ -82,6 +82,13 @@ impl State {
         self.bodies.retain(|id, body| body.owners.iter().any(|(owner, seq)| kept(id, owner, *seq)));
     }
 
+    /// Where those that have a message have it; nothing is kept.
+    pub(super) fn kept_before(&self, message: &KeepMessage) -> Vec<Kept> {
+        let body = self.bodies.get(&message.id);
+        let seq = |owner: &KeepFor| body.and_then(|body| body.owners.get(&name(&owner.owner)));
+        message.owners.iter().map(|owner| seq(owner).map_or(Kept::Not, |seq| Kept::At(*seq))).collect()
+    }
+
     pub(super) fn keep(&mut self, message: KeepMessage) -> Result<Vec<Kept>, StorageError> {
         let KeepMessage { id, stamp, xml, owners, name: called } = message;
         let size = u32::try_from(xml.len()).unwrap_or(u32::MAX);

@@ -41,6 +41,9 @@ impl Streams for Memory {
         self.write(|state| {
             let (user, resource) = place(&handled.key.jid);
             let row = state.users.get(&user).and_then(|user| user.streams.get(&resource));
+            if row.is_some_and(|row| row.has_kept(&handled)) {
+                return Ok(state.kept_before(&message));
+            }
             if row.is_some_and(|row| row.is_closed(&handled.key.hash)) {
                 return Ok(vec![Kept::Closed; message.owners.len()]);
             }

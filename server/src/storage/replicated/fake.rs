@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::super::embedded::{Embedded, EmbeddedReplica};
 use super::super::{EmbeddedOptions, Storage};
@@ -103,6 +104,10 @@ impl StoreLog for Member {
         Ok(self.replies.lock()[index - 1].clone())
     }
 
+    async fn write_in_order(&self, command: Bytes, _: Instant) -> Result<Bytes, StoreLogError> {
+        self.write(command).await
+    }
+
     async fn barrier(&self) -> Result<(), StoreLogError> {
         let index = self.committed.entries.lock().len();
         self.reach(index).await;
@@ -133,6 +138,10 @@ impl StoreLog for Outside {
         Err(StoreLogError::Unavailable("not a replica".to_owned()))
     }
 
+    async fn write_in_order(&self, command: Bytes, _: Instant) -> Result<Bytes, StoreLogError> {
+        self.write(command).await
+    }
+
     async fn barrier(&self) -> Result<(), StoreLogError> {
         Err(StoreLogError::Unavailable("not a replica".to_owned()))
     }
@@ -144,6 +153,8 @@ pub(super) struct Links {
     pub(super) nodes: Vec<Arc<Replicated>>,
     /// Errors that the next requests end in.
     pub(super) faults: Mutex<VecDeque<RemoteError>>,
+    /// So many of the next writes are made, and nobody hears of it.
+    pub(super) lost: AtomicUsize,
     /// Requests that were tried.
     pub(super) tried: AtomicUsize,
 }
@@ -165,7 +176,11 @@ impl RemoteStore for Links {
     }
 
     async fn write(&self, node: NodeId, command: Bytes) -> Result<Bytes, RemoteError> {
-        self.node(node)?.answer_write(command).await.map_err(RemoteError::Refused)
+        let written = self.node(node)?.answer_write(command).await.map_err(RemoteError::Refused);
+        match self.lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lost| lost.checked_sub(1)) {
+            Ok(_) => Err(RemoteError::Unknown("the link broke".to_owned())),
+            Err(_) => written,
+        }
     }
 }
 

@@ -13,9 +13,10 @@
 //! until [`DEADLINE`].
 //!
 //! **Writes** are repeated only when it is certain that nothing was written. One whose fate is unknown ends in
-//! [`StorageError::Unknown`] and is never repeated here, not even where a repetition looks harmless: the first
-//! one may still be under way, and arrive after a later change by somebody else. What it means, if whoever asked
-//! repeats it after a look:
+//! [`StorageError::Unknown`] and is not repeated here, not even where a repetition looks harmless: the first
+//! one may still be under way, and arrive after a later change by somebody else. But a message that goes through another
+//! node's replica is, in its turn: under its id it is kept once, and tried again later it would come behind the next ones of
+//! its sender (`lanes`). What it means, if whoever asked repeats a change after a look:
 //!
 //! | command        | if it was written after all, the repetition                                        |
 //! |----------------|-------------------------------------------------------------------------------------|
@@ -41,7 +42,7 @@
 //! | NoteDevice     | notes the same again                                                                  |
 //! | SetArchivePreferences | sets the same again                                                            |
 //! | SweepMessages  | takes away more of what has to go                                                     |
-//! | KeepOfStream   | as KeepMessage; the same number is handled                                            |
+//! | KeepOfStream   | the same number is handled. In the same place of its stream: nothing, settled or not; else as KeepMessage |
 //! | ChangeStreams  | makes the same records, numbers only grow; repeated blindly it would bring one back that has ended since |
 //! | BeginRestore, RestoreRows, FinishRestore | do the same again; after another restore has begun: refused   |
 //! | MakeStreamSecret | finds the secret                                                                    |
@@ -87,6 +88,9 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest time that a replica works on a request of another node: less than [`DEADLINE`], so that the other
 /// node learns how it ended, and can still ask the next replica.
 pub const SERVING_DEADLINE: Duration = Duration::from_secs(8);
+
+/// A replica's log ends so long before whoever asked hears of it, so that it can say what is certain.
+const ANSWERING: Duration = Duration::from_millis(500);
 
 /// Longest wait for one replica's answer to a read, before the next one is asked.
 const READ_PATIENCE: Duration = Duration::from_secs(3);
@@ -154,7 +158,9 @@ impl Replicated {
                     Err(why) => why,
                 },
             };
-            attempts.pause(why).await?;
+            if !attempts.pause().await {
+                return Err(StorageError::Unavailable { why });
+            }
             self.check_open()?;
         }
     }
@@ -202,19 +208,20 @@ impl Replicated {
         self.admit(&command)?;
         let deadline = if is_in_order(&command) { self.deadline * 3 } else { self.deadline };
         let deadline = Instant::now() + deadline;
+        let elsewhere = Tries { deadline, elsewhere: true, again: false };
         let (Command::KeepMessage(message) | Command::KeepOfStream(KeepOfStream { message, .. })) = &command
         else {
-            return self.write_until(command, deadline, true).await;
+            return self.write_until(command, elsewhere).await;
         };
         let is_replica = || self.replica().is_some();
         match self.lanes.way(|| sender(message), is_replica()) {
-            Way::Here(_under_way) => self.write_until(command, deadline, true).await,
+            Way::Here(_under_way) => self.write_until(command, elsewhere).await,
             Way::Lane(place) => {
                 let Ok(_turn) = timeout_at(deadline, place.turn(is_replica)).await else {
                     let why = "earlier messages of the sender are under way".to_owned();
                     return Err(StorageError::Unavailable { why });
                 };
-                self.write_until(command, deadline, true).await
+                self.write_until(command, Tries { again: true, ..elsewhere }).await
             }
         }
     }
@@ -228,20 +235,16 @@ impl Replicated {
         }
     }
 
-    /// Writes until `deadline`; elsewhere only if that is wanted.
-    async fn write_until(
-        &self,
-        command: Command,
-        deadline: Instant,
-        elsewhere: bool,
-    ) -> Result<Reply, StorageError> {
+    /// Writes, as often as it may be tried.
+    async fn write_until(&self, command: Command, tries: Tries) -> Result<Reply, StorageError> {
         let bytes = command.encode().map_err(|error| unsendable(&error))?;
+        let Tries { deadline, elsewhere, again } = tries;
         let (began, in_order) = (Instant::now(), is_in_order(&command));
-        let mut attempts = Attempts::until(deadline);
+        let (mut attempts, mut is_known) = (Attempts::until(deadline), true);
         loop {
             let why = if self.replica().is_some() {
                 let written = match in_order {
-                    true => self.log.write_in_order(bytes.clone()),
+                    true => self.log.write_in_order(bytes.clone(), deadline - ANSWERING),
                     false => self.log.write(bytes.clone()),
                 };
                 match timeout_at(deadline, written).await {
@@ -250,44 +253,75 @@ impl Replicated {
                     Ok(Err(StoreLogError::Unavailable(why)))
                         if in_order && began.elapsed() > self.deadline =>
                     {
-                        return Err(StorageError::Unavailable { why });
+                        return Err(not_done(why, is_known));
                     }
                     Ok(Err(StoreLogError::Unavailable(why))) => why,
                     Ok(Err(StoreLogError::Unknown)) | Err(_) => return Err(StorageError::Unknown),
                 }
             } else if elsewhere {
-                match self.write_there(&bytes, deadline).await? {
-                    Ok(reply) => return Ok(reply),
-                    Err(why) => why,
+                match self.write_there(&bytes, deadline).await {
+                    There::Done(reply) => return Ok(reply),
+                    There::Not(why) => why,
+                    There::Unknown(why) if again => {
+                        is_known = false;
+                        why
+                    }
+                    There::Unknown(_) => return Err(StorageError::Unknown),
                 }
             } else {
                 return Err(StorageError::Unavailable { why: "this node holds no replica".to_owned() });
             };
-            attempts.pause(why).await?;
+            if !attempts.pause().await {
+                return Err(not_done(why, is_known));
+            }
             self.check_open()?;
         }
     }
 
-    /// Asks each replica once, until one has written or may have. The inner error: nothing was written, and why.
-    async fn write_there(
-        &self,
-        command: &bytes::Bytes,
-        deadline: Instant,
-    ) -> Result<Result<Reply, String>, StorageError> {
+    /// Asks each replica once, until one has written or may have.
+    async fn write_there(&self, command: &bytes::Bytes, deadline: Instant) -> There {
         let mut why = "no node is known to hold a replica".to_owned();
         for node in self.log.replicas() {
-            why = match timeout_at(deadline, self.remote.write(node, command.clone())).await {
-                Ok(Ok(reply)) => return Reply::decode(&reply).map(Ok).map_err(|_| StorageError::Unknown),
-                Ok(Err(RemoteError::Refused(why))) => format!("node {node}: {why}"),
-                Ok(Err(RemoteError::Unknown(why))) => {
-                    tracing::warn!(%node, error = %why, "a replica did not say what became of a change");
-                    return Err(StorageError::Unknown);
+            let unknown = match timeout_at(deadline, self.remote.write(node, command.clone())).await {
+                Ok(Ok(reply)) => match Reply::decode(&reply) {
+                    Ok(Reply::Lost(())) => "it did not learn it in time".to_owned(),
+                    Ok(reply) => return There::Done(reply),
+                    Err(error) => error.to_string(),
+                },
+                Ok(Err(RemoteError::Refused(refused))) => {
+                    why = format!("node {node}: {refused}");
+                    continue;
                 }
-                Err(_) => return Err(StorageError::Unknown),
+                Ok(Err(RemoteError::Unknown(unknown))) => unknown,
+                Err(_) => "it did not answer in time".to_owned(),
             };
+            tracing::warn!(%node, error = %unknown, "a replica did not say what became of a change");
+            return There::Unknown(unknown);
         }
-        Ok(Err(why))
+        There::Not(why)
     }
+}
+
+/// How a change is tried.
+#[derive(Clone, Copy)]
+struct Tries {
+    deadline: Instant,
+    /// At other nodes too.
+    elsewhere: bool,
+    /// Also once more where nobody knows whether it was made: it is done once, and keeps its turn.
+    again: bool,
+}
+
+/// What became of a change at the replicas of others.
+enum There {
+    Done(Reply),
+    /// Nothing was written, and why.
+    Not(String),
+    Unknown(String),
+}
+
+fn not_done(why: String, is_known: bool) -> StorageError {
+    if is_known { StorageError::Unavailable { why } } else { StorageError::Unknown }
 }
 
 /// Whether it waits for a leader in its place: tried once more behind later ones of its sender a message would come to
@@ -318,16 +352,16 @@ impl Attempts {
         Attempts { deadline, pause: FIRST_PAUSE }
     }
 
-    /// Waits before the next attempt; the error when there is no time for one.
-    async fn pause(&mut self, why: String) -> Result<(), StorageError> {
+    /// Waits before the next attempt; `false` when there is no time for one.
+    async fn pause(&mut self) -> bool {
         // std seeds each state at random: no crate is needed for a jitter.
         let random = RandomState::new().hash_one(0_u8) % 1_000;
         let pause = self.pause + self.pause.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1_000.0);
         if Instant::now() + pause >= self.deadline {
-            return Err(StorageError::Unavailable { why });
+            return false;
         }
         sleep(pause).await;
         self.pause = (self.pause * 2).min(MAX_PAUSE);
-        Ok(())
+        true
     }
 }

@@ -8,7 +8,7 @@ use super::super::StorageError;
 use super::super::embedded::command::Command;
 use super::super::embedded::query::Query;
 use super::super::embedded::reply::Reply;
-use super::{READ_PATIENCE, Replicated, SERVING_DEADLINE};
+use super::{READ_PATIENCE, Replicated, SERVING_DEADLINE, Tries};
 
 impl Replicated {
     /// Answers a read of another node, from this node's rows.
@@ -35,7 +35,10 @@ impl Replicated {
         let command =
             Command::decode(&command).map_err(|error| format!("the change cannot be read: {error}"))?;
         let written = match command.check() {
-            Ok(()) => self.write_until(command, Instant::now() + SERVING_DEADLINE, false).await,
+            Ok(()) => {
+                let deadline = Instant::now() + SERVING_DEADLINE;
+                self.write_until(command, Tries { deadline, elsewhere: false, again: false }).await
+            }
             Err(error) => Err(error),
         };
         let reply = match written {

@@ -8,13 +8,14 @@ use althing_cluster::node_id::NodeId;
 use althing_cluster::store_log::{StoreLog, StoreLogError};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
-use super::super::conformance::messages::{JULIET, ROMEO, message};
+use super::super::conformance::messages::{JULIET, ROMEO, id, message};
 use super::super::conformance::{account, jid};
 use super::super::embedded::command::{Command, DeleteAccount, PutPrivate};
 use super::super::embedded::query::{GetAccount, Query};
 use super::super::messages::Kept;
-use super::super::{Accounts, MAX_VALUE_BYTES, Messages, PrivateData, StorageError};
+use super::super::{Accounts, MAX_VALUE_BYTES, Messages, PrivateData, Storage, StorageError};
 use super::fake::{Cluster, Links, Outside};
 use super::{RemoteError, Replicated, Reply};
 
@@ -178,7 +179,7 @@ impl StoreLog for Leaderless {
         Err(unavailable())
     }
 
-    async fn write_in_order(&self, _: Bytes) -> Result<Bytes, StoreLogError> {
+    async fn write_in_order(&self, _: Bytes, _: Instant) -> Result<Bytes, StoreLogError> {
         self.tried.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(self.after).await;
         Err(unavailable())
@@ -219,6 +220,68 @@ async fn messages_of_one_sender_keep_their_order_through_other_nodes() {
     }
 }
 
+/// R19: nor where nobody knows what became of it: it is asked for once more in its turn, and is kept once.
+#[tokio::test]
+async fn r19_messages_of_one_sender_keep_their_order_where_a_replica_is_lost() {
+    let cluster = Cluster::start(3);
+    for user in [ROMEO, JULIET] {
+        cluster.nodes[0].create(&jid(user), account(1)).await.unwrap();
+    }
+    let unknown = || RemoteError::Unknown("the link broke".to_owned());
+    cluster.links.faults.lock().extend([unknown(), unknown()]);
+    let keep = |number| Messages::keep(&*cluster.outsider, message(number, 0));
+    let (first, second, third) = tokio::join!(keep(1), keep(2), keep(3));
+    for (kept, place) in [(first, 1), (second, 2), (third, 3)] {
+        assert_eq!(kept, Ok(vec![Kept::At(place), Kept::At(place)]));
+    }
+    // It is there already, but for the word of it. One comes that says so of itself.
+    cluster.links.lost.store(1, Ordering::SeqCst);
+    cluster.members[1].faults.lock().push_back(StoreLogError::Unknown);
+    let (fourth, fifth) = tokio::join!(keep(4), keep(5));
+    for (kept, place) in [(fourth, 4), (fifth, 5)] {
+        assert_eq!(kept, Ok(vec![Kept::At(place), Kept::At(place)]));
+    }
+    let (messages, unanswered) = (5, 2 + 1 + 1);
+    assert_eq!(cluster.links.tried.load(Ordering::SeqCst), messages + unanswered);
+}
+
+/// A message of unknown fate is given up in the end, and those behind it have their turns.
+#[tokio::test]
+async fn what_nobody_knows_of_is_given_up_at_the_deadline() {
+    let cluster = Cluster::start(1);
+    for user in [ROMEO, JULIET] {
+        cluster.nodes[0].create(&jid(user), account(1)).await.unwrap();
+    }
+    let outside = Arc::new(Outside { replicas: 1, turn: AtomicUsize::new(0) });
+    let node = Replicated::new(outside, None, cluster.links.clone());
+    let node = Replicated { deadline: Duration::from_millis(100), ..node };
+    let unknown = || RemoteError::Unknown("the link broke".to_owned());
+    cluster.links.faults.lock().extend((0..100).map(|_| unknown()));
+    assert_eq!(Messages::keep(&node, message(1, 0)).await, Err(StorageError::Unknown));
+    // The last word is certain, and what came before it is not.
+    let refused = || RemoteError::Refused("the node is suspended".to_owned());
+    *cluster.links.faults.lock() = std::iter::once(unknown()).chain((0..100).map(|_| refused())).collect();
+    assert_eq!(Messages::keep(&node, message(1, 0)).await, Err(StorageError::Unknown));
+    cluster.links.faults.lock().clear();
+    assert_eq!(Messages::keep(&node, message(2, 0)).await, Ok(vec![Kept::At(1), Kept::At(1)]));
+}
+
+/// Who waits until all of a sender is kept waits in that sender's lane.
+#[tokio::test]
+async fn what_was_sent_before_is_kept_when_that_is_said_through_other_nodes_too() {
+    let cluster = Cluster::start(3);
+    for user in [ROMEO, JULIET] {
+        cluster.nodes[0].create(&jid(user), account(1)).await.unwrap();
+    }
+    let storage = Storage::replicated(cluster.outsider.clone());
+    let refused = || RemoteError::Refused("the node is suspended".to_owned());
+    cluster.links.faults.lock().extend([refused(), refused(), refused()]);
+    let keeping = tokio::spawn(storage.keep(message(1, 0)));
+    storage.kept_so_far(&jid(ROMEO)).await.unwrap();
+    assert!(storage.inbox.get(&jid(JULIET), id(1)).await.unwrap().is_some());
+    assert_eq!(keeping.await.unwrap(), Ok(vec![Kept::At(1), Kept::At(1)]));
+}
+
 /// The group as a node sees it that loses its replica while a message is under way.
 struct Turning {
     has_replica: AtomicBool,
@@ -241,6 +304,10 @@ impl StoreLog for Turning {
         // Nobody closes it.
         drop(self.lost.acquire().await);
         Err(unavailable())
+    }
+
+    async fn write_in_order(&self, command: Bytes, _: Instant) -> Result<Bytes, StoreLogError> {
+        self.write(command).await
     }
 
     async fn barrier(&self) -> Result<(), StoreLogError> {

@@ -119,6 +119,17 @@ impl Scope<'_, '_> {
         Ok(Reply::Kept(kept))
     }
 
+    /// Where those that have a message have it; nothing is kept.
+    pub(in super::super) fn kept_before(&self, message: &KeepMessage) -> Result<Reply, Fault> {
+        let key = keys::message(message.id);
+        let body = match self.get(&key)? {
+            Some(row) => BodyHead::split(&key, &row)?.0,
+            None => BodyHead::default(),
+        };
+        let kept = |owner: &KeepFor| body.seq(&owner.owner).map_or(Kept::Not, Kept::At);
+        Ok(Reply::Kept(message.owners.iter().map(kept).collect()))
+    }
+
     /// Whether the owner does not want what comes from that peer: an account that is disabled and has nobody there, or
     /// one that has blocked the sender.
     fn refuses(&self, owner: &KeepFor) -> Result<bool, Fault> {

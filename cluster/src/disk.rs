@@ -30,6 +30,9 @@ pub trait Disk: Send + Sync + 'static {
 
     /// What the looks of everybody have shown.
     fn watch(&self) -> watch::Receiver<Room>;
+
+    /// Asks the system for how many bytes there is room before there is less than `least`. Blocks for a moment.
+    fn spare(&self, least: Room) -> u64;
 }
 
 /// What one group needs of the disk.
@@ -57,6 +60,16 @@ impl Gate {
         self.disk.as_ref().is_none_or(|disk| disk.look() >= self.least.min(needs))
     }
 
+    /// The same disk, for what needs `least`.
+    pub(crate) fn for_more(&self, least: Room) -> Self {
+        Gate { disk: self.disk.clone(), least }
+    }
+
+    /// How many bytes may be written before it closes. Blocks for a moment.
+    pub(crate) fn spare(&self) -> u64 {
+        self.disk.as_ref().map_or(u64::MAX, |disk| disk.spare(self.least))
+    }
+
     /// Returns when it is open.
     pub async fn opened(&self) {
         let Some(disk) = &self.disk else { return };
@@ -72,6 +85,12 @@ impl Gate {
         if room.wait_for(|room| *room < self.least).await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("least", &self.least).finish_non_exhaustive()
     }
 }
 
@@ -95,5 +114,46 @@ impl LowNodes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A disk that has as much room as a test says.
+    pub(crate) struct TestDisk {
+        level: watch::Sender<Room>,
+        spare: AtomicU64,
+    }
+
+    impl TestDisk {
+        pub(crate) fn new(room: Room) -> Arc<Self> {
+            Arc::new(TestDisk { level: watch::Sender::new(room), spare: AtomicU64::new(u64::MAX) })
+        }
+
+        pub(crate) fn set(&self, room: Room) {
+            self.level.send_replace(room);
+        }
+
+        pub(crate) fn set_spare(&self, bytes: u64) {
+            self.spare.store(bytes, Ordering::SeqCst);
+        }
+    }
+
+    impl Disk for TestDisk {
+        fn look(&self) -> Room {
+            *self.level.borrow()
+        }
+
+        fn watch(&self) -> watch::Receiver<Room> {
+            self.level.subscribe()
+        }
+
+        fn spare(&self, least: Room) -> u64 {
+            if self.look() < least { 0 } else { self.spare.load(Ordering::SeqCst) }
+        }
     }
 }

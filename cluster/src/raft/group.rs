@@ -18,12 +18,12 @@ use super::answers::{OwnAnswers, TellsAnswers};
 use super::barrier::Barrier;
 use super::leader::Leader;
 use super::log_store::LogStore;
-use super::network::{Network, dial};
+use super::network::{Network, Snapshots, dial};
 use super::proposer::{OnBatch, Proposer};
-use super::service::{Serve, Service, remove_left_over};
-use super::spool::Spool;
+use super::service::{Serve, Service};
+use super::spool::{Spool, remove_left_over};
 use super::types::Group;
-use crate::disk::Gate;
+use crate::disk::{Gate, Room};
 use crate::executor::LaneService;
 use crate::link::Links;
 use crate::link::frame::Lane;
@@ -83,6 +83,8 @@ pub struct GroupHandle<C: Group, M: RaftStateMachine<C>> {
     /// How far this node has applied the log.
     pub applied: watch::Receiver<u64>,
     leader_changes: Arc<AtomicU64>,
+    /// Snapshots that were not brought to a member.
+    failures: Arc<AtomicU64>,
 }
 
 impl<C: Group, M: RaftStateMachine<C>> Clone for GroupHandle<C, M> {
@@ -95,6 +97,7 @@ impl<C: Group, M: RaftStateMachine<C>> Clone for GroupHandle<C, M> {
             barrier: self.barrier.clone(),
             applied: self.applied.clone(),
             leader_changes,
+            failures: self.failures.clone(),
         }
     }
 }
@@ -131,6 +134,8 @@ pub struct GroupNumbers {
     pub leader_changes: u64,
     /// How many linearizable reads wait for their question to the leader.
     pub reads_waiting: u64,
+    /// How often this node, as the leader, could not bring a snapshot to a member that was there.
+    pub snapshot_failures: u64,
 }
 
 /// Why a group cannot be started.
@@ -168,7 +173,18 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         let left = dir.clone();
         let removed = tokio::task::spawn_blocking(move || remove_left_over(&left)).await;
         removed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-        let network = Network { links: links.clone(), spool: spool.clone(), dir: dir.clone() };
+        let is_store = C::LANE == Lane::Store;
+        // A copy of the store takes no room that anything else may need.
+        let room = if is_store { gate.for_more(Room::Enough) } else { gate.clone() };
+        let failures = Arc::new(AtomicU64::new(0));
+        let snapshots = Snapshots {
+            spool: spool.clone(),
+            dir: dir.clone(),
+            room,
+            paces: Arc::default(),
+            failures: failures.clone(),
+        };
+        let network = Network { links: links.clone(), snapshots };
         let answers = OwnAnswers::new(links.node(), start);
         machine.tell_answers(answers.clone());
         let raft = Raft::new(links.node(), Arc::new(config), network, log, machine);
@@ -177,13 +193,22 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         tokio::spawn(follow(raft.clone(), links.clone(), leader_changes.clone()));
         let leader = Leader { raft: raft.clone(), links: links.clone() };
         // Whoever holds a route needs it in this node's table.
-        let elsewhere = if C::LANE == Lane::Store { gate.clone() } else { Gate::default() };
+        let elsewhere = if is_store { gate.clone() } else { Gate::default() };
         let proposer = Proposer::start(leader.clone(), answers, applied.clone(), (on_batch, elsewhere));
         let barrier = Barrier::start(leader, applied.clone());
         let incoming = Mutex::new(HashMap::new());
-        let service =
-            Service { raft: raft.clone(), spool, dir, members, incoming, gate, hears: Arc::default() };
-        Ok((GroupHandle { raft, proposer, barrier, applied, leader_changes }, Arc::new(service)))
+        let service = Service {
+            raft: raft.clone(),
+            spool,
+            dir,
+            members,
+            incoming,
+            gate,
+            hears: Arc::default(),
+            takes_in: Arc::default(),
+        };
+        let handle = GroupHandle { raft, proposer, barrier, applied, leader_changes, failures };
+        Ok((handle, Arc::new(service)))
     }
 
     /// Who leads, as far as this node knows.
@@ -280,6 +305,7 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
             is_leader: metrics.current_leader == Some(metrics.id),
             leader_changes: self.leader_changes(),
             reads_waiting: self.barrier.waiting() as u64,
+            snapshot_failures: self.failures.load(Ordering::Relaxed),
         }
     }
 

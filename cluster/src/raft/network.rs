@@ -1,13 +1,13 @@
 //! The way from a group to its other nodes: over the lanes of the links.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::alias::{SnapshotMetaOf, SnapshotOf, VoteOf};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
@@ -15,10 +15,13 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
 
-use super::rpc::{PIECE, Reply, Request, SnapshotPiece};
-use super::spool::Spool;
+use super::pace::{Failure, Paces};
+use super::rpc::{PIECE, Reply, Request, SnapshotAsk, SnapshotPiece, SnapshotRequest};
+use super::spool::{OUTGOING, Spool, SpoolFile};
 use super::types::{Group, Member};
+use crate::disk::Gate;
 use crate::lease::boot_time;
 use crate::link::frame::Lane;
 use crate::link::{LinkError, Links, Peer};
@@ -33,17 +36,38 @@ const PIECE_DEADLINE: Duration = Duration::from_secs(10);
 /// Makes the ways to the other nodes of a group.
 pub(crate) struct Network<S> {
     pub(crate) links: Arc<Links>,
+    pub(crate) snapshots: Snapshots<S>,
+}
+
+/// What is needed to bring snapshots to others. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Snapshots<S> {
     pub(crate) spool: S,
-    /// Where outgoing snapshots lie while they are sent.
+    /// Where they lie while they are sent.
     pub(crate) dir: PathBuf,
+    /// What must stay free of this node's own disk.
+    pub(crate) room: Gate,
+    pub(crate) paces: Arc<Mutex<Paces>>,
+    /// How often a member that was there got none.
+    pub(crate) failures: Arc<AtomicU64>,
 }
 
 /// The way to one node.
 pub(crate) struct Way<S> {
     links: Arc<Links>,
     target: NodeId,
-    spool: S,
-    dir: PathBuf,
+    snapshots: Snapshots<S>,
+}
+
+/// Why a snapshot was not brought.
+#[derive(Debug, thiserror::Error)]
+enum BringError {
+    /// None could be made.
+    #[error(transparent)]
+    Own(#[from] io::Error),
+    /// The member took none, or not to the end.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// Dials a member, unless it is dialed at that address already.
@@ -62,7 +86,7 @@ impl<C: Group, S: Spool<C>> RaftNetworkFactory<C> for Network<S> {
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> Way<S> {
         dial(&self.links, target, node);
-        Way { links: self.links.clone(), target, spool: self.spool.clone(), dir: self.dir.clone() }
+        Way { links: self.links.clone(), target, snapshots: self.snapshots.clone() }
     }
 }
 
@@ -187,16 +211,10 @@ impl<C: Group, S: Spool<C>> RaftNetworkV2<C> for Way<S> {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        // Two transfers to one node never begin at the same moment: openraft has one at a time.
-        let transfer = u64::try_from(boot_time().as_nanos()).unwrap_or(u64::MAX);
-        let file = self.dir.join(format!("snapshot-to-{}", self.target));
-        let sent = tokio::select! {
+        tokio::select! {
             closed = cancel => Err(closed.into()),
-            sent = self.send(vote, snapshot, transfer, file.clone(), option.soft_ttl()) => sent,
-        };
-        // It may never have been made.
-        let _ = std::fs::remove_file(file);
-        sent
+            brought = self.bring(vote, snapshot, option.soft_ttl()) => brought,
+        }
     }
 
     /// The links have pauses of their own between attempts: this one only keeps openraft from asking at once.
@@ -206,23 +224,60 @@ impl<C: Group, S: Spool<C>> RaftNetworkV2<C> for Way<S> {
 }
 
 impl<S> Way<S> {
-    async fn send<C: Group>(
+    /// Sends a snapshot when it is time to try that again.
+    async fn bring<C: Group>(
         &self,
         vote: VoteOf<C>,
         snapshot: SnapshotOf<C, S::Data>,
-        transfer: u64,
-        file: PathBuf,
         ttl: Duration,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>>
     where
         S: Spool<C>,
     {
-        let local = |error: io::Error| StreamingError::Network(NetworkError::new(&error));
-        let meta = self.spool.write(snapshot, &file).await.map_err(local)?;
-        let last = wire::encode(&(vote, meta)).map_err(|error| local(io::Error::other(error)))?;
-        let mut last = Some(Bytes::from(last));
-        let mut file = File::open(&file).map_err(local)?;
-        let length = file.metadata().map_err(local)?.len();
+        let paces = &self.snapshots.paces;
+        let pause = paces.lock().pause(self.target, boot_time());
+        tokio::time::sleep(pause).await;
+        let error = match self.send(vote, snapshot, ttl).await {
+            Ok(reply) => {
+                paces.lock().brought(self.target);
+                return Ok(reply);
+            }
+            Err(error) => error,
+        };
+        let why = match error {
+            BringError::Link(LinkError::NotConnected | LinkError::NotMember(_)) => Failure::Away,
+            _ => Failure::Other,
+        };
+        if why == Failure::Other {
+            self.snapshots.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if paces.lock().failed(self.target, why, boot_time()) {
+            let (group, member) = (C::NAME, self.target);
+            tracing::warn!(group, %member, %error, "a member cannot be brought a snapshot: it is tried again");
+        }
+        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+    }
+
+    async fn send<C: Group>(
+        &self,
+        vote: VoteOf<C>,
+        snapshot: SnapshotOf<C, S::Data>,
+        ttl: Duration,
+    ) -> Result<SnapshotResponse<C>, BringError>
+    where
+        S: Spool<C>,
+    {
+        let size = self.snapshots.paces.lock().size(boot_time());
+        self.ask::<C>(size).await?;
+        let (meta, copy) = self.copy(snapshot, size).await?;
+        let mut file = copy.reader()?;
+        let length = copy.written().load(Ordering::Relaxed);
+        if length > size {
+            self.ask::<C>(length).await?;
+        }
+        let mut last = Some(Bytes::from(wire::encode(&(vote, meta)).map_err(LinkError::from)?));
+        // Two transfers to one node never begin at the same moment: openraft has one at a time.
+        let transfer = u64::try_from(boot_time().as_nanos()).unwrap_or(u64::MAX);
         let mut offset = 0;
         loop {
             let read = tokio::task::spawn_blocking(move || {
@@ -231,26 +286,54 @@ impl<S> Way<S> {
                 io::Result::Ok((file, Bytes::from(bytes)))
             });
             let bytes;
-            (file, bytes) = read.await.map_err(|error| local(io::Error::other(error)))?.map_err(local)?;
+            (file, bytes) = read.await.map_err(io::Error::other)??;
             let end = offset + bytes.len() as u64;
             let is_last = end >= length;
-            let group = C::NAME.to_owned();
             let last = if is_last { last.take() } else { None };
-            let piece = SnapshotPiece { group, transfer, offset, bytes, last };
-            let piece = wire::encode(&piece).map_err(|error| local(io::Error::other(error)))?;
+            let piece = SnapshotPiece { group: C::NAME.to_owned(), transfer, offset, bytes, last };
             let deadline = if is_last { ttl } else { PIECE_DEADLINE };
-            let failed = |e: LinkError| match e {
-                LinkError::NotConnected | LinkError::Refused(_) => {
-                    StreamingError::Unreachable(Unreachable::new(&e))
-                }
-                other => StreamingError::Network(NetworkError::new(&other)),
-            };
-            let reply = self.links.call(self.target, Lane::Snapshot, piece.into(), deadline).await;
-            let reply = reply.map_err(failed)?;
+            let reply = self.tell(SnapshotRequest::Piece(piece), deadline).await?;
             offset = end;
             if is_last {
-                return wire::decode(&reply).map_err(|error| failed(error.into()));
+                return Ok(wire::decode(&reply).map_err(LinkError::from)?);
             }
         }
+    }
+
+    /// Whether the member is there and would take a snapshot of that size.
+    async fn ask<C: Group>(&self, bytes: u64) -> Result<(), LinkError> {
+        let ask = SnapshotAsk { group: C::NAME.to_owned(), bytes };
+        self.tell(SnapshotRequest::Ask(ask), PIECE_DEADLINE).await.map(drop)
+    }
+
+    async fn tell(&self, request: SnapshotRequest, deadline: Duration) -> Result<Bytes, LinkError> {
+        let request = wire::encode(&request)?;
+        self.links.call(self.target, Lane::Snapshot, request.into(), deadline).await
+    }
+
+    /// Makes a copy, if the disk of this node has room for one as large as the last, and for this one.
+    async fn copy<C: Group>(
+        &self,
+        snapshot: SnapshotOf<C, S::Data>,
+        size: u64,
+    ) -> io::Result<(SnapshotMetaOf<C>, SpoolFile)>
+    where
+        S: Spool<C>,
+    {
+        let number = boot_time().as_nanos();
+        let path = self.snapshots.dir.join(format!("{OUTGOING}{}-{number}", self.target));
+        let room = self.snapshots.room.clone();
+        let created = tokio::task::spawn_blocking(move || SpoolFile::create(&path, room, size));
+        let file = created.await.map_err(io::Error::other)??;
+        let written = file.written();
+        let made = self.snapshots.spool.write(snapshot, file).await;
+        let is_measured = match &made {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::StorageFull,
+        };
+        if is_measured {
+            self.snapshots.paces.lock().measured(written.load(Ordering::Relaxed), boot_time());
+        }
+        made
     }
 }

@@ -44,7 +44,26 @@ pub(crate) enum Reply<C: RaftTypeConfig> {
     Member(Bytes),
 }
 
-/// A request on the snapshot lane: a piece of a snapshot.
+/// A request on the snapshot lane.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum SnapshotRequest {
+    /// Whether the node would take a snapshot; the reply is empty, a refusal says why not. The leader asks before it
+    /// copies anything.
+    Ask(SnapshotAsk),
+    /// A piece of one.
+    Piece(SnapshotPiece),
+}
+
+/// What is asked before a snapshot is sent.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SnapshotAsk {
+    /// The group's [`crate::raft::types::Group::NAME`].
+    pub(crate) group: String,
+    /// How large it is, as far as is known; 0: nobody knows yet.
+    pub(crate) bytes: u64,
+}
+
+/// A piece of a snapshot.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SnapshotPiece {
     /// The group's [`crate::raft::types::Group::NAME`].

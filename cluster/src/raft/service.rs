@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use openraft::{Raft, ReadPolicy};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::rpc::{Reply, Request, SnapshotPiece};
-use super::spool::Spool;
+use super::rpc::{PIECE, Reply, Request, SnapshotAsk, SnapshotPiece, SnapshotRequest};
+use super::spool::{INCOMING, Spool};
 use super::types::Group;
 use crate::disk::Gate;
 use crate::executor::{LaneService, TaskRefusal};
@@ -35,28 +35,14 @@ const PROPOSAL: Duration = Duration::from_secs(5);
 /// Why nothing is taken while the gate is closed.
 const NO_ROOM: &str = "the disk of this node has no room";
 
-/// The names of files with snapshots that come begin with this.
-const INCOMING: &str = "snapshot-from-";
-
-/// Removes what transfers left that a crash has ended. Blocks.
-///
-/// # Errors
-/// The file system's.
-pub(crate) fn remove_left_over(dir: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(INCOMING) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// A group, for whoever dispatches requests.
 #[async_trait]
 pub(crate) trait Serve: Send + Sync {
     /// Answers a request on the group's lane.
     async fn answer(&self, from: NodeId, request: Bytes) -> Result<Bytes, TaskRefusal>;
+
+    /// Whether a snapshot of that many bytes would be taken.
+    async fn would_take(&self, bytes: u64) -> Result<(), TaskRefusal>;
 
     /// Takes a piece of a snapshot.
     async fn take_piece(&self, from: NodeId, piece: SnapshotPiece) -> Result<Bytes, TaskRefusal>;
@@ -76,6 +62,8 @@ pub(crate) struct Service<C: Group, M: RaftStateMachine<C>, S> {
     pub(crate) gate: Gate,
     /// Whether the group is being told who leads.
     pub(crate) hears: Arc<AtomicBool>,
+    /// Whoever takes a snapshot in holds it too.
+    pub(crate) takes_in: Arc<()>,
 }
 
 /// A snapshot that comes.
@@ -161,6 +149,24 @@ where
         encoded(&reply)
     }
 
+    async fn would_take(&self, bytes: u64) -> Result<(), TaskRefusal> {
+        if !self.gate.is_open() {
+            return Err(failed(NO_ROOM));
+        }
+        if Arc::strong_count(&self.takes_in) > 1 {
+            return Err(failed("this node takes in another snapshot"));
+        }
+        let gate = self.gate.clone();
+        let spare = tokio::task::spawn_blocking(move || gate.spare()).await.map_err(failed)?;
+        // The smallest has one piece.
+        if spare < bytes.max(PIECE as u64) {
+            return Err(failed(format_args!(
+                "the disk of this node has room for {spare} more bytes, and the snapshot has {bytes}"
+            )));
+        }
+        Ok(())
+    }
+
     async fn take_piece(&self, from: NodeId, piece: SnapshotPiece) -> Result<Bytes, TaskRefusal> {
         let SnapshotPiece { transfer, offset, bytes, last, .. } = piece;
         // A file a transfer: a piece of one that was given up may still be on its way into the file.
@@ -207,7 +213,14 @@ where
         tracing::info!(group = C::NAME, from = %from, "snapshot received");
         let snapshot = self.spool.read(path(transfer)).await.map_err(failed)?;
         let snapshot = SnapshotOf::<C, S::Data> { meta, snapshot };
-        let reply = self.with_room(self.raft.install_full_snapshot(vote, snapshot)).await?;
+        // It is taken in to the end, also when nobody waits for that any more.
+        let taking = Arc::clone(&self.takes_in);
+        let raft = self.raft.clone();
+        let taken = tokio::spawn(async move {
+            let _taking = taking;
+            raft.install_full_snapshot(vote, snapshot).await
+        });
+        let reply = self.with_room(taken).await?.map_err(failed)?;
         encoded(&reply)
     }
 }
@@ -227,12 +240,20 @@ impl LaneService for Groups {
             Lane::Routes => self.routes.answer(from, request).await,
             Lane::Store => self.store.answer(from, request).await,
             Lane::Snapshot => {
-                let piece: SnapshotPiece =
+                let request =
                     wire::decode(&request).map_err(|error| TaskRefusal::Malformed(error.to_string()))?;
-                match piece.group.as_str() {
-                    "routes" => self.routes.take_piece(from, piece).await,
-                    "store" => self.store.take_piece(from, piece).await,
-                    other => Err(failed(format_args!("no group {other}"))),
+                let (SnapshotRequest::Ask(SnapshotAsk { group, .. })
+                | SnapshotRequest::Piece(SnapshotPiece { group, .. })) = &request;
+                let group = match group.as_str() {
+                    "routes" => &self.routes,
+                    "store" => &self.store,
+                    other => return Err(failed(format_args!("no group {other}"))),
+                };
+                match request {
+                    SnapshotRequest::Ask(SnapshotAsk { bytes, .. }) => {
+                        group.would_take(bytes).await.map(|()| Bytes::new())
+                    }
+                    SnapshotRequest::Piece(piece) => group.take_piece(from, piece).await,
                 }
             }
             _ => self.members.answer(from, lane, request).await,

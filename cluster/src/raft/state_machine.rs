@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::answers::{OwnAnswers, TellsAnswers};
 use super::snapshot::{self, RouteSnapshotMeta};
-use super::spool::Spool;
+use super::spool::{Spool, SpoolFile};
 use super::types::RouteGroup;
 use crate::disk::Gate;
 use crate::node_id::NodeId;
@@ -379,14 +379,12 @@ impl Spool<RouteGroup> for RouteSpool {
     async fn write(
         &self,
         snapshot: SnapshotOf<RouteGroup, RouteTable>,
-        file: &Path,
-    ) -> io::Result<RouteSnapshotMeta> {
-        let file = file.to_owned();
+        file: SpoolFile,
+    ) -> io::Result<(RouteSnapshotMeta, SpoolFile)> {
         let written = tokio::task::spawn_blocking(move || {
-            let mut out = BufWriter::new(File::create(file)?);
+            let mut out = BufWriter::new(file);
             snapshot::write(&mut out, &snapshot.meta, &snapshot.snapshot)?;
-            out.flush()?;
-            Ok(snapshot.meta)
+            Ok((snapshot.meta, out.into_inner()?))
         });
         written.await.map_err(io::Error::other)?
     }

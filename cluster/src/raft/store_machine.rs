@@ -1,7 +1,7 @@
 //! The state machine of the store group: hands commands to whoever keeps the rows, and the rows to newcomers.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::answers::{OwnAnswers, TellsAnswers};
-use super::spool::Spool;
+use super::spool::{Spool, SpoolFile};
 use super::types::{StoreBatch, StoreGroup, StoreReplies};
 use crate::origin::{Answered, Origin, Seen};
 use crate::store_log::Replica;
@@ -237,11 +237,15 @@ impl Spool<StoreGroup> for StoreSpool {
     type Data = StoreSnapshot;
 
     /// The rows as they are now: later than the snapshot that openraft knows of, never earlier.
-    async fn write(&self, _: SnapshotOf<StoreGroup, StoreSnapshot>, file: &Path) -> io::Result<Meta> {
+    async fn write(
+        &self,
+        _: SnapshotOf<StoreGroup, StoreSnapshot>,
+        file: SpoolFile,
+    ) -> io::Result<(Meta, SpoolFile)> {
         let mut rows = self.0.read_rows().await?;
         let bytes = rows.mark().ok_or_else(|| invalid("nothing was applied yet"))?;
         let mark: Mark = wire::decode(&bytes).map_err(invalid)?;
-        let mut out = BufWriter::new(File::create(file)?);
+        let mut out = BufWriter::new(file);
         frame(&mut out, &bytes)?;
         while let Some(part) = rows.next().await? {
             out = tokio::task::spawn_blocking(move || frame(&mut out, &part).map(|()| out))
@@ -249,8 +253,8 @@ impl Spool<StoreGroup> for StoreSpool {
                 .map_err(io::Error::other)??;
         }
         frame(&mut out, &[])?;
-        out.flush()?;
-        Ok(Meta { last_log_id: mark.last, last_membership: mark.membership })
+        let file = out.into_inner()?;
+        Ok((Meta { last_log_id: mark.last, last_membership: mark.membership }, file))
     }
 
     async fn read(&self, file: PathBuf) -> io::Result<StoreSnapshot> {

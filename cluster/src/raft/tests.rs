@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use althing_proto::jid::FullJid;
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::metrics::RaftMetrics;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -21,7 +21,8 @@ use super::{
     LogOptions, LogStore, Member, RaftRoutes, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine,
     StoreSpool,
 };
-use crate::disk::Gate;
+use crate::disk::tests::TestDisk;
+use crate::disk::{Gate, Room};
 use crate::executor::{LaneService, TaskExecutor, TaskRefusal, TaskSource};
 use crate::link::frame::Lane;
 use crate::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
@@ -34,9 +35,11 @@ use crate::task::{ClusterTask, TaskReply};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Rows in memory: a command is a row, its reply the number of rows. `break` breaks the disk.
+mod snapshots;
+
+/// Rows in memory: a command is a row, its reply the number of rows. `break` breaks the disk. And how often they were all read.
 #[derive(Default, Clone)]
-struct Rows(Arc<Mutex<(Vec<Bytes>, Option<Bytes>)>>);
+struct Rows(Arc<Mutex<(Vec<Bytes>, Option<Bytes>)>>, Arc<AtomicUsize>);
 
 #[async_trait]
 impl Replica for Rows {
@@ -64,6 +67,7 @@ impl Replica for Rows {
 
     async fn read_rows(&self) -> std::io::Result<Box<dyn RowReader>> {
         let (rows, mark) = self.0.lock().clone();
+        self.1.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(Reader(rows.into_iter(), mark)))
     }
 
@@ -126,6 +130,8 @@ struct Node {
     route_group: GroupHandle<RouteGroup, RouteStateMachine>,
     store_group: GroupHandle<StoreGroup, StoreMachine>,
     rows: Rows,
+    /// That of the store group.
+    disk: Arc<TestDisk>,
 }
 
 struct Ca {
@@ -152,6 +158,7 @@ impl Ca {
 }
 
 async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node {
+    let disk = TestDisk::new(Room::Enough);
     let (id, name) = (NodeId::new(number), format!("node-{number}"));
     let listener = Links::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let member = Member { name: name.clone(), address: listener.local_addr().unwrap().to_string() };
@@ -199,14 +206,14 @@ async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node
         spool: StoreSpool(Arc::new(rows.clone())),
         members: Arc::new(Nothing),
         on_batch: Box::new(|_, _| ()),
-        gate: Gate::default(),
+        gate: Gate::new(Some(disk.clone()), Room::Low),
     })
     .await
     .unwrap();
     late.set(Groups { routes: route_service, store: store_service, members: Arc::new(Nothing) });
     let routes =
         RaftRoutes::new(links.clone(), table, route_group.proposer.clone(), route_group.barrier.clone());
-    Node { id, member, links, routes, route_group, store_group, rows }
+    Node { id, member, links, routes, route_group, store_group, rows, disk }
 }
 
 /// Nodes 1 to 3 as voters of both groups, each up.
@@ -310,29 +317,6 @@ async fn a_new_leader_goes_on_and_nothing_is_done_twice() {
             assert!(of_writer.into_iter().eq(expected.iter()), "out of order");
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_gets_snapshots_of_what_the_log_no_longer_has() {
-    let (nodes, _dirs, ca) = cluster().await;
-    for _ in 0..50 {
-        nodes[0].store_group.proposer.propose(Bytes::from(vec![b'x'; 50_000]), PATIENCE).await.unwrap();
-    }
-    let leader = |node: &&Node| node.store_group.metrics().current_leader == Some(node.id);
-    let leader = nodes.iter().find(leader).unwrap();
-    let raft = &leader.store_group.raft;
-    let last = leader.store_group.metrics().last_log_index.unwrap();
-    raft.trigger().snapshot().await.unwrap();
-    let is_built = |metrics: &RaftMetrics<StoreGroup>| metrics.snapshot.is_some_and(|id| id.index >= last);
-    raft.wait(Some(PATIENCE)).metrics(is_built, "snapshot built").await.unwrap();
-    raft.trigger().purge_log(last).await.unwrap();
-    let is_cut = |metrics: &RaftMetrics<StoreGroup>| metrics.purged.is_some_and(|id| id.index >= last);
-    raft.wait(Some(PATIENCE)).metrics(is_cut, "log cut off").await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let newcomer = start(4, 1, &ca, dir.path(), Rows::default()).await;
-    leader.store_group.raft.add_learner(newcomer.id, newcomer.member.clone(), true).await.unwrap();
-    assert!(newcomer.store_group.barrier.pass(PATIENCE).await);
-    assert_eq!(newcomer.rows.0.lock().0.len(), 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

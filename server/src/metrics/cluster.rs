@@ -109,7 +109,7 @@ type Read<T> = fn(&T) -> u64;
 
 struct Series {
     by_group: [(IntGaugeVec, Read<GroupNumbers>); 8],
-    leader_changes: IntCounterVec,
+    group_counters: [(IntCounterVec, Read<GroupNumbers>); 2],
     serving: IntGauge,
     remaining: prometheus::Gauge,
     members: IntGauge,
@@ -138,7 +138,10 @@ impl ClusterCollector {
                 (gauges("althing_raft_learners")?, |group| group.learners.len() as u64),
                 (gauges("althing_raft_reads_waiting")?, |group| group.reads_waiting),
             ],
-            leader_changes: counters("althing_raft_leader_changes_total")?,
+            group_counters: [
+                (counters("althing_raft_leader_changes_total")?, |group| group.leader_changes),
+                (counters("althing_raft_snapshot_failures_total")?, |group| group.snapshot_failures),
+            ],
             serving: IntGauge::with_opts(opts("althing_cluster_serving")?.0)?,
             remaining: prometheus::Gauge::with_opts(opts("althing_cluster_lease_remaining_seconds")?.0)?,
             members: IntGauge::with_opts(opts("althing_cluster_members")?.0)?,
@@ -162,12 +165,14 @@ impl ClusterCollector {
     fn read(&self) {
         let (series, cluster) = (&self.series, &self.cluster);
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        series.leader_changes.reset();
+        series.group_counters.iter().for_each(|(counter, _)| counter.reset());
         for group in cluster.groups() {
             for (gauge, value) in &series.by_group {
                 gauge.with_label_values(&[group.name]).set(signed(value(&group)));
             }
-            series.leader_changes.with_label_values(&[group.name]).inc_by(group.leader_changes);
+            for (counter, value) in &series.group_counters {
+                counter.with_label_values(&[group.name]).inc_by(value(&group));
+            }
         }
         series.serving.set(cluster.lease().holds().into());
         series.remaining.set(cluster.lease().remaining().as_secs_f64());
@@ -205,8 +210,8 @@ impl ClusterCollector {
         all.extend(series.by_group.iter().map(|(gauge, _)| gauge as &dyn Collector));
         all.extend(series.link_gauges.iter().map(|(gauge, _)| gauge as &dyn Collector));
         all.extend(series.link_counters.iter().map(|(counter, _)| counter as &dyn Collector));
-        let others: [&dyn Collector; 8] = [
-            &series.leader_changes,
+        all.extend(series.group_counters.iter().map(|(counter, _)| counter as &dyn Collector));
+        let others: [&dyn Collector; 7] = [
             &series.serving,
             &series.remaining,
             &series.members,

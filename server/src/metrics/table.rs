@@ -249,6 +249,11 @@ pub const CLUSTER_METRICS: &[Metric] = &[
         "Linearizable reads that wait for their question to the leader.",
     ),
     counter("althing_raft_leader_changes_total", &["group"], "How often this node has seen another leader."),
+    counter(
+        "althing_raft_snapshot_failures_total",
+        &["group"],
+        "How often this node, as the leader, could not bring a snapshot to a member that was there: no room here or there, or the link broke.",
+    ),
     counter("althing_raft_proposals_total", &["group"], "Batches of changes that this node has proposed."),
     counter("althing_raft_commands_total", &["group"], "Changes in those batches."),
     histogram(

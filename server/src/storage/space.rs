@@ -96,16 +96,32 @@ impl Disk for Space {
     fn watch(&self) -> watch::Receiver<Level> {
         self.level.subscribe()
     }
+
+    fn spare(&self, least: Level) -> u64 {
+        if Disk::look(self) < least {
+            return 0;
+        }
+        self.free.load(Ordering::Relaxed).saturating_sub(need(least, self.reserve))
+    }
 }
 
 /// PURE: what `free` bytes are enough for: of the reserve the store of a cluster takes one half, what its nodes
 /// need to know of each other goes on until an eighth is left. Once there is too little for something, a quarter more must be free than it needs: what
 /// waits comes all at once.
 fn level_of(was: Level, free: u64, reserve: u64) -> Level {
-    let needs = [(Level::Enough, reserve), (Level::Low, reserve / 2), (Level::Routes, reserve / 8)];
     let more = |level, least: u64| if level > was { least.saturating_add(least / 4) } else { least };
-    let found = needs.into_iter().find(|(level, least)| free >= more(*level, *least));
-    found.map_or(Level::Nothing, |(level, _)| level)
+    let mut levels = [Level::Enough, Level::Low, Level::Routes].into_iter();
+    levels.find(|level| free >= more(*level, need(*level, reserve))).unwrap_or(Level::Nothing)
+}
+
+/// PURE: the bytes that must be free for that.
+fn need(level: Level, reserve: u64) -> u64 {
+    match level {
+        Level::Enough => reserve,
+        Level::Low => reserve / 2,
+        Level::Routes => reserve / 8,
+        Level::Nothing => 0,
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +159,10 @@ mod tests {
         let refused = space.admit(true).unwrap_err().to_string();
         assert!(refused.contains("storage.reserve_mib"), "{refused}");
         assert_eq!(space.admit(false), Ok(()));
-        assert!(!Space::new(dir.path(), 0).look().unwrap().is_low);
+        assert_eq!(space.spare(Level::Enough), 0);
+        assert!(space.spare(Level::Nothing) > 0);
+        let all = Space::new(dir.path(), 0);
+        assert!(!all.look().unwrap().is_low);
+        assert!(all.spare(Level::Enough) > 0);
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::disk::LowNodes;
+use crate::disk::{LowNodes, ReplicaRoom, have_room};
+use crate::lease::boot_time;
 use crate::node_id::NodeId;
 use crate::raft::{
     AppliedRoutes, GroupHandle, ProposeError, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine,
@@ -60,12 +61,16 @@ impl StoreLog for ClusterStore {
         if self.low.is_empty() {
             return true;
         }
-        let replicas = self.replicas();
-        let can = |node: &&NodeId| {
-            !self.low.has(**node) && matches!(self.table.node(**node), Some(NodeState::Up(_)))
+        let now = boot_time();
+        let known = |node: NodeId| ReplicaRoom {
+            is_low: self.low.has(node),
+            gone_for: match self.table.node(node) {
+                Some(NodeState::Up(_)) => Duration::ZERO,
+                Some(NodeState::Down(_)) => self.low.gone_for(node, now),
+                None => Duration::MAX,
+            },
         };
-        replicas.iter().filter(can).count() > replicas.len() / 2
-            || !replicas.iter().any(|node| self.low.has(*node))
+        have_room(&self.replicas().into_iter().map(known).collect::<Vec<_>>())
     }
 
     async fn barrier(&self) -> Result<(), StoreLogError> {

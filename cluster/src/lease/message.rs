@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node_id::{Incarnation, NodeId};
 
-/// Asks for a lease. The layout never changes; what must change becomes another request.
+/// Asks for a lease. From the first release on the layout never changes; what must change becomes another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRequest {
     /// Which start of the node asks.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::clock::AckClock;
+use super::room::LowWords;
 use crate::executor::{LaneService, TaskRefusal};
 use crate::lease::{Granter, LeaseReply, LeaseRequest, LeaseTimes, boot_time};
 use crate::link::Links;
@@ -38,8 +39,7 @@ struct State {
     /// The term in which this node leads, and what it has granted in it.
     leading: Option<(u64, Granter)>,
     acks: AckClock,
-    /// Who has said last that its disk is low.
-    low: BTreeSet<NodeId>,
+    low: LowWords,
 }
 
 impl Granting {
@@ -51,7 +51,7 @@ impl Granting {
         on_down: Box<dyn Fn(NodeId) + Send + Sync>,
     ) -> Self {
         let acks = AckClock::new(boot_time(), Instant::now());
-        let state = Mutex::new(State { leading: None, acks, low: BTreeSet::new() });
+        let state = Mutex::new(State { leading: None, acks, low: LowWords::default() });
         Granting { routes, table, links, times, state, on_down }
     }
 
@@ -79,16 +79,12 @@ impl Granting {
             return Err(refused("the leader has not applied its log yet"));
         }
         let mut state = self.state.lock();
-        if request.low {
-            state.low.insert(node);
-        } else {
-            state.low.remove(&node);
-        }
+        state.low.said(node, request.low, boot_time());
         let acked = self.look(&mut state).ok_or_else(|| refused("this node does not lead"))?;
         if self.table.node(node) != Some(NodeState::Up(request.incarnation)) {
             return Err(refused("that start of the node is not up"));
         }
-        let low = state.low.iter().copied().collect();
+        let low = state.low.nodes().collect();
         let (_, granter) = state.leading.as_mut().ok_or_else(|| refused("this node does not lead"))?;
         let granted = granter.grant(node, request.incarnation, boot_time(), acked);
         let granted = granted.ok_or_else(|| refused("there is no lease to grant"))?;

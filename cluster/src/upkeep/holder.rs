@@ -163,7 +163,10 @@ impl Holder {
         };
         match reply {
             Ok(reply) => {
-                self.disk.low.set(reply.low.iter().copied());
+                let table = self.table.table();
+                let is_gone = |state: &NodeState| matches!(state, NodeState::Down(_));
+                let gone = table.nodes().iter().filter(|(_, state)| is_gone(state)).map(|(node, _)| *node);
+                self.disk.low.set(reply.low.iter().copied(), gone, boot_time());
                 Some((sent, reply))
             }
             Err(error) => {

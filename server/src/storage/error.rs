@@ -69,17 +69,17 @@ pub enum StorageError {
         /// The format of this release.
         expected: u32,
     },
-    /// The cluster has made a change that this release does not know. Nothing is lost.
+    /// The cluster has made a change that this release cannot read. Nothing is lost.
     #[error(
-        "the cluster has made a change of kind {kind} that this release does not know, so this node stops before it: start it \
+        "the cluster has made a change that this release cannot read ({what}), so this node stops before it: start it \
          with the release that the other nodes have; its data {} stay as they are",
         path.display()
     )]
     LaterRelease {
         /// The directory of the store.
         path: PathBuf,
-        /// The number of the kind.
-        kind: u16,
+        /// What is wrong with it, with the number of its kind.
+        what: String,
     },
     /// Another process has the store open.
     #[error("another process uses the store {}; stop it, or give each node a data directory of its own", path.display())]

@@ -45,8 +45,17 @@ const COUNTED: usize = 10_000;
 /// Longest text of a message in a notification, in bytes.
 const MAX_TEXT: usize = 500;
 
-/// Who is to be told: an account everywhere, or one resource of it.
-type Who = (BareJid, Option<String>);
+/// Who is to be told: which services of an account.
+type Who = (BareJid, Services);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Services {
+    All,
+    /// Those that this resource has named.
+    Of(String),
+    /// The one of that key.
+    One(String),
+}
 
 /// What a node is about to tell of, and which services have failed.
 #[derive(Default)]
@@ -93,7 +102,12 @@ pub fn notify(node: &Arc<NodeContext>, account: &BareJid, resource: Option<&str>
     if !node.config().push.enabled {
         return;
     }
-    let who = (account.clone(), resource.map(str::to_owned));
+    let services = resource.map_or(Services::All, |resource| Services::Of(resource.to_owned()));
+    notify_at(node, (account.clone(), services), message);
+}
+
+fn notify_at(node: &Arc<NodeContext>, who: Who, message: Option<&Stanza>) {
+    let account = who.0.clone();
     if node.pushes.waiting.lock().insert(who.clone(), message.cloned()).is_some() {
         return;
     }
@@ -137,7 +151,7 @@ impl Drop for Waiting {
 
 async fn publish(mut waiting: Waiting) -> Effects {
     let message = waiting.take();
-    let (node, (account, resource)) = (Arc::clone(&waiting.node), &waiting.who);
+    let (node, (account, services)) = (Arc::clone(&waiting.node), &waiting.who);
     let rows = match node.storage.private.list(account, PUSH, None, MOST).await {
         Ok(rows) => rows,
         Err(error) => {
@@ -148,7 +162,11 @@ async fn publish(mut waiting: Waiting) -> Effects {
     };
     let registered = rows.into_iter().filter_map(|(key, row)| {
         let registration: Registration = wire::decode(&row).ok()?;
-        let wanted = resource.is_none() || registration.resource == *resource;
+        let wanted = match services {
+            Services::All => true,
+            Services::Of(resource) => registration.resource.as_ref() == Some(resource),
+            Services::One(wanted) => key == *wanted,
+        };
         wanted.then_some((Place::of_key(&key)?, registration, row))
     });
     let registered: Vec<_> = registered.collect();
@@ -176,7 +194,7 @@ async fn publish(mut waiting: Waiting) -> Effects {
             let more = own.pushes.end(&registered);
             let mut effects = answered(&own, registered.clone(), row, outcome);
             if more {
-                effects.push(tell_the_rest(&own, registered.0, registration.resource));
+                effects.push(tell_the_rest(&own, registered));
             }
             effects
         });
@@ -232,12 +250,12 @@ fn is_passing(error: &Stanza) -> bool {
         || passing.iter().any(|known| error.has_child(known.name(), ns::STANZA_ERRORS))
 }
 
-/// Tells of what has come before the last notification was answered, if it waits still.
-fn tell_the_rest(node: &Arc<NodeContext>, account: BareJid, resource: Option<String>) -> Effect {
+/// Tells a service of what has come before it answered, if that waits still. The others know it.
+fn tell_the_rest(node: &Arc<NodeContext>, (account, key): Registered) -> Effect {
     let node = Arc::clone(node);
     Effect::Later(Later(Box::pin(async move {
         if node.storage.inbox.summary(&account).await.is_ok_and(|waits| waits.messages > 0) {
-            notify(&node, &account, resource.as_deref(), None);
+            notify_at(&node, (account, Services::One(key)), None);
         }
         Effects::new()
     })))

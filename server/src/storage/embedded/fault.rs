@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::StorageError;
-use althing_cluster::wire::WireError;
+use althing_cluster::wire::{WireError, split_tag};
 
 /// A failure of sled, or a row that does not decode.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ pub(super) enum Fault {
     Sled(sled::Error),
     /// A row is not what this release writes.
     Row(String),
-    /// The log has a change of a kind that this release does not know.
-    Later(u16),
+    /// The log has a change that this release cannot read, and why.
+    Later(String),
     /// A backup is being restored.
     Restoring,
     /// All rows are being replaced.
@@ -28,6 +28,12 @@ impl Fault {
         Fault::Row(format!("the row {:?} does not decode ({error})", String::from_utf8_lossy(key)))
     }
 
+    /// A command of the log did not decode: all that is ordered was a command to who ordered it.
+    pub(super) fn command(bytes: &[u8], error: &WireError) -> Self {
+        let of_kind = |(kind, _)| format!("kind {kind}: {error}");
+        Fault::Later(split_tag(bytes).map_or_else(|_| error.to_string(), of_kind))
+    }
+
     /// The error for the operator. `what` was being done, as a verb.
     pub(super) fn at(self, path: &Path, what: &'static str) -> StorageError {
         let path = path.to_owned();
@@ -35,7 +41,7 @@ impl Fault {
             Fault::Sled(sled::Error::Io(error)) => StorageError::Io { path, what, error: error.to_string() },
             Fault::Sled(error) => StorageError::Corrupt { path, what: error.to_string() },
             Fault::Row(what) => StorageError::Corrupt { path, what },
-            Fault::Later(kind) => StorageError::LaterRelease { path, kind },
+            Fault::Later(what) => StorageError::LaterRelease { path, what },
             Fault::Restoring => StorageError::Restoring,
             Fault::Replacing => {
                 StorageError::Unavailable { why: "a snapshot is replacing the rows of this node".to_owned() }

@@ -461,12 +461,20 @@ async fn the_rows_of_a_server_by_itself_are_not_taken_into_a_cluster() {
 /// It would have other rows than its peers from then on.
 #[tokio::test]
 async fn a_change_of_a_later_release_stops_a_replica_before_it_and_costs_nothing() {
+    stops_before(Bytes::from_static(b"\xff\xff\x00"), "kind 65535").await;
+    // A kind that is known, with more fields, or with fewer.
+    let known = put("juliet@example.com", 3, 1);
+    let (bytes, kind) = (known.encode().unwrap(), format!("kind {}:", known.tag()));
+    stops_before([&bytes[..], b"\x00"].concat().into(), &kind).await;
+    stops_before(bytes.slice(..bytes.len() - 1), &kind).await;
+}
+
+async fn stops_before(later: Bytes, says: &str) {
     let node = Node::new();
     node.apply(&[create("juliet@example.com")], 1).await;
     let known = put("juliet@example.com", 1, 1).encode().unwrap();
-    let later = bytes::Bytes::from_static(b"\xff\xff\x00");
     let refused = node.replica.apply(vec![known, later], seal(2)).await.unwrap_err().to_string();
-    assert!(refused.contains("kind 65535") && refused.contains("with the release"), "{refused}");
+    assert!(refused.contains(says) && refused.contains("with the release"), "{refused}");
     assert!(node.replica.apply(Vec::new(), seal(3)).await.is_err(), "for good");
     assert!(node.store.close().await.is_err());
     let (store, replica) = open(node.dir.path());

@@ -43,8 +43,6 @@ tagged! {
         3 UnknownUser(BareJid), since 1;
         /// A name or value is larger than the store takes. Nothing was done.
         4 TooLarge(TooLarge), since 1;
-        /// The bytes are no command of this release: why. Nothing was done.
-        5 Unreadable(String), since 1;
         /// What the command came to is not known here, or no longer.
         6 Lost(()), since 1;
         /// The user has as much of it as is allowed. Nothing was done.
@@ -140,11 +138,6 @@ impl Reply {
                 StorageError::Full { what: known.unwrap_or("parts"), limit }
             }
             Reply::NotRestored(why) => why.refusal(),
-            Reply::Unreadable(why) => StorageError::Unavailable {
-                why: format!(
-                    "a replica does not understand the change ({why}): bring all nodes to one release"
-                ),
-            },
             // A reply of another command's kind says nothing about this one.
             Reply::Lost(())
             | Reply::Done(_)
@@ -197,7 +190,6 @@ mod tests {
             ("00020106", Reply::Roster(Err(RosterError::RosterFull))),
             ("0003036a4064", Reply::UnknownUser(BareJid::new("j@d").unwrap())),
             ("0004036b6579fb2c0107", Reply::TooLarge(too_large)),
-            ("00050178", Reply::Unreadable("x".to_owned())),
             ("0006", Reply::Lost(())),
             ("001507", Reply::Revision(7)),
             ("001404726f777309", Reply::Full(Full { what: "rows".to_owned(), limit: 9 })),

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use althing_cluster::store_log::Seal;
-use althing_cluster::wire::WireError;
 use althing_proto::jid::BareJid;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -129,8 +128,7 @@ fn try_apply_ordered(rows: &Rows, commands: &[Bytes], seal: Seal) -> Result<Vec<
             _ if number <= applied_before => Reply::Lost(()),
             Ok(command) => view.apply(command)?,
             // The others may know it: whoever goes on without it has other rows from then on.
-            Err(WireError::UnknownKind(kind)) => return Err(Fault::Later(kind)),
-            Err(error) => Reply::Unreadable(error.to_string()),
+            Err(error) => return Err(Fault::command(command, &error)),
         };
         replies.push(reply.encode().map_err(|error| Fault::Row(format!("a reply has no form: {error}")))?);
         if view.is_full() {

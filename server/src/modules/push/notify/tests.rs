@@ -115,13 +115,65 @@ async fn what_failed_before_a_registration_was_made_anew_does_not_count() {
 async fn a_service_is_told_of_more_when_it_has_answered() {
     let (node, _row) = with_registration().await;
     let told = async || {
-        let waiting = Waiting { node: Arc::clone(&node), who: (alice(), None), taken: false };
+        let waiting = Waiting { node: Arc::clone(&node), who: (alice(), Services::All), taken: false };
         publish(waiting).await
     };
     let first = told().await;
     let [Effect::Route(iq)] = &first[..] else { panic!("{first:?}") };
     assert!(told().await.is_empty() && told().await.is_empty(), "it has not answered");
     assert_eq!(node.requests.pending(), 1);
+    wait_for_alice(&node).await;
+    node.requests.answered(&iq.result(None));
+    let again = async {
+        // The service is no component here: what is sent to it is answered with an error, which ends the registration.
+        while registered(&node).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("it is told of the rest");
+}
+
+/// Of two services the one that was slow is told of the rest: the other one has heard of it.
+#[tokio::test]
+async fn what_one_service_lacks_is_told_to_no_other() {
+    let (node, row) = with_registration().await;
+    let (bound, other) = (RowBound { rows: 9, bytes: 9_000 }, "quick.localhost\u{0}n");
+    node.storage.private.put_within(&alice(), PUSH, other, row, bound).await.unwrap();
+    let told = async || {
+        let waiting = Waiting { node: Arc::clone(&node), who: (alice(), Services::All), taken: false };
+        let iqs = publish(waiting).await.into_iter().map(|effect| match effect {
+            Effect::Route(iq) => iq,
+            other => panic!("{other:?}"),
+        });
+        iqs.collect::<Vec<_>>()
+    };
+    let answers = async |iq: &Stanza| {
+        node.requests.answered(&iq.result(None));
+        while node.pushes.asked.lock().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let is_slow = |iq: &Stanza| iq.to().is_some_and(|to| to.to_string() == "push.localhost");
+    let (slow, quick): (Vec<_>, Vec<_>) = told().await.into_iter().partition(is_slow);
+    assert_eq!((slow.len(), quick.len()), (1, 1));
+    answers(&quick[0]).await;
+    let second = told().await;
+    assert!(second.len() == 1 && !is_slow(&second[0]), "{second:?}");
+    answers(&second[0]).await;
+    wait_for_alice(&node).await;
+    node.requests.answered(&slow[0].result(None));
+    let ended = async {
+        // As above: whoever is told ends its registration.
+        while registered(&node).await || !node.pushes.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the slow one is told of the rest");
+    assert!(node.storage.private.get(&alice(), PUSH, other).await.unwrap().is_some(), "one push too many");
+}
+
+/// Keeps a message for her.
+async fn wait_for_alice(node: &NodeContext) {
     let id = StanzaId::from_bytes([1; 16]);
     let inbox = KeepInInbox {
         takers: Vec::new(),
@@ -134,14 +186,6 @@ async fn a_service_is_told_of_more_when_it_has_answered() {
     let xml = message().to_standalone().into();
     let kept = KeepMessage { id, stamp: Timestamp::from_millis(1), xml, owners: vec![owner], name: None };
     node.storage.keep(kept).await.unwrap();
-    node.requests.answered(&iq.result(None));
-    let again = async {
-        // The service is no component here: what is sent to it is answered with an error, which ends the registration.
-        while registered(&node).await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, again).await.expect("it is told of the rest");
 }
 
 /// What was on its way to a session that is gone waits, and nobody was told of it yet.

@@ -291,7 +291,7 @@ async fn two_nearly_full_disks_of_three_refuse_what_is_new_everywhere() {
             }
         }
     };
-    let mut writer = within_time(LATE, "somebody new at another node", at_another).await.unwrap();
+    let mut writer = within_time(LATE, "somebody new at another node", Box::pin(at_another)).await.unwrap();
     scene.write_at(&mut writer).await.unwrap();
     scene.take(2).await.unwrap();
 }

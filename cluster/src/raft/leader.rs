@@ -6,6 +6,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::RaftStateMachine;
 use openraft::{Raft, ReadPolicy};
+use tokio::time::Instant;
 
 use super::network::call;
 use super::rpc::{Reply, Request};
@@ -37,9 +38,9 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
     }
 
     /// Puts a batch into the log; the index of its entry and its replies. Tries until it is done: the batch has an
-    /// origin, so that it is done once.
-    pub(crate) async fn propose(&self, batch: C::D) -> (u64, C::R) {
-        loop {
+    /// origin, so that it is done once. `until` then nobody wants it any more: `None`, it is not tried again, and may be done.
+    pub(crate) async fn propose(&self, batch: C::D, until: Option<Instant>) -> Option<(u64, C::R)> {
+        while until.is_none_or(|until| Instant::now() < until) {
             let known = self.id();
             let attempt = async {
                 match known {
@@ -68,10 +69,11 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
                 }
             };
             match self.while_it_leads(known, attempt).await {
-                Some(done) => return done,
+                Some(done) => return Some(done),
                 None => self.pause().await,
             }
         }
+        None
     }
 
     /// Up to where a linearizable read that begins now must have applied the log. Tries until it knows.

@@ -3,16 +3,23 @@
 //! One batch a node is under way at a time, so that each has a number and is done once, however often it must be
 //! sent before somebody answers.
 //!
+//! A change of the store that nobody waits for any more, for it was dropped or its time is over, is not taken into a batch,
+//! and a batch of such changes is not sent again: a node that stood still would have them done behind what happened
+//! meanwhile, perhaps by somebody else on its behalf. The next batch has a later number, behind which the group does not take
+//! the one before. What cannot be taken back is what was sent last: it may be in the log already, or get there until the next
+//! one does.
+//!
 //! | queue            | bound           | when full           |
 //! |------------------|-----------------|---------------------|
 //! | commands to come | [`QUEUE`]       | the proposer waits, within its deadline |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::storage::RaftStateMachine;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::answers::OwnAnswers;
 use super::leader::Leader;
@@ -63,14 +70,29 @@ impl Stage {
         self.leave(Stage::GIVEN_UP)
     }
 
+    fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == Stage::GIVEN_UP
+    }
+
     fn leave(&self, for_: u8) -> bool {
         self.0.compare_exchange(Stage::WAITING, for_, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+/// Somebody waits for a command. Dropped, it is given up, if it can be.
+struct Wanted(Stage);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.give_up();
     }
 }
 
 struct Job<C: Group> {
     command: C::Command,
     stage: Stage,
+    /// It is not to be begun later.
+    until: Option<Instant>,
     /// `None` where nobody waits.
     reply: Option<oneshot::Sender<C::Reply>>,
 }
@@ -102,7 +124,8 @@ impl<C: Group> Proposer<C> {
         own
     }
 
-    /// Proposes a command; its reply once it is applied on this node.
+    /// Proposes a command; its reply once it is applied on this node. May be dropped: a command of the store is given up then if
+    /// it is not under way yet, one of the routes is done all the same.
     ///
     /// # Errors
     /// [`ProposeError`].
@@ -112,10 +135,16 @@ impl<C: Group> Proposer<C> {
         }
         let (reply, mut answer) = oneshot::channel();
         let stage = Stage::default();
-        let job = Job { command, stage: stage.clone(), reply: Some(reply) };
+        let until = C::GIVES_UP.then(|| Instant::now() + deadline);
+        let job = Job { command, stage: stage.clone(), until, reply: Some(reply) };
+        let _wanted = C::GIVES_UP.then(|| Wanted(stage.clone()));
         let all = async {
             self.jobs.send(job).await.map_err(|_| ProposeError::Stopped)?;
-            (&mut answer).await.map_err(|_| ProposeError::Stopped)
+            (&mut answer).await.map_err(|_| match &stage {
+                stage if stage.give_up() => ProposeError::Stopped,
+                stage if stage.is_given_up() => ProposeError::NotTaken(C::NAME),
+                _ => ProposeError::Unknown(C::NAME),
+            })
         };
         match tokio::time::timeout(deadline, all).await {
             Ok(result) => result,
@@ -146,6 +175,29 @@ type Waiting<C> = (<C as Group>::Trace, Option<oneshot::Sender<<C as Group>::Rep
 struct Gathered<C: Group> {
     commands: Vec<C::Command>,
     waiting: Vec<Waiting<C>>,
+    /// Then nobody does any more. `None`: somebody always does.
+    until: Option<Instant>,
+}
+
+impl<C: Group> Gathered<C> {
+    fn new() -> Self {
+        Gathered { commands: Vec::new(), waiting: Vec::new(), until: None }
+    }
+
+    /// Takes a command, unless it was given up, or is so now.
+    fn take(&mut self, job: Job<C>, now: Instant) {
+        let Job { command, stage, until, reply } = job;
+        if until.is_some_and(|until| until <= now) {
+            stage.give_up();
+        }
+        if !stage.take() {
+            return;
+        }
+        self.until =
+            if self.commands.is_empty() { until } else { self.until.zip(until).map(|(a, b)| a.max(b)) };
+        self.waiting.push((C::trace(&command), reply));
+        self.commands.push(command);
+    }
 }
 
 impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
@@ -159,7 +211,7 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                     None => return,
                 },
             };
-            let mut gathered = Gathered { commands: Vec::new(), waiting: Vec::new() };
+            let (mut gathered, now) = (Gathered::new(), Instant::now());
             let mut bytes = 0;
             let mut next = Some(first);
             while let Some(job) = next.take() {
@@ -168,10 +220,7 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                     held = Some(job);
                     break;
                 }
-                if job.stage.take() {
-                    gathered.waiting.push((C::trace(&job.command), job.reply));
-                    gathered.commands.push(job.command);
-                }
+                gathered.take(job, now);
                 if gathered.commands.len() < C::MAX_COMMANDS {
                     next = queue.try_recv().ok();
                 }
@@ -193,10 +242,14 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                 return;
             }
         };
-        let (index, replies) = tokio::select! {
-            answered = self.leader.propose(batch) => answered,
+        let answered = tokio::select! {
+            answered = self.leader.propose(batch, gathered.until) => answered,
             // The leader's answer may be lost with the leader.
-            replies = self.answers.of(self.number) => (0, replies),
+            replies = self.answers.of(self.number) => Some((0, replies)),
+        };
+        let Some((index, replies)) = answered else {
+            tracing::debug!(group = C::NAME, "nobody waits for a batch any more");
+            return;
         };
         let took = began.elapsed();
         (self.on_batch)(count, took);
@@ -219,7 +272,8 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                     && let Some(jobs) = own.upgrade()
                 {
                     // No deadline: the table would keep what nobody holds. An error says that the node stops.
-                    let _ = jobs.send(Job { command, stage: Stage::default(), reply: None }).await;
+                    let _ =
+                        jobs.send(Job { command, stage: Stage::default(), until: None, reply: None }).await;
                 }
             }
         });

@@ -9,6 +9,8 @@ use std::time::Duration;
 use althing_proto::jid::FullJid;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -18,8 +20,8 @@ use super::group::{GroupHandle, GroupParts, GroupTimes};
 use super::service::{Groups, Late};
 use super::state_machine::RouteSpool;
 use super::{
-    LogOptions, LogStore, Member, RaftRoutes, RouteGroup, RouteStateMachine, StoreGroup, StoreMachine,
-    StoreSpool,
+    LogOptions, LogStore, Member, ProposeError, RaftRoutes, RouteGroup, RouteStateMachine, StoreGroup,
+    StoreMachine, StoreSpool,
 };
 use crate::disk::tests::TestDisk;
 use crate::disk::{Gate, Room};
@@ -361,4 +363,86 @@ async fn a_node_that_reaches_nobody_begins_no_term() {
     let wait = lonely.raft.wait(Some(Duration::from_secs(3)));
     let later = wait.metrics(|metrics| metrics.current_term > term, "a new term").await;
     assert!(later.is_err(), "it has begun a term on its own");
+}
+
+/// Two of them do not fit one batch.
+fn large(number: u8) -> Bytes {
+    Bytes::from(vec![number; 40 << 10])
+}
+
+/// A node that has no group yet, and its proposals: what it has taken is under way until there is one.
+async fn lonely() -> (Node, TempDir) {
+    let (ca, dir) = (Ca::new(), tempfile::tempdir().unwrap());
+    let node = start(1, 1, &ca, dir.path(), Rows::default()).await;
+    (node, dir)
+}
+
+impl Node {
+    /// Begins the store group, and proposes one row more: what was to be done before is done then.
+    async fn rows_of_its_group(&self) -> Vec<Bytes> {
+        let members = BTreeMap::from([(self.id, self.member.clone())]);
+        self.store_group.raft.initialize(members).await.unwrap();
+        self.store_group.proposer.propose("last".into(), PATIENCE).await.unwrap();
+        self.rows.0.lock().0.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_is_not_done_later() {
+    let (node, _dir) = lonely().await;
+    let propose = |number| Box::pin(node.store_group.proposer.propose(large(number), PATIENCE));
+    let mut first = propose(1);
+    assert!((&mut first).now_or_never().is_none());
+    assert!(propose(2).now_or_never().is_none());
+    let mut third = propose(3);
+    assert!((&mut third).now_or_never().is_none());
+    let rows = node.rows_of_its_group().await;
+    let begin = |row: &Bytes| row.first().copied();
+    assert_eq!(rows.iter().map(begin).collect::<Vec<_>>(), [Some(1), Some(3), Some(b'l')]);
+    assert_eq!((first.await, third.await), (Ok("1".into()), Ok("2".into())));
+}
+
+/// A node that stood still does nothing whose time is over, whoever sees it first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_stood_still_is_not_done_later() {
+    let (node, _dir) = lonely().await;
+    let proposer = &node.store_group.proposer;
+    let short = Duration::from_millis(50);
+    let mut taken = Box::pin(proposer.propose(large(1), short));
+    let mut waits = Box::pin(proposer.propose(large(2), short));
+    for stands in [&mut taken, &mut waits] {
+        assert!(stands.now_or_never().is_none());
+    }
+    // They see nothing of the time that goes by.
+    tokio::time::sleep(short * 2).await;
+    assert!(node.rows_of_its_group().await == [Bytes::from("last")]);
+    assert_eq!(waits.await, Err(ProposeError::NotTaken("store")));
+    assert_eq!(taken.await, Err(ProposeError::Unknown("store")));
+}
+
+/// R19: what one node proposes has the order in which it was begun, through batches of every size and other leaders; what is
+/// given up leaves the order of the rest alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r19_what_a_node_proposes_keeps_its_order() {
+    let (nodes, _dirs, _ca) = cluster().await;
+    let row = |number: usize| {
+        let size = if number.is_multiple_of(7) { 30 << 10 } else { number % 500 };
+        Bytes::from(format!("{number:>size$}"))
+    };
+    let node = nodes.iter().find(|node| node.store_group.leader() != Some(node.id)).unwrap();
+    let mut begun: Vec<_> =
+        (0..1_000).map(|number| Box::pin(node.store_group.proposer.propose(row(number), PATIENCE))).collect();
+    // In this order each has its place.
+    for proposal in &mut begun {
+        assert!(tokio::task::unconstrained(proposal).now_or_never().is_none());
+    }
+    begun.truncate(900);
+    let leader = nodes.iter().find(|node| node.store_group.leader() == Some(node.id)).unwrap();
+    let (replies, ()) = tokio::join!(join_all(begun), leader.store_group.hand_on());
+    assert!(replies.iter().all(Result::is_ok), "{:?}", replies.iter().find(|reply| reply.is_err()));
+    let rows = node.rows.0.lock().0.clone();
+    let number = |row: &Bytes| std::str::from_utf8(row).unwrap().trim().parse::<usize>().unwrap();
+    let numbers: Vec<_> = rows.iter().map(number).collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "out of order: {numbers:?}");
+    assert!((0..900).eq(numbers.into_iter().take(900)));
 }

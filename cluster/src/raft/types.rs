@@ -83,6 +83,8 @@ pub trait Group:
     const LANE: Lane;
     /// Most commands of one batch.
     const MAX_COMMANDS: usize;
+    /// Whether a command that nobody waits for any more is given up, if it still can be.
+    const GIVES_UP: bool;
 
     /// Bytes that the command takes in the log, about.
     fn size(command: &Self::Command) -> usize;
@@ -114,6 +116,8 @@ impl Group for RouteGroup {
     const NAME: &'static str = "routes";
     const LANE: Lane = Lane::Routes;
     const MAX_COMMANDS: usize = MAX_BATCH;
+    /// The end of a session is to be in the table though who has told it does not wait.
+    const GIVES_UP: bool = false;
 
     fn size(command: &RouteCommand) -> usize {
         ROUTE_OVERHEAD + command.jid().map_or(0, |jid| jid.as_str().len())
@@ -154,6 +158,7 @@ impl Group for StoreGroup {
     const NAME: &'static str = "store";
     const LANE: Lane = Lane::Store;
     const MAX_COMMANDS: usize = 512;
+    const GIVES_UP: bool = true;
 
     fn size(command: &Bytes) -> usize {
         command.len()

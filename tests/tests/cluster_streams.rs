@@ -17,7 +17,9 @@ use futures_util::future::try_join_all;
 use minidom::Element;
 
 const SM: &str = "urn:xmpp:sm:3";
-const OVERLAY: &str = "[auth]\nscram_iterations = 4096\n[limits]\nconnections_per_ip = 5000\nack_timeout_s = 600\nclient_ping_s = 0\n";
+/// All that a crowd sends waits for one account.
+const OVERLAY: &str = "[auth]\nscram_iterations = 4096\n[limits]\nconnections_per_ip = 5000\nack_timeout_s = 600\nclient_ping_s = 0\n\
+    [offline]\nmessages = 100000\n";
 
 /// Clients that log in at the same time.
 const TOGETHER: usize = 16;

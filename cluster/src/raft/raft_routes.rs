@@ -131,8 +131,8 @@ impl Routes for RaftRoutes {
         self.table.index()
     }
 
-    fn last_loss(&self) -> u64 {
-        self.table.last_loss()
+    fn losses(&self) -> u64 {
+        self.table.losses()
     }
 
     async fn wait_for(&self, index: u64) -> bool {

@@ -35,7 +35,7 @@ const UNFINISHED_FILE: &str = "routes.snapshot.new";
 pub struct AppliedRoutes {
     state: Arc<RwLock<Applied>>,
     index: watch::Receiver<u64>,
-    last_loss: Arc<AtomicU64>,
+    losses: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Default)]
@@ -63,10 +63,10 @@ impl AppliedRoutes {
         self.state.read().table.locate_account(jid).iter().for_each(|(full, route)| see(full, route));
     }
 
-    /// The entry of the last loss that is told as an event, or 0.
+    /// How many losses were told as events.
     #[must_use]
-    pub fn last_loss(&self) -> u64 {
-        self.last_loss.load(Ordering::Acquire)
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
     }
 
     /// What the table knows of a node; `None` if it was never up.
@@ -138,7 +138,7 @@ impl RouteEvents {
 pub struct RouteStateMachine {
     state: Arc<RwLock<Applied>>,
     index: watch::Sender<u64>,
-    last_loss: Arc<AtomicU64>,
+    losses: Arc<AtomicU64>,
     snapshots: Arc<Snapshots>,
     /// Where events go. It has no bound: an entry that cannot be told would leave the sessions of this node out of
     /// step with the table. What it holds is bounded by the table.
@@ -156,7 +156,7 @@ impl RouteStateMachine {
         Ok(RouteStateMachine {
             state: Arc::default(),
             index: watch::Sender::new(0),
-            last_loss: Arc::default(),
+            losses: Arc::default(),
             snapshots,
             events: None,
             answers: None,
@@ -180,8 +180,8 @@ impl RouteStateMachine {
     fn tell(&self, events: impl IntoIterator<Item = RouteEvent>) {
         if let Some((sender, waiting)) = &self.events {
             for event in events {
-                if let RouteEvent::Ended(Ended { index, .. }) = &event {
-                    self.last_loss.store(*index, Ordering::Release);
+                if matches!(event, RouteEvent::Ended(_)) {
+                    self.losses.fetch_add(1, Ordering::Release);
                 }
                 waiting.fetch_add(1, Ordering::Relaxed);
                 // Nobody listens any more: the node stops.
@@ -196,7 +196,7 @@ impl RouteStateMachine {
         AppliedRoutes {
             state: self.state.clone(),
             index: self.index.subscribe(),
-            last_loss: Arc::clone(&self.last_loss),
+            losses: Arc::clone(&self.losses),
         }
     }
 }

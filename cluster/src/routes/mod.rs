@@ -110,9 +110,9 @@ pub trait Routes: Send + Sync {
     /// deadline.
     async fn wait_for(&self, index: u64) -> bool;
 
-    /// The index of the last entry that this node has applied of which its sessions are told that others were lost
-    /// ([`Ended`]), or 0.
-    fn last_loss(&self) -> u64 {
+    /// How many [`Ended`] what this node has applied since it began has brought about: each is told to its sessions. One entry
+    /// may bring about several.
+    fn losses(&self) -> u64 {
         0
     }
 

@@ -165,10 +165,11 @@ fn is_listed_by(component: &str, host: &str, served: &[String]) -> bool {
 pub async fn statistics(node: &NodeContext) -> Vec<(String, Vec<Statistic>)> {
     let mut found: std::collections::BTreeMap<String, Vec<Statistic>> = std::collections::BTreeMap::new();
     // All are asked at once: one that is busy makes nobody wait longer.
-    let asked = node.components.all().into_iter().map(async |handle| {
+    let ask = |handle: Arc<ComponentHandle>| async move {
         let numbers = handle.statistics().await;
         (handle, numbers)
-    });
+    };
+    let asked = node.components.all().into_iter().map(ask);
     for (handle, of_one) in futures_util::future::join_all(asked).await {
         let numbers = found.entry(handle.domain().to_owned()).or_default();
         for one in of_one {

@@ -232,8 +232,10 @@ impl Plan {
         }
         let handled = hold.as_mut().and_then(Hold::commits);
         let first = node.storage.keep_and_handle(message, handled);
-        if faults::makes(Fault::AckBeforeCommit) {
-            hold = None;
+        if faults::makes(Fault::AckBeforeCommit)
+            && let Some(hold) = hold.take()
+        {
+            hold.kept();
         }
         let (own, losses) = (Arc::clone(node), node.lease.losses());
         node.remote.runtime().spawn(async move {
@@ -366,7 +368,9 @@ impl Plan {
                 }
             }
             Ok(kept) => {
-                drop(hold);
+                if let Some(hold) = hold {
+                    hold.kept();
+                }
                 drop(place);
                 if !absent
                     && is_over

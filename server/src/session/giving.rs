@@ -37,6 +37,9 @@ const AT_ONCE: usize = 128;
 /// How long a node may take to take one.
 const TAKE: Duration = Duration::from_secs(5);
 
+/// How long all of them together wait until what their clients have sent is safe and stored.
+const STORED: Duration = Duration::from_secs(2);
+
 /// A node that can take sessions, and its start.
 pub type Target = (NodeId, Incarnation);
 
@@ -48,6 +51,8 @@ pub struct Giver {
     next: AtomicUsize,
     /// No other begins after that.
     until: Instant,
+    /// They wait for their store until then.
+    stored: Instant,
 }
 
 impl Giver {
@@ -59,8 +64,9 @@ impl Giver {
             _ => None,
         };
         let targets = node.links.peers().into_iter().filter_map(up).collect();
-        let (turns, until) = (Arc::new(Semaphore::new(AT_ONCE)), Instant::now() + patience);
-        Giver { node: Arc::clone(node), targets, turns, next: AtomicUsize::new(0), until }
+        let (turns, now) = (Arc::new(Semaphore::new(AT_ONCE)), Instant::now());
+        let (until, stored) = (now + patience, now + STORED);
+        Giver { node: Arc::clone(node), targets, turns, next: AtomicUsize::new(0), until, stored }
     }
 
     /// Gives a session away; `false` where it has to end here: it has no stream that can be resumed, or there is no time.
@@ -78,7 +84,7 @@ impl Giver {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.targets.len();
         let targets: Vec<_> =
             self.targets.iter().cycle().skip(first).take(self.targets.len()).copied().collect();
-        let giving = give(Arc::clone(&self.node), Arc::clone(session), targets);
+        let giving = give(Arc::clone(&self.node), Arc::clone(session), targets, self.stored);
         // It comes to its end also where nobody has the time to wait for that: nothing is left half way.
         let given = tokio::spawn(async move {
             let given = giving.await;
@@ -89,11 +95,16 @@ impl Giver {
     }
 }
 
-async fn give(node: Arc<NodeContext>, session: Arc<SessionHandle>, targets: Vec<Target>) -> bool {
+async fn give(
+    node: Arc<NodeContext>,
+    session: Arc<SessionHandle>,
+    targets: Vec<Target>,
+    stored: Instant,
+) -> bool {
     let mut targets = targets.into_iter();
     let Some(mut asked) = targets.next() else { return false };
     let (given, closes) = oneshot::channel();
-    let mut handed = match session.give(asked, closes).await {
+    let mut handed = match session.give(asked, closes, stored).await {
         Ok(handed) => handed,
         Err(why) => {
             debug!(jid = %session.jid, reason = ?why, "a session stays");

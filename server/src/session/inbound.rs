@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -126,7 +127,7 @@ impl Inbound {
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Hold {
         let number = self.received.lock().begin();
-        Hold { inbound: Arc::clone(self), number, own: true, ahead: None, void: false }
+        Hold::of(Arc::clone(self), number, true)
     }
 
     /// The client asks what is safe. What is, but is not stored, is stored at once.
@@ -200,8 +201,9 @@ impl Inbound {
 
 /// One stanza of the client is not safe while there is a hold on it: nor is it acknowledged, nor any that came later.
 ///
-/// Whoever commits something of a stanza clones the hold, and drops the clone when that is committed, or when the sender
-/// was told that it will not be. May be dropped on any thread.
+/// Whoever commits something of a stanza clones the hold, and says when that is committed ([`kept`](Hold::kept)), or drops the
+/// clone when the sender was told that it will not be. May be dropped on any thread. One that goes with its place and without
+/// a word (a panic, the end of the node) makes nothing safe.
 #[derive(Debug)]
 pub struct Hold {
     inbound: Arc<Inbound>,
@@ -210,11 +212,22 @@ pub struct Hold {
     own: bool,
     /// What it is for has its place in the order of the store: the turn, and the number in it.
     ahead: Option<(u32, u64)>,
+    /// What has its place is kept.
+    kept: bool,
     /// It will never be safe.
     void: bool,
 }
 
 impl Hold {
+    fn of(inbound: Arc<Inbound>, number: Count, own: bool) -> Self {
+        Hold { inbound, number, own, ahead: None, kept: false, void: false }
+    }
+
+    /// What it is for is kept, in its place if it has one.
+    pub fn kept(mut self) {
+        self.kept = true;
+    }
+
     /// What it is for is not kept, and its sender was told so on another stream: nothing more is acknowledged on this one.
     pub fn never(mut self) {
         self.is_behind();
@@ -287,8 +300,7 @@ fn as_written(message: &Stanza) -> Option<Stanza> {
 impl Clone for Hold {
     fn clone(&self) -> Self {
         self.inbound.received.lock().more(self.number);
-        let inbound = Arc::clone(&self.inbound);
-        Hold { inbound, number: self.number, own: false, ahead: None, void: false }
+        Hold::of(Arc::clone(&self.inbound), self.number, false)
     }
 }
 
@@ -296,6 +308,9 @@ impl Drop for Hold {
     fn drop(&mut self) {
         if self.void {
             return;
+        }
+        if thread::panicking() || self.ahead.is_some() && !self.kept {
+            return self.is_behind();
         }
         let (advanced, follows) = {
             let mut received = self.inbound.received.lock();
@@ -331,6 +346,38 @@ mod tests {
         writer.notified().await;
         waiting.await;
         assert_eq!((inbound.due(), inbound.due()), (Some(Count(5)), None));
+    }
+
+    /// What is being kept and is given up without a word, as by a panic, is not handled: nor is it told so.
+    #[tokio::test]
+    async fn r1_what_has_its_place_is_handled_when_it_is_said_to_be_kept() {
+        let node = Arc::new(NodeContext::for_tests());
+        let jid = althing_proto::jid::FullJid::new("a@localhost/x").unwrap();
+        let keep = |end: fn(Hold)| {
+            let inbound = Inbound::new(Count(0), Arc::default());
+            inbound.record(&node, StreamKey { jid: jid.clone(), hash: [7; 32] }, BindIndex(1), 60);
+            let mut keeping = inbound.begin().clone();
+            assert_eq!(keeping.commits().unwrap().number, Count(1));
+            end(keeping);
+            let second = inbound.begin();
+            second.is_last(true);
+            (inbound.safe(), second.clone().commits().unwrap().number)
+        };
+        assert_eq!(keep(Hold::kept), (Count(1), Count(2)));
+        assert_eq!(keep(drop), (Count(0), Count(0)), "nor is what comes behind it");
+        let panicking = |hold: Hold| {
+            let mut hold = hold;
+            hold.is_behind();
+            std::thread::spawn(move || {
+                let _hold = hold;
+                panic!("while it is kept");
+            })
+            .join()
+            .unwrap_err();
+        };
+        assert_eq!(keep(panicking), (Count(0), Count(0)));
+        let told = |mut hold: Hold| hold.is_behind();
+        assert_eq!(keep(told), (Count(1), Count(2)), "its sender was told");
     }
 
     /// A stanza that comes again under its number is the same message, another one under it is not.

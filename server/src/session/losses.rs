@@ -61,7 +61,7 @@ pub fn unavailable(from: &FullJid, to: impl Into<Jid>) -> Stanza {
     Stanza::from_parts(Kind::Presence(kind), Some(from.clone().into()), Some(to.into()), element)
 }
 
-/// Up to which entry of the log the sessions of a node have been told of losses.
+/// How many losses the sessions of a node have been told of, of those that its table has counted.
 #[derive(Debug)]
 pub struct Told(watch::Sender<u64>);
 
@@ -75,21 +75,21 @@ impl Told {
     /// Waits until each session has been told of all losses that the node's table has: what the lost had kept for it and not
     /// brought comes before what it gets after this. The caller sets the deadline.
     pub async fn all(&self, node: &NodeContext) {
-        let last = node.routes.last_loss();
+        let all = node.routes.losses();
         if !self.is_all(node) {
             // The sender is here.
-            let _ = self.0.subscribe().wait_for(|told| *told >= last).await;
+            let _ = self.0.subscribe().wait_for(|told| *told >= all).await;
         }
     }
 
     /// Whether nobody has to wait. A node that stops tells nothing any more.
     #[must_use]
     pub fn is_all(&self, node: &NodeContext) -> bool {
-        *self.0.borrow() >= node.routes.last_loss() || *node.stopping.borrow()
+        *self.0.borrow() >= node.routes.losses() || *node.stopping.borrow()
     }
 
-    fn up_to(&self, index: u64) {
-        self.0.send_replace(index);
+    fn one_more(&self) {
+        self.0.send_modify(|told| *told += 1);
     }
 }
 
@@ -102,19 +102,19 @@ pub async fn announce(node: Arc<NodeContext>, mut ended: mpsc::Receiver<Ended>) 
         sessions.retain(|(jid, _)| is_session(jid));
         let began = known.insert(lost) && matches!(node.routes.node_state(lost), Some(NodeState::Up(_)));
         if sessions.is_empty() && began {
-            node.losses.up_to(index);
+            node.losses.one_more();
             continue;
         }
         if sessions.is_empty() {
             // What it was about to bring here may have been lost with it all the same.
             tell(&node, Lost::new([], &node.seen_keys));
-            node.losses.up_to(index);
+            node.losses.one_more();
             continue;
         }
         info!(member = %lost, applied = index, sessions = sessions.len(), "sessions were lost with their node");
         let sessions: Vec<FullJid> = sessions.into_iter().map(|(jid, _)| jid).collect();
         tell(&node, Lost::new(sessions.clone(), &node.seen_keys));
-        node.losses.up_to(index);
+        node.losses.one_more();
         for jid in &sessions {
             // What they had taken is free, and no session has to say so.
             keep::tell_those_here(&node, &jid.to_bare());

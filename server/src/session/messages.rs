@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use minidom::Element;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_proto::stanza::Stanza;
@@ -98,11 +99,15 @@ pub struct Detach;
 #[rtype(result = "bool")]
 pub struct CanMove;
 
-/// A client wants to resume the session's stream. Answered when all that it has sent is safe and the old connection is
-/// given up; then [`HandOver`] follows. Without a claim: the node stops, and the connection stays for a moment.
+/// The session's stream is to go on elsewhere. Answered when all that its client has sent is safe; then [`HandOver`] follows.
 #[derive(Message)]
 #[rtype(result = "Result<(), NotHanded>")]
-pub struct Prepare(pub Option<Claim>);
+pub enum Prepare {
+    /// A client resumes it: the old connection is given up.
+    Resumed(Claim),
+    /// The node stops, and the connection stays for a moment. It stops waiting for its store then.
+    Stopping(Instant),
+}
 
 /// Hand the session over to that start of a node. Nothing for it gets into its mailbox behind this.
 #[derive(Message)]

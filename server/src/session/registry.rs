@@ -8,6 +8,7 @@ use actix::prelude::SendError;
 use actix::{Addr, MailboxError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use althing_cluster::node_id::{Incarnation, NodeId};
 use althing_cluster::routes::BindIndex;
@@ -182,10 +183,11 @@ impl SessionHandle {
     /// # Errors
     /// [`NotHanded`].
     pub async fn hand_over(&self, claim: Claim, to: (NodeId, Incarnation)) -> Result<HandedOver, NotHanded> {
-        self.prepare(Some(claim), HandOver { to, given: None }).await
+        self.prepare(Prepare::Resumed(claim), HandOver { to, given: None }).await
     }
 
-    /// Gives the session to that start of a node, for this one stops. When `given` ends the connection is closed.
+    /// Gives the session to that start of a node, for this one stops, and waits for its store until `stored`. When `given` ends
+    /// the connection is closed.
     ///
     /// # Errors
     /// [`NotHanded`].
@@ -193,12 +195,13 @@ impl SessionHandle {
         &self,
         to: (NodeId, Incarnation),
         given: oneshot::Receiver<()>,
+        stored: Instant,
     ) -> Result<HandedOver, NotHanded> {
-        self.prepare(None, HandOver { to, given: Some(given) }).await
+        self.prepare(Prepare::Stopping(stored), HandOver { to, given: Some(given) }).await
     }
 
-    async fn prepare(&self, claim: Option<Claim>, hand_over: HandOver) -> Result<HandedOver, NotHanded> {
-        self.address.send(Prepare(claim)).await.unwrap_or(Err(NotHanded::Unknown))?;
+    async fn prepare(&self, prepare: Prepare, hand_over: HandOver) -> Result<HandedOver, NotHanded> {
+        self.address.send(prepare).await.unwrap_or(Err(NotHanded::Unknown))?;
         let handed = {
             let _shut = self.gate.write();
             self.pressure.set_ending();

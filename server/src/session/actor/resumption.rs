@@ -14,7 +14,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, W
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use althing_cluster::routes::BindIndex;
@@ -48,15 +48,12 @@ use crate::storage::streams::{Handled, StreamChange};
 /// How long what the client has sent may take to become safe before it is told less: it sends the rest again.
 const SAFE: Duration = Duration::from_secs(5);
 
-/// The same where the node stops.
-const SAFE_AT_STOP: Duration = Duration::from_secs(2);
+/// The same where the node stops and all of its sessions have waited already: their store says nothing.
+const SAFE_AT_STOP: Duration = Duration::from_millis(100);
 
 /// How long what the session has sent may take to be brought to its receivers before it goes on elsewhere, beside the time that
 /// a node may stand still without losing its sessions (T2): whoever reads of it later reads it in order, from the store.
 const BROUGHT: Duration = Duration::from_secs(2);
-
-/// The same where the node stops.
-const BROUGHT_AT_STOP: Duration = Duration::from_secs(2);
 
 /// How long the connection of a session that is given away waits for that.
 const GIVEN: Duration = Duration::from_secs(8);
@@ -389,7 +386,11 @@ impl Handler<CanMove> for Session {
 impl Handler<Prepare> for Session {
     type Result = ResponseActFuture<Self, Result<(), NotHanded>>;
 
-    fn handle(&mut self, Prepare(claim): Prepare, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, prepare: Prepare, ctx: &mut Self::Context) -> Self::Result {
+        let claim = match prepare {
+            Prepare::Resumed(claim) => Some(claim),
+            Prepare::Stopping(_) => None,
+        };
         let refuse = |why| Box::pin(std::future::ready(Err(why)).into_actor(self)) as Self::Result;
         if !self.node.lease.holds() {
             return refuse(NotHanded::Unavailable);
@@ -406,7 +407,10 @@ impl Handler<Prepare> for Session {
             (true, false) => return refuse(NotHanded::Moving),
             (false, false) => {}
         }
-        let (mut patience, mut brought) = (SAFE_AT_STOP, BROUGHT_AT_STOP);
+        let (mut patience, mut brought) = (SAFE, BROUGHT);
+        if let Prepare::Stopping(stored) = prepare {
+            patience = stored.saturating_duration_since(Instant::now()).max(SAFE_AT_STOP);
+        }
         if let Some(claim) = claim {
             // §5: as an <a/>.
             if let Err(too_high) = self.outbox.acknowledged(claim.handled) {
@@ -420,7 +424,6 @@ impl Handler<Prepare> for Session {
             }
             // Should nobody come for it after all.
             self.wait_for_resumption(ticket.seconds.max(SAFE.as_secs() * 2), ctx);
-            patience = SAFE;
             brought = self.node.config().cluster.close() + BROUGHT;
         }
         self.resumption.handing = true;

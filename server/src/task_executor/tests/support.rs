@@ -79,7 +79,7 @@ pub(super) struct View {
     moves: Semaphore,
     links: OnceLock<Arc<Links>>,
     ended: mpsc::Sender<Ended>,
-    last_loss: AtomicU64,
+    losses: AtomicU64,
 }
 
 impl View {
@@ -96,7 +96,7 @@ impl View {
                 links.set_applied(index);
             }
             if let RouteReply::Ended(_) = &reply {
-                self.last_loss.store(index, Ordering::SeqCst);
+                self.losses.fetch_add(1, Ordering::SeqCst);
             }
             self.applied.send_replace(index);
             if let RouteReply::Ended(sessions) = &reply {
@@ -169,8 +169,8 @@ impl Routes for View {
         }
     }
 
-    fn last_loss(&self) -> u64 {
-        self.last_loss.load(Ordering::SeqCst)
+    fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
     }
 
     async fn barrier(&self) -> Result<(), RouteError> {
@@ -359,7 +359,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
             moves: Semaphore::new(Semaphore::MAX_PERMITS),
             links: OnceLock::new(),
             ended,
-            last_loss: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
         });
         let inner = NodeExecutor::new(None);
         let tasks = Arc::new(Counting {

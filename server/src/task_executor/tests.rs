@@ -4,6 +4,7 @@ mod component;
 mod contacts;
 mod lease;
 mod left;
+mod log;
 mod moves;
 mod preferences;
 mod reads;

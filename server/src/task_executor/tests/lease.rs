@@ -17,7 +17,8 @@ use althing_cluster::node_id::Incarnation;
 use althing_cluster::routes::command::{NodeDown, NodeUp};
 use althing_cluster::task::{NodeStats, TaskKind};
 
-use super::support::{Log, Node, cluster_with, message};
+use super::log::Log;
+use super::support::{Node, cluster_with, message};
 use crate::delivery::remote::{self, Parcel, Posted};
 use crate::metrics::Waiting;
 use crate::node::NodeContext;

@@ -1,13 +1,16 @@
 //! Messages that are kept for a session and never got to it: somebody takes them when it ends, or its node does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use althing_cluster::node_id::Incarnation;
 use althing_cluster::routes::BindIndex;
 use althing_cluster::routes::command::NodeDown;
+use althing_cluster::task::{NodeStats, TaskKind};
 use althing_proto::jid::BareJid;
 use althing_proto::stanza_id::StanzaId;
 
+use super::log::Log;
 use super::support::{Node, cluster, message};
 use crate::session::giving::Giver;
 use crate::session::messages::EndReason;
@@ -33,6 +36,21 @@ async fn kept_for(node: &Node, user: &str, bind: BindIndex, number: usize) {
     let id = StanzaId::from_bytes([u8::try_from(number).unwrap(); 16]);
     let kept = KeepMessage { name: None, id, stamp: now, xml: xml.into(), owners: vec![owner] };
     node.context.storage.keep(kept).await.unwrap();
+}
+
+/// Its process is gone, and the others know.
+fn lose(log: &Log, node: &mut Node) {
+    let lost = node.context.node_id;
+    node.stop();
+    log.append(None, NodeDown { node: lost, incarnation: Incarnation(1) });
+}
+
+/// Longer than anything takes that waits for nobody: a node asks itself many things.
+async fn busy(node: &Node) {
+    for _ in 0..50 {
+        let asked = node.context.links.ask(node.context.node_id, NodeStats {}.into(), PATIENCE);
+        asked.await.unwrap();
+    }
 }
 
 /// A session that was given to another node, and of which nobody has come for it, leaves what was its predecessor's to the
@@ -61,9 +79,7 @@ async fn what_a_node_without_sessions_has_kept_and_not_brought_is_looked_for() {
     let mut alice = nodes[0].bind("a", "r").await;
     alice.send("<presence id='p'/>").await;
     kept_for(&nodes[1], "a", alice.session.index, 1).await;
-    let lost = nodes[1].context.node_id;
-    nodes[1].stop();
-    log.append(None, NodeDown { node: lost, incarnation: Incarnation(1) });
+    lose(&log, &mut nodes[1]);
     alice.until("id='n1'", 1).await;
 }
 
@@ -79,16 +95,50 @@ async fn r21_what_a_lost_node_had_kept_comes_before_what_is_written_later() {
     phone.until("id='p'", 1).await;
     assert!(phone.session.detach().await);
     kept_for(&nodes[1], "a", phone.session.index, 1).await;
-    let lost = nodes[1].context.node_id;
-    nodes[1].stop();
-    log.append(None, NodeDown { node: lost, incarnation: Incarnation(1) });
+    nodes[0].view.hold_losses(true);
+    lose(&log, &mut nodes[1]);
     // No session of the first node has heard of the loss yet: what comes now waits for that.
     let own = &nodes[0].context;
     assert!(!own.losses.is_all(own));
+    let before = nodes[0].tasks.count(TaskKind::DeliverStanza);
     bob.send(&message("a@localhost/r", "chat", 2)).await;
+    while nodes[0].tasks.count(TaskKind::DeliverStanza) == before {
+        tokio::task::yield_now().await;
+    }
+    busy(&nodes[2]).await;
+    nodes[0].view.hold_losses(false);
     tokio::time::timeout(PATIENCE, own.losses.all(own)).await.expect("the sessions are told");
     bob.send(&message("a@localhost/r", "chat", 3)).await;
     let (mut again, _) = nodes[2].resume("a", &stream, 0).await.unwrap();
     again.until("id='n3'", 1).await;
     assert_eq!(again.ids(), [1, 2, 3]);
+}
+
+/// R21: what the user of a new session writes comes after what a lost node has kept of it, wherever it is for: the bind waits until
+/// the node's sessions have heard of the loss. A node that stops tells nobody any more, and nobody waits for it.
+#[actix_rt::test]
+async fn r21_a_bind_waits_until_a_loss_is_told() {
+    let (log, mut nodes) = cluster(3).await;
+    nodes[0].view.hold_losses(true);
+    lose(&log, &mut nodes[1]);
+    let own = Arc::clone(&nodes[0].context);
+    let mut bind = Box::pin(nodes[0].bind("b", "r"));
+    while own.sessions.len() == 0 {
+        assert!(futures_util::poll!(&mut bind).is_pending());
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..10 {
+        busy(&nodes[2]).await;
+        assert!(futures_util::poll!(&mut bind).is_pending(), "nobody has heard of the loss");
+    }
+    nodes[0].view.hold_losses(false);
+    let bob = tokio::time::timeout(PATIENCE, bind).await.expect("it is bound");
+    assert!(own.losses.is_all(&own));
+    drop(bob);
+
+    nodes[0].view.hold_losses(true);
+    lose(&log, &mut nodes[2]);
+    assert!(!own.losses.is_all(&own));
+    own.stopping.send_replace(true);
+    assert!(own.losses.is_all(&own), "it stops");
 }

@@ -2,29 +2,27 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use althing_cluster::executor::{Begun, TaskExecutor, TaskRefusal, TaskSource};
 use althing_cluster::lease::Lease;
 use althing_cluster::link::hello::{ClusterId, Hello, VERSION_MAX, VERSION_MIN};
 use althing_cluster::link::{LinkLimits, LinkTimes, LinkTls, Links, Peer};
 use althing_cluster::node_id::{Incarnation, NodeId};
-use althing_cluster::routes::command::{Bind, Move, NodeUp, Priority, Unbind};
-use althing_cluster::routes::{
-    BindIndex, Bound, Ended, NodeState, Route, RouteCommand, RouteError, RouteReply, RouteTable, Routes,
-};
+use althing_cluster::routes::command::NodeUp;
+use althing_cluster::routes::{BindIndex, Routes};
 use althing_cluster::task::{ClusterTask, TaskKind, TaskReply};
 use althing_proto::jid::{BareJid, FullJid, ResourcePart};
 use althing_proto::stream::management::Count;
 use althing_proto::stream::{Framing, ResumeError};
 
+use super::log::{Log, View};
 use super::reads::Reads;
 use crate::delivery::remote::Remote;
 use crate::listener::tcp::Workers;
@@ -42,179 +40,6 @@ use crate::task_executor::NodeExecutor;
 
 /// Longest wait for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The log that all nodes apply.
-#[derive(Default)]
-pub(super) struct Log {
-    entries: Mutex<Vec<RouteCommand>>,
-    views: Mutex<Vec<Arc<View>>>,
-}
-
-impl Log {
-    /// Appends a command; every node applies it at once unless it lags. The reply as `at` has it.
-    pub(super) fn append(&self, at: Option<&View>, command: impl Into<RouteCommand>) -> RouteReply {
-        let mut entries = self.entries.lock();
-        entries.push(command.into());
-        let mut reply = RouteReply::Stale;
-        for view in self.views.lock().iter() {
-            if !*view.lags.lock() {
-                let last = view.catch_up(&entries);
-                if at.is_none_or(|at| at.node == view.node) {
-                    reply = last.unwrap_or(reply);
-                }
-            }
-        }
-        reply
-    }
-}
-
-/// The log as one node has applied it.
-pub(super) struct View {
-    node: NodeId,
-    log: Arc<Log>,
-    table: Mutex<RouteTable>,
-    applied: watch::Sender<u64>,
-    lags: Mutex<bool>,
-    /// A move takes one of them.
-    moves: Semaphore,
-    links: OnceLock<Arc<Links>>,
-    ended: mpsc::Sender<Ended>,
-    losses: AtomicU64,
-}
-
-impl View {
-    fn catch_up(&self, entries: &[RouteCommand]) -> Option<RouteReply> {
-        let mut last = None;
-        let from = *self.applied.borrow();
-        for (index, command) in (1..).zip(entries).skip(usize::try_from(from).unwrap()) {
-            let node = match command {
-                RouteCommand::NodeDown(down) => down.node,
-                _ => self.node,
-            };
-            let reply = self.table.lock().apply(BindIndex::at(index, 0), command.clone());
-            if let Some(links) = self.links.get() {
-                links.set_applied(index);
-            }
-            if let RouteReply::Ended(_) = &reply {
-                self.losses.fetch_add(1, Ordering::SeqCst);
-            }
-            self.applied.send_replace(index);
-            if let RouteReply::Ended(sessions) = &reply {
-                self.ended.try_send(Ended { index, node, sessions: sessions.clone() }).unwrap();
-            }
-            last = Some(reply);
-        }
-        last
-    }
-
-    /// From now on this node applies nothing, or all that it has missed and what follows.
-    pub(super) fn lag(&self, lags: bool) {
-        let entries = self.log.entries.lock();
-        *self.lags.lock() = lags;
-        if !lags {
-            self.catch_up(&entries);
-        }
-    }
-
-    /// From now on moves that this node proposes wait, or go on.
-    pub(super) fn hold_moves(&self, held: bool) {
-        if held {
-            self.moves.forget_permits(Semaphore::MAX_PERMITS);
-        } else {
-            self.moves.add_permits(Semaphore::MAX_PERMITS);
-        }
-    }
-
-    fn changed(&self, index: BindIndex, command: impl Into<RouteCommand>) -> Result<(), RouteError> {
-        match self.log.append(Some(self), command) {
-            RouteReply::Changed => Ok(()),
-            _ => Err(RouteError::Stale(index)),
-        }
-    }
-}
-
-#[async_trait]
-impl Routes for View {
-    async fn bind(&self, jid: &FullJid) -> Result<Bound, RouteError> {
-        let bind = Bind { jid: jid.clone(), node: self.node, incarnation: Incarnation(1) };
-        match self.log.append(Some(self), bind) {
-            RouteReply::Bound { index, displaced } => Ok(Bound { index, displaced }),
-            other => Err(RouteError::Unavailable(format!("{other:?}"))),
-        }
-    }
-
-    async fn unbind(&self, jid: &FullJid, index: BindIndex) -> Result<(), RouteError> {
-        self.changed(index, Unbind { jid: jid.clone(), index })
-    }
-
-    async fn set_priority(
-        &self,
-        jid: &FullJid,
-        index: BindIndex,
-        priority: Option<i8>,
-    ) -> Result<(), RouteError> {
-        self.changed(index, Priority { jid: jid.clone(), index, priority })
-    }
-
-    async fn move_to(
-        &self,
-        jid: &FullJid,
-        index: BindIndex,
-        (node, incarnation): (NodeId, Incarnation),
-    ) -> Result<BindIndex, RouteError> {
-        let _turn = self.moves.acquire().await;
-        match self.log.append(Some(self), Move { jid: jid.clone(), index, node, incarnation }) {
-            RouteReply::Moved { index, .. } => Ok(index),
-            _ => Err(RouteError::Stale(index)),
-        }
-    }
-
-    fn losses(&self) -> u64 {
-        self.losses.load(Ordering::SeqCst)
-    }
-
-    async fn barrier(&self) -> Result<(), RouteError> {
-        let committed = self.log.entries.lock().len() as u64;
-        self.wait_for(committed).await;
-        Ok(())
-    }
-
-    fn locate(&self, jid: &FullJid) -> Option<Route> {
-        self.table.lock().locate(jid)
-    }
-
-    fn locate_account(&self, jid: &BareJid) -> Vec<Route> {
-        self.table.lock().locate_account(jid).iter().map(|(_, route)| *route).collect()
-    }
-
-    fn visit_account(&self, jid: &BareJid, see: &mut dyn FnMut(&FullJid, &Route)) {
-        self.table.lock().locate_account(jid).iter().for_each(|(full, route)| see(full, route));
-    }
-
-    fn sessions(&self) -> usize {
-        self.table.lock().sessions()
-    }
-
-    fn table(&self) -> RouteTable {
-        self.table.lock().clone()
-    }
-
-    fn applied(&self) -> u64 {
-        *self.applied.borrow()
-    }
-
-    async fn wait_for(&self, index: u64) -> bool {
-        self.applied.subscribe().wait_for(|applied| *applied >= index).await.is_ok()
-    }
-
-    fn first_up(&self) -> Option<NodeId> {
-        self.table.lock().first_up()
-    }
-
-    fn node_state(&self, node: NodeId) -> Option<NodeState> {
-        self.table.lock().node(node)
-    }
-}
 
 /// Counts what it runs.
 pub(super) struct Counting {
@@ -270,7 +95,7 @@ impl Drop for Node {
 impl Node {
     /// Its process is gone, for the others.
     pub(super) fn stop(&mut self) {
-        *self.view.lags.lock() = true;
+        self.view.lag(true);
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -350,17 +175,7 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (ended, ends) = mpsc::channel(64);
-        let view = Arc::new(View {
-            node: id,
-            log: Arc::clone(&log),
-            table: Mutex::default(),
-            applied: watch::Sender::new(0),
-            lags: Mutex::new(false),
-            moves: Semaphore::new(Semaphore::MAX_PERMITS),
-            links: OnceLock::new(),
-            ended,
-            losses: AtomicU64::new(0),
-        });
+        let view = View::new(id, &log, ended);
         let inner = NodeExecutor::new(None);
         let tasks = Arc::new(Counting {
             inner: Arc::clone(&inner),
@@ -401,7 +216,6 @@ pub(super) async fn cluster_with(count: u64, lease: impl Fn(u64) -> Lease) -> (A
         inner.set_node(&context);
         view.links.get_or_init(|| Arc::clone(&context.links));
         runtime.spawn(losses::announce(Arc::clone(&context), ends));
-        log.views.lock().push(Arc::clone(&view));
         nodes.push(Node { context, view, tasks, reads, runtime: Some(runtime) });
     }
     for node in &nodes {

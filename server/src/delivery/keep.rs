@@ -62,21 +62,21 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// The configuration has been the first one until now, and is the second one from now on.
-    pub fn changes(&self, before: &Config, after: &Config) {
+    /// The configuration has been the first one until `now`, and is the second one from then on.
+    pub fn changes(&self, before: &Config, after: &Config, now: Instant) {
         let lasts = Duration::from_secs(before.limits.resume_s) + ON_ITS_WAY;
         let of = |config: &Config, domain: &String| config.messages.durability_of(domain);
         for domain in &before.xmpp.domains {
             if of(before, domain) == Durability::Memory && of(after, domain) == Durability::Commit {
-                self.in_memory.lock().insert(domain.clone(), Instant::now() + lasts);
+                self.in_memory.lock().insert(domain.clone(), now + lasts);
             }
         }
     }
 
     /// Whether a message for that account that is on its way may be in no store, though its host commits now.
-    fn may_be_in_memory(&self, account: &BareJid) -> bool {
+    fn may_be_in_memory(&self, account: &BareJid, now: Instant) -> bool {
         let until = self.in_memory.lock().get(account.domain().as_str()).copied();
-        until.is_some_and(|until| Instant::now() < until)
+        until.is_some_and(|until| now < until)
     }
 }
 
@@ -261,7 +261,7 @@ fn waits_on(node: &Arc<NodeContext>, stanza: &Stanza, account: &BareJid, id: Sta
     let guard = node.waiting.absent.begin(&account, stanza.from());
     Next::Wait(Box::pin(async move {
         let mut effects = Effects::new();
-        if kept::is_pending(&node, &account) && !node.waiting.may_be_in_memory(&account) {
+        if kept::is_pending(&node, &account) && !node.waiting.may_be_in_memory(&account, Instant::now()) {
             release(&node, &account, id).await;
         } else if let Err(error) = wait_from_now_on(&node, &stanza, &account, id).await {
             effects = bounce::not_kept(&node, &stanza, &error);
@@ -395,55 +395,4 @@ pub fn tell_those_here(node: &Arc<NodeContext>, account: &BareJid) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Durability;
-    use crate::storage::messages::{ArchiveDefault, ArchivePreferences};
-
-    /// With `messages.durability = "memory"` what has an id may be in no store: it waits all the same where its receiver has
-    /// gone, also where that one wants no archive.
-    #[tokio::test]
-    async fn what_was_in_no_store_waits_when_its_receiver_has_gone() {
-        let node = Arc::new(NodeContext::for_tests());
-        node.configure(|config| {
-            config.messages.durability = Durability::Memory;
-            config.offline.messages = 1;
-        });
-        let account = BareJid::new("b@localhost").unwrap();
-        node.has_account(&account).await;
-        let never =
-            ArchivePreferences { default: ArchiveDefault::Never, always: Vec::new(), never: Vec::new() };
-        node.storage.archive.set_preferences(&account, never).await.unwrap();
-        let xml = "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' type='chat'><body>x</body></message>";
-        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
-        let mut bounced = Vec::new();
-        for number in 1..=2 {
-            let id = StanzaId::from_bytes([number; 16]);
-            let marked = stanza.with_child(kept::stanza_id(&account, id));
-            let next = for_absent(&node, &marked, &account, Planned::Already(id), None);
-            let Next::Wait(freed) = next else { panic!("it is known at once") };
-            bounced.push(freed.await.len());
-        }
-        assert_eq!(bounced, [0, 1], "there is room for one, and who wrote the other is told");
-        let found = node.storage.inbox.get(&account, StanzaId::from_bytes([1; 16])).await.unwrap().unwrap();
-        assert_eq!(Stanza::from_standalone(&found.xml).unwrap().to_bytes(), stanza.to_bytes());
-    }
-
-    /// T15: what is on its way when its host begins to commit is in no store yet, and waits there all the same.
-    #[tokio::test]
-    async fn t15_what_was_in_no_store_waits_when_its_host_commits_now() {
-        let node = Arc::new(NodeContext::for_tests());
-        let account = BareJid::new("b@localhost").unwrap();
-        node.has_account(&account).await;
-        node.configure(|config| config.messages.durability = Durability::Memory);
-        let xml = "<message xmlns='jabber:client' from='a@localhost/x' to='b@localhost' type='chat'><body>x</body></message>";
-        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
-        let id = StanzaId::from_bytes([1; 16]);
-        let marked = stanza.with_child(kept::stanza_id(&account, id));
-        node.configure(|config| config.messages.durability = Durability::Commit);
-        let next = for_absent(&node, &marked, &account, Planned::Already(id), None);
-        let Next::Wait(freed) = next else { panic!("it is known at once") };
-        assert_eq!(freed.await.len(), 0);
-        assert!(node.storage.inbox.get(&account, id).await.unwrap().is_some());
-    }
-}
+mod tests;

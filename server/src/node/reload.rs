@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::NodeContext;
@@ -108,7 +109,7 @@ impl Reloader {
         node.tls.store(tls);
         node.metrics.config_loaded(config.fingerprint());
         let config = Arc::new(config);
-        node.waiting.changes(&node.config(), &config);
+        node.waiting.changes(&node.config(), &config, Instant::now());
         node.config.store(Arc::clone(&config));
         node.components.set_external(external);
         node.components.configure(&config);

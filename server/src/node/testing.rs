@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::Registry as MetricsRegistry;
 use ring::rand::SystemRandom;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use althing_cluster::lease::Lease;
 use althing_cluster::link::Links;
@@ -94,7 +95,7 @@ impl NodeContext {
     pub(crate) fn configure(&self, change: impl FnOnce(&mut Config)) {
         let mut config = Config::clone(&self.config());
         change(&mut config);
-        self.waiting.changes(&self.config(), &config);
+        self.waiting.changes(&self.config(), &config, Instant::now());
         self.config.store(Arc::new(config));
     }
 }

@@ -416,3 +416,44 @@ async fn r20_an_account_is_forgotten_with_its_last_session_and_read_again() {
     let session = bind(&node, "r", &second).await;
     assert_eq!(ask(&second, &session).await, before);
 }
+
+/// R18: the same for a session that has not shown its presence yet: what is for its very address waits in the store too, behind
+/// what was there before, and nobody is refused.
+#[actix_rt::test]
+async fn r18_what_comes_for_a_session_that_is_away_before_its_presence_waits() {
+    const MESSAGES: u32 = 1_050;
+    let node = Arc::new(NodeContext::for_tests());
+    node.configure(|config| config.offline.messages = 2 * MESSAGES);
+    let user = BareJid::new("b@localhost").unwrap();
+    node.has_account(&user).await;
+    let at_sender = outbox();
+    let sender = bind_as(&node, "a@localhost/x", &at_sender).await;
+    let send = async |to: &str, number: u32| {
+        let xml = format!(
+            "<message xmlns='jabber:client' from='a@localhost/x' to='{to}' type='chat' id='{number}'>\
+             <body>x</body></message>"
+        );
+        let stanza = Stanza::parse(xml.parse().unwrap()).unwrap();
+        crate::delivery::drive(&node, vec![Effect::Route(stanza)]).await;
+        turns(5).await;
+    };
+    send("b@localhost", 0).await;
+    let own = outbox();
+    let session = bind(&node, "r", &own).await;
+    done(&session, work("<enable xmlns='urn:xmpp:sm:3' resume='1'/>")).await;
+    assert!(session.detach().await);
+    for number in 1..MESSAGES {
+        send("b@localhost/r", number).await;
+    }
+    assert!(!written(&sender, &at_sender).await.contains("error"));
+    session.end(EndReason::ClientGone).await;
+    while node.waiting.absent.holds(&user) {
+        turns(1).await;
+    }
+    let own = outbox();
+    let session = bind(&node, "s", &own).await;
+    done(&session, work("<presence xmlns='jabber:client'/>")).await;
+    let text = until_messages(&own, MESSAGES as usize).await;
+    let places: Vec<_> = (0..MESSAGES).map(|number| text.find(&format!(" id='{number}'"))).collect();
+    assert!(places.is_sorted() && places[0].is_some(), "{:?}", places.iter().position(Option::is_none));
+}

@@ -14,6 +14,7 @@
 //! | `client`   | a logged-in client                                                        |
 //! | `component`| an external component                                                     |
 //! | `friends`  | rosters and presence between clients                                      |
+//! | `away`     | messages to who is away, and who takes them later                         |
 //! | `converse` | numbered messages both ways: nothing lost, doubled, reordered             |
 //! | `history`  | what many clients have sent and received while nodes come and go          |
 //! | `talker`   | a client that talks all the time and comes back when its stream ends      |
@@ -26,6 +27,7 @@
 //! | `tidy`     | rules on the tree: layers, sizes, names                                   |
 
 pub mod admin;
+pub mod away;
 pub mod client;
 pub mod cluster;
 pub mod component;

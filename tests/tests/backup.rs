@@ -6,15 +6,18 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
-use althing_proto::ns;
-use althing_tests::client::Client;
+use althing_tests::away::{Writer, take};
 use althing_tests::cluster::TestCluster;
 use althing_tests::friends::{add_contact, roster};
 use althing_tests::login::{Account, connect, newcomer, register_at};
 use althing_tests::node::TestNode;
 use althing_tests::setup::binary;
 use anyhow::{Context, Result, ensure};
+
+/// Longest wait for an answer.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Messages that are acknowledged before the backup begins.
 const BEFORE: usize = 60;
@@ -27,37 +30,6 @@ async fn althing(node: &TestNode, command: &str, more: &[&str]) -> Result<Output
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
-}
-
-/// Writes that many messages, and waits until the server has kept them all.
-async fn write(writer: &mut Client, to: &str, handled: &mut usize, many: usize) -> Result<()> {
-    let mut text = String::new();
-    for number in *handled..*handled + many {
-        text += &format!("<message to='{to}' type='chat' id='m{number}'><body>{number}</body></message>");
-    }
-    *handled += many;
-    text += &format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT);
-    writer.send(&text).await?;
-    let all = handled.to_string();
-    writer
-        .recv_until(|stanza| stanza.is("a", ns::STREAM_MANAGEMENT) && stanza.attr("h") == Some(&all))
-        .await?;
-    Ok(())
-}
-
-/// As many messages wait for the account, in order, and no more.
-async fn take(node: &TestNode, account: &Account, expected: usize) -> Result<()> {
-    let mut owner = connect(&node.endpoint(), account, "phone").await?;
-    owner.send("<presence/>").await?;
-    for number in 0..expected {
-        let message = owner.recv_until(|stanza| stanza.name() == "message").await?;
-        ensure!(message.attr("id") == Some(&format!("m{number}")), "{:?} for {number}", message.attr("id"));
-    }
-    owner.send("<iq type='get' id='end'><ping xmlns='urn:xmpp:ping'/></iq>").await?;
-    let next =
-        owner.recv_until(|stanza| stanza.name() == "message" || stanza.attr("id") == Some("end")).await?;
-    ensure!(next.name() == "iq", "one more: {:?}", next.attr("id"));
-    owner.close().await
 }
 
 /// How many messages the archive of the account has with the other one.
@@ -83,7 +55,7 @@ async fn a_backup_of_a_cluster_that_writes_is_restored_into_a_new_one() {
     let file = keep.path().join("backup");
     let name = file.to_str().unwrap();
     let (alice, bob) = (Account::fresh("alice"), Account::fresh("bob"));
-    let mut handled = 0;
+    let mut written = BEFORE;
     let (before, contacts) = {
         let cluster = TestCluster::start(3, "").await.unwrap();
         register_at(&cluster.endpoint(0), &bob).await.unwrap();
@@ -91,9 +63,9 @@ async fn a_backup_of_a_cluster_that_writes_is_restored_into_a_new_one() {
         let mut writer = connect(&cluster.endpoint(1), &alice, "phone").await.unwrap();
         add_contact(&mut writer, "romeo@example.net", "name='Romeo'/>").await.unwrap();
         let contacts = roster(&mut writer).await.unwrap();
-        writer.send(&format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await.unwrap();
-        let to = bob.bare(writer.domain());
-        write(&mut writer, &to, &mut handled, BEFORE).await.unwrap();
+        let mut writer = Writer::with(writer).await.unwrap();
+        let to = bob.bare(writer.client.domain());
+        writer.write(&to, 0..BEFORE).await.unwrap();
         // One that finds no room is given up, and is in nobody's way.
         let mut full = tokio::process::Command::new(binary().unwrap());
         full.args(["backup", "-", "--config"]).arg(cluster.node(2).setup().file());
@@ -104,7 +76,9 @@ async fn a_backup_of_a_cluster_that_writes_is_restored_into_a_new_one() {
         let arguments = [name];
         let mut backup = std::pin::pin!(althing(cluster.node(2), "backup", &arguments));
         let made = loop {
-            let wrote = write(&mut writer, &to, &mut handled, 5);
+            let from = written;
+            written += 5;
+            let wrote = writer.write(&to, from..written);
             tokio::select! {
                 biased;
                 made = &mut backup => break made.unwrap(),
@@ -154,7 +128,7 @@ async fn a_backup_of_a_cluster_that_writes_is_restored_into_a_new_one() {
     assert!((BEFORE..=before).contains(&kept), "{kept} of {before}");
     // Of one moment: both have as many, in order.
     assert_eq!(archived(cluster.node(0), &bob).await.unwrap(), kept);
-    take(cluster.node(0), &bob, kept).await.unwrap();
+    take(&cluster.node(0).endpoint(), &bob, kept, LATE).await.unwrap();
     newcomer(&cluster.endpoint(1), "carol").await.unwrap();
 }
 

@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use althing_proto::ns;
+use althing_tests::away::{Writer, take};
 use althing_tests::cluster::{DOWN, SHORT_TIMES, TestCluster};
-use althing_tests::login::{Account, connect, newcomer, register_at};
+use althing_tests::login::{Account, register_at};
 use anyhow::{Context, Result, bail, ensure};
 
 const DAMAGED: usize = 2;
@@ -21,35 +21,6 @@ const MESSAGES: usize = 40;
 /// Bytes of a page of the file system.
 const PAGE: usize = 4_096;
 const LATE: Duration = Duration::from_secs(8);
-
-/// Writes to an account that is away, until all of it is acknowledged: then it is kept (XEP-0160, XEP-0198).
-async fn write_to(cluster: &TestCluster, account: &Account, first: usize) -> Result<()> {
-    let mut writer = newcomer(&cluster.endpoint(DAMAGED), "writer").await?;
-    let to = account.bare(writer.domain());
-    let mut text = format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT);
-    for number in first..first + MESSAGES {
-        text += &format!("<message to='{to}' type='chat' id='m{number}'><body>{number}</body></message>");
-    }
-    writer.send(&text).await?;
-    writer.send(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await?;
-    let all = MESSAGES.to_string();
-    writer
-        .recv_until(|stanza| stanza.is("a", ns::STREAM_MANAGEMENT) && stanza.attr("h") == Some(&all))
-        .await?;
-    Ok(())
-}
-
-/// Who was away takes all that was kept, at that node: in order, once.
-async fn take(cluster: &TestCluster, node: usize, account: &Account, expected: usize) -> Result<()> {
-    let mut owner = connect(&cluster.endpoint(node), account, "phone").await?;
-    owner.send("<presence/>").await?;
-    for number in 0..expected {
-        let message = owner.recv_until(|stanza| stanza.name() == "message").await?;
-        let wanted = format!("m{number}");
-        ensure!(message.attr("id") == Some(&wanted), "{:?} in the place of {wanted}", message.attr("id"));
-    }
-    owner.close().await
-}
 
 /// The databases below a data directory.
 fn databases(data: &Path) -> Result<Vec<PathBuf>> {
@@ -119,7 +90,9 @@ async fn a_node_that_lost_its_data_or_a_part_of_it_serves_again_and_nothing_is_l
     let mut written = 0;
     for (what, file, bytes) in damages {
         eprintln!("{what}");
-        write_to(&cluster, &account, written).await.unwrap();
+        let mut writer = Writer::come(&cluster.endpoint(DAMAGED), LATE).await.unwrap();
+        let to = account.bare(writer.client.domain());
+        writer.write(&to, written..written + MESSAGES).await.unwrap();
         written += MESSAGES;
         cluster.node_mut(DAMAGED).kill().unwrap();
         match &file {
@@ -147,7 +120,7 @@ async fn a_node_that_lost_its_data_or_a_part_of_it_serves_again_and_nothing_is_l
         })
         .await
         .unwrap();
-    take(&cluster, DAMAGED, &account, written).await.unwrap();
+    take(&cluster.endpoint(DAMAGED), &account, written, LATE).await.unwrap();
 }
 
 /// The node votes again in both groups.

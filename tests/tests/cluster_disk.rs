@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use althing_proto::ns;
-use althing_tests::client::{Client, stanza_error};
+use althing_tests::away::{Writer, take};
+use althing_tests::client::stanza_error;
 use althing_tests::cluster::{CLOSE, DOWN, SHORT_TIMES, TestCluster};
 use althing_tests::deadline::within_time;
 use althing_tests::disk::SmallDisk;
-use althing_tests::login::{Account, connect, newcomer, register_at};
-use anyhow::{Context, Result, ensure};
+use althing_tests::login::{Account, newcomer, register_at};
+use anyhow::{Context, Result};
 
 /// A disk of that many mebibytes, in memory; its last mebibytes are the reserve.
 const DISK_MIB: u64 = 256;
@@ -26,12 +26,6 @@ const MESSAGES: usize = 40;
 const LATE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
-
-/// Writes with XEP-0198, and has written so many stanzas.
-struct Writer {
-    client: Client,
-    written: usize,
-}
 
 struct Scene {
     disks: Vec<SmallDisk>,
@@ -64,43 +58,18 @@ impl Scene {
     /// Writes to who is away, at that node, until all is acknowledged: then it is kept (XEP-0160, XEP-0198).
     async fn write_at(&mut self, writer: &mut Writer) -> Result<()> {
         let to = self.owner.bare(writer.client.domain());
-        let mut text = String::new();
-        for number in self.written..self.written + MESSAGES {
-            text += &format!("<message to='{to}' type='chat' id='m{number}'><body>{number}</body></message>");
-        }
+        let from = self.written;
         self.written += MESSAGES;
-        writer.written += MESSAGES;
-        writer.client.send(&text).await?;
-        writer.client.send(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await?;
-        let all = writer.written.to_string();
-        loop {
-            let word = writer.client.recv_until(|stanza| ["a", "message"].contains(&stanza.name())).await?;
-            ensure!(word.name() == "a", "refused: {}", String::from(&word));
-            if word.attr("h") == Some(&all) {
-                return Ok(());
-            }
-        }
+        writer.write(&to, from..self.written).await
     }
 
     async fn newcomer(&self, node: usize) -> Result<Writer> {
-        let mut client = newcomer(&self.cluster.endpoint(node), "writer").await?;
-        client.set_patience(LATE);
-        client.send(&format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await?;
-        client.recv_until(|element| element.name() == "enabled").await?;
-        Ok(Writer { client, written: 0 })
+        Writer::come(&self.cluster.endpoint(node), LATE).await
     }
 
-    /// Who was away takes all that was kept, at that node: in order, once.
-    async fn take(&mut self, node: usize) -> Result<()> {
-        let mut owner = connect(&self.cluster.endpoint(node), &self.owner, "phone").await?;
-        owner.set_patience(LATE);
-        owner.send("<presence/>").await?;
-        for number in 0..self.written {
-            let message = owner.recv_until(|stanza| stanza.name() == "message").await?;
-            let wanted = format!("m{number}");
-            ensure!(message.attr("id") == Some(&wanted), "{:?} in the place of {wanted}", message.attr("id"));
-        }
-        owner.close().await
+    /// Who was away takes all that was kept, at that node.
+    async fn take(&self, node: usize) -> Result<()> {
+        take(&self.cluster.endpoint(node), &self.owner, self.written, LATE).await
     }
 
     async fn until(&self, node: usize, what: &str, is_so: impl Fn(f64) -> bool) -> Result<()> {
@@ -185,7 +154,7 @@ async fn one_full_disk_of_three_stops_nobody_and_costs_nothing() {
         scene.write_at(&mut late).await.unwrap();
         let roster = "<query xmlns='jabber:iq:roster'><item jid='friend@localhost' name='F'/></query>";
         let added = late.client.iq("set", None, roster).await.unwrap();
-        late.written += 1;
+        late.has_written(1);
         assert_eq!(added.attr("type"), Some("result"));
         assert_eq!(scene.applied(full).await.unwrap(), stands_at, "it has applied what it had no room for");
         scene.until_not_leading(full).await.unwrap();

@@ -7,10 +7,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use althing_proto::ns;
+use althing_tests::away::{Writer, take};
 use althing_tests::cluster::{SHORT_TIMES, TestCluster};
 use althing_tests::deadline::within_time;
-use althing_tests::login::{Account, connect, newcomer, register_at};
+use althing_tests::login::{Account, register_at};
 use anyhow::{Context, Result};
 
 const REFUSES: usize = 2;
@@ -31,22 +31,6 @@ fn set_format(database: &Path, key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
     let before = db.insert(key, value)?.context("no format")?;
     db.flush()?;
     Ok(before.to_vec())
-}
-
-/// Writes to an account that is away, until all is acknowledged: then it is kept (XEP-0160, XEP-0198).
-async fn write_to(cluster: &TestCluster, account: &Account, first: usize) -> Result<()> {
-    let mut writer = newcomer(&cluster.endpoint(0), "writer").await?;
-    writer.set_patience(LATE);
-    let to = account.bare(writer.domain());
-    let mut text = format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT);
-    for number in first..first + MESSAGES {
-        text += &format!("<message to='{to}' type='chat' id='m{number}'><body>{number}</body></message>");
-    }
-    writer.send(&text).await?;
-    writer.send(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT)).await?;
-    let all = MESSAGES.to_string();
-    writer.recv_until(|word| word.is("a", ns::STREAM_MANAGEMENT) && word.attr("h") == Some(&all)).await?;
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +59,9 @@ async fn a_node_with_data_of_another_release_refuses_and_the_others_go_on() {
         let named = ["format 7", "start the release that made it", data.to_str().unwrap()];
         assert!(said.lines().any(|line| named.iter().all(|word| line.contains(word))), "{place}: {said}");
         assert!(!said.contains("panicked"), "{place}: {said}");
-        write_to(&cluster, &account, written).await.unwrap();
+        let mut writer = Writer::come(&cluster.endpoint(0), LATE).await.unwrap();
+        let to = account.bare(writer.client.domain());
+        writer.write(&to, written..written + MESSAGES).await.unwrap();
         written += MESSAGES;
 
         set_format(&database, key, &own).unwrap();
@@ -84,11 +70,5 @@ async fn a_node_with_data_of_another_release_refuses_and_the_others_go_on() {
         cluster.node_mut(REFUSES).restart().await.unwrap();
         cluster.until_settled().await.unwrap();
     }
-    let mut owner = connect(&cluster.endpoint(REFUSES), &account, "phone").await.unwrap();
-    owner.set_patience(LATE);
-    owner.send("<presence/>").await.unwrap();
-    for number in 0..written {
-        let message = owner.recv_until(|stanza| stanza.name() == "message").await.unwrap();
-        assert_eq!(message.attr("id"), Some(format!("m{number}").as_str()));
-    }
+    take(&cluster.endpoint(REFUSES), &account, written, LATE).await.unwrap();
 }

@@ -123,7 +123,7 @@ async fn r21_a_bind_waits_until_a_loss_is_told() {
     lose(&log, &mut nodes[1]);
     let own = Arc::clone(&nodes[0].context);
     let mut bind = Box::pin(nodes[0].bind("b", "r"));
-    while own.sessions.len() == 0 {
+    while own.sessions.is_empty() {
         assert!(futures_util::poll!(&mut bind).is_pending());
         tokio::task::yield_now().await;
     }

@@ -417,7 +417,9 @@ async fn what_has_stood_still_is_not_done_later() {
     tokio::time::sleep(short * 2).await;
     assert!(node.rows_of_its_group().await == [Bytes::from("last")]);
     assert_eq!(waits.await, Err(ProposeError::NotTaken("store")));
-    assert_eq!(taken.await, Err(ProposeError::Unknown("store")));
+    // As a rule; the worker may have stood still too.
+    let taken = taken.await.unwrap_err();
+    assert!([ProposeError::Unknown("store"), ProposeError::NotTaken("store")].contains(&taken), "{taken:?}");
 }
 
 /// R19: what one node proposes has the order in which it was begun, through batches of every size and other leaders; what is

@@ -56,9 +56,9 @@ impl Gate {
         self.disk.as_ref().is_none_or(|disk| *disk.watch().borrow() >= self.least)
     }
 
-    /// Looks whether it is open, or there is as much as `needs` if that is less. Blocks for a moment.
-    pub(crate) fn look(&self, needs: Room) -> bool {
-        self.disk.as_ref().is_none_or(|disk| disk.look() >= self.least.min(needs))
+    /// Looks whether it is open. Blocks for a moment.
+    pub(crate) fn look(&self) -> bool {
+        self.disk.as_ref().is_none_or(|disk| disk.look() >= self.least)
     }
 
     /// The same disk, for what needs `least`.

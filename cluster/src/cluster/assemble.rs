@@ -92,13 +92,16 @@ pub(super) async fn assemble(
     .await?;
     machine.set_gate(routes_gate.clone());
     let (table, events) = (machine.routes(), machine.events());
-    let behind = routes_gate.clone();
     let (route_group, route_service) = GroupHandle::start(GroupParts {
         links: links.clone(),
         start: incarnation,
         dir: route_dir.clone(),
         times: config.groups,
-        log: open(move || LogStore::open_behind(&route_dir, log_options(), behind)).await?,
+        log: open({
+            let votes = routes_gate.clone();
+            move || LogStore::open_behind(&route_dir, log_options(), votes)
+        })
+        .await?,
         machine,
         applied: table.watch(),
         spool: RouteSpool,
@@ -109,13 +112,17 @@ pub(super) async fn assemble(
     .await
     .map_err(ClusterError::of)?;
     let machine = StoreMachine::open(replica.clone(), &store_dir).await.map_err(ClusterError::of)?;
-    let behind = store_gate.clone();
     let (store_group, store_service) = GroupHandle::start(GroupParts {
         links: links.clone(),
         start: incarnation,
         dir: store_dir.clone(),
         times: config.groups,
-        log: open(move || LogStore::open_behind(&store_dir, log_options(), behind)).await?,
+        log: open({
+            // What the group has let in is written, and its votes.
+            let votes = gate(Room::Routes);
+            move || LogStore::open_behind(&store_dir, log_options(), votes)
+        })
+        .await?,
         applied: machine.applied(),
         machine,
         spool: StoreSpool(replica),

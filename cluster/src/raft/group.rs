@@ -82,6 +82,7 @@ pub struct GroupHandle<C: Group, M: RaftStateMachine<C>> {
     pub barrier: Barrier,
     /// How far this node has applied the log.
     pub applied: watch::Receiver<u64>,
+    gate: Gate,
     leader_changes: Arc<AtomicU64>,
     /// Snapshots that were not brought to a member.
     failures: Arc<AtomicU64>,
@@ -96,6 +97,7 @@ impl<C: Group, M: RaftStateMachine<C>> Clone for GroupHandle<C, M> {
             proposer,
             barrier: self.barrier.clone(),
             applied: self.applied.clone(),
+            gate: self.gate.clone(),
             leader_changes,
             failures: self.failures.clone(),
         }
@@ -191,7 +193,7 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;
         let leader_changes = Arc::new(AtomicU64::new(0));
         tokio::spawn(follow(raft.clone(), links.clone(), leader_changes.clone()));
-        let leader = Leader { raft: raft.clone(), links: links.clone() };
+        let leader = Leader { raft: raft.clone(), links: links.clone(), gate: gate.clone() };
         // Whoever holds a route needs it in this node's table.
         let elsewhere = if is_store { gate.clone() } else { Gate::default() };
         let proposer = Proposer::start(leader.clone(), answers, applied.clone(), (on_batch, elsewhere));
@@ -203,11 +205,11 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
             dir,
             members,
             incoming,
-            gate,
+            gate: gate.clone(),
             hears: Arc::default(),
             takes_in: Arc::default(),
         };
-        let handle = GroupHandle { raft, proposer, barrier, applied, leader_changes, failures };
+        let handle = GroupHandle { raft, proposer, barrier, applied, gate, leader_changes, failures };
         Ok((handle, Arc::new(service)))
     }
 
@@ -215,6 +217,15 @@ impl<C: Group, M: RaftStateMachine<C>> GroupHandle<C, M> {
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Lets the others elect one of them while this node has no room to lead, and takes no part itself.
+    pub(crate) fn stand_aside_when_full(&self) {
+        let own = self.raft.metrics().borrow_watched().id;
+        let is_full =
+            !self.gate.is_open() && self.metrics().membership_config.voter_ids().any(|id| id != own);
+        self.raft.runtime_config().heartbeat(!is_full);
+        self.raft.runtime_config().elect(!is_full);
     }
 
     /// Hands leadership to another voter, if this node leads and there is one that is not far behind. Returns when

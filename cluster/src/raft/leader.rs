@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::network::call;
 use super::rpc::{Reply, Request};
 use super::types::Group;
+use crate::disk::Gate;
 use crate::link::Links;
 use crate::node_id::NodeId;
 
@@ -23,11 +24,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Leader<C: Group, M: RaftStateMachine<C>> {
     pub(crate) raft: Raft<C, M>,
     pub(crate) links: Arc<Links>,
+    /// Closed while this node has no room to lead.
+    pub(crate) gate: Gate,
 }
 
 impl<C: Group, M: RaftStateMachine<C>> Clone for Leader<C, M> {
     fn clone(&self) -> Self {
-        Leader { raft: self.raft.clone(), links: self.links.clone() }
+        Leader { raft: self.raft.clone(), links: self.links.clone(), gate: self.gate.clone() }
     }
 }
 
@@ -44,16 +47,7 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
             let known = self.id();
             let attempt = async {
                 match known {
-                    Some(leader) if leader == self.links.node() => {
-                        match tokio::time::timeout(ATTEMPT, self.raft.client_write(batch.clone())).await {
-                            Ok(Ok(written)) => Some((written.log_id.index, written.data)),
-                            Ok(Err(error)) => {
-                                tracing::debug!(group = C::NAME, %error, "proposal not taken");
-                                None
-                            }
-                            Err(_) => None,
-                        }
-                    }
+                    Some(leader) if leader == self.links.node() => self.write(batch.clone()).await,
                     Some(leader) => {
                         let request = Request::<C>::Propose(batch.clone());
                         match call(&self.links, leader, request, ATTEMPT).await {
@@ -74,6 +68,22 @@ impl<C: Group, M: RaftStateMachine<C>> Leader<C, M> {
             }
         }
         None
+    }
+
+    /// The same as the leader that this node is, while it has room: it applies nothing without, so there is no answer.
+    async fn write(&self, batch: C::D) -> Option<(u64, C::R)> {
+        let written = tokio::select! {
+            biased;
+            () = self.gate.closed() => return None,
+            written = tokio::time::timeout(ATTEMPT, self.raft.client_write(batch)) => written.ok()?,
+        };
+        match written {
+            Ok(written) => Some((written.log_id.index, written.data)),
+            Err(error) => {
+                tracing::debug!(group = C::NAME, %error, "proposal not taken");
+                None
+            }
+        }
     }
 
     /// Up to where a linearizable read that begins now must have applied the log. Tries until it knows.

@@ -91,7 +91,7 @@ impl<C: RaftTypeConfig<Entry: Clone>> LogStore<C> {
         LogStore::open_behind(dir, options, Gate::default())
     }
 
-    /// The same for a log that writes entries while `gate` is open, and lets them wait else.
+    /// The same for a log that writes while `gate` is open, and waits else.
     ///
     /// # Errors
     /// As [`LogStore::open`].

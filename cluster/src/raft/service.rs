@@ -136,8 +136,8 @@ where
                 Reply::Transfer(self.with_room(self.raft.handle_transfer_leader(rpc)).await?)
             }
             Request::Propose(batch) => {
-                let written = tokio::time::timeout(PROPOSAL, self.raft.client_write(batch)).await;
-                let written = written.map_err(failed)?.map_err(failed)?;
+                let written = tokio::time::timeout(PROPOSAL, self.raft.client_write(batch));
+                let written = self.with_room(written).await?.map_err(failed)?;
                 Reply::Proposed(written.log_id.index, written.data)
             }
             Request::ReadIndex => {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use althing_proto::jid::FullJid;
@@ -37,11 +37,13 @@ use crate::task::{ClusterTask, TaskReply};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+mod full;
 mod snapshots;
 
-/// Rows in memory: a command is a row, its reply the number of rows. `break` breaks the disk. And how often they were all read.
+/// Rows in memory: a command is a row, its reply the number of rows. `break` breaks the disk. How often they were all read; and
+/// what has to be open while they are written.
 #[derive(Default, Clone)]
-struct Rows(Arc<Mutex<(Vec<Bytes>, Option<Bytes>)>>, Arc<AtomicUsize>);
+struct Rows(Arc<Mutex<(Vec<Bytes>, Option<Bytes>)>>, Arc<AtomicUsize>, Arc<OnceLock<Gate>>);
 
 #[async_trait]
 impl Replica for Rows {
@@ -50,6 +52,9 @@ impl Replica for Rows {
     }
 
     async fn apply(&self, commands: Vec<Bytes>, seal: Seal) -> std::io::Result<Vec<Bytes>> {
+        if let Some(gate) = self.2.get() {
+            gate.opened().await;
+        }
         let (rows, mark) = &mut *self.0.lock();
         let mut replies = Vec::new();
         for command in commands {
@@ -196,19 +201,21 @@ async fn start(number: u64, start: u64, ca: &Ca, dir: &Path, rows: Rows) -> Node
     })
     .await
     .unwrap();
+    let gate = |least| Gate::new(Some(disk.clone()), least);
+    rows.2.set(gate(Room::Low)).unwrap();
     let machine = StoreMachine::open(Arc::new(rows.clone()), &dirs[1]).await.unwrap();
     let (store_group, store_service) = GroupHandle::start(GroupParts {
         links: links.clone(),
         start: Incarnation(start),
         dir: dirs[1].clone(),
         times,
-        log: LogStore::open(&dirs[1], LogOptions::default()).unwrap(),
+        log: LogStore::open_behind(&dirs[1], LogOptions::default(), gate(Room::Routes)).unwrap(),
         applied: machine.applied(),
         machine,
         spool: StoreSpool(Arc::new(rows.clone())),
         members: Arc::new(Nothing),
         on_batch: Box::new(|_, _| ()),
-        gate: Gate::new(Some(disk.clone()), Room::Low),
+        gate: gate(Room::Low),
     })
     .await
     .unwrap();

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{COMMITTED_KEY, Disk, PURGED_KEY, invalid, key};
 use super::{LogOptions, Shared};
-use crate::disk::{Gate, Room};
+use crate::disk::Gate;
 
 /// Most jobs that share one flush.
 const GROUP: usize = 1_024;
@@ -87,20 +87,18 @@ impl<C: RaftTypeConfig> Writer<C> {
         }
     }
 
-    /// Waits while there is no room for `group`. Votes need less than entries, but none passes entries before it: what is
-    /// flushed counts for all before it. `false` when all are gone who could want them.
+    /// Waits while there is no room for `group`. `false` when all are gone who could want them.
+    ///
+    /// None passes another, for what is flushed counts for all before it. So an entry that waits keeps a vote from being
+    /// written, and the group's core with it, which learns of no other leader then: what the group has let in is written
+    /// while there is room for votes, and the group closes its door before.
     fn wait_for_room(&self, queue: &mpsc::Receiver<Job<C>>, group: &[Job<C>]) -> bool {
-        let needs = group.iter().map(|job| match job {
-            Job::Append { .. } => Room::Enough,
-            Job::Put { .. } | Job::Truncate { .. } | Job::Purge { .. } => Room::Routes,
-            Job::Committed(_) => Room::Nothing,
-        });
-        let needs = needs.max().unwrap_or(Room::Nothing);
-        if needs == Room::Nothing || self.failure.is_some() || self.gate.look(needs) {
+        let needs_room = |job: &Job<C>| !matches!(job, Job::Committed(_));
+        if !group.iter().any(needs_room) || self.failure.is_some() || self.gate.look() {
             return true;
         }
         tracing::warn!("the raft log stands still until the disk has room");
-        while !self.gate.look(needs) {
+        while !self.gate.look() {
             if queue.is_closed() {
                 return false;
             }

@@ -4,13 +4,16 @@ use tokio::task::JoinHandle;
 
 use super::super::yielding::yield_when_low;
 use super::*;
+use crate::disk::LowNodes;
 use crate::upkeep::room::DiskWord;
 
-/// Three nodes, each of which yields as a node does.
-async fn yielding() -> (Vec<Node>, Vec<TempDir>, Vec<JoinHandle<()>>) {
+/// Three nodes, each of which yields as a node does; they have heard that the disks of `low` are.
+async fn yielding(low: &[u64]) -> (Vec<Node>, Vec<TempDir>, Vec<JoinHandle<()>>) {
     let (nodes, dirs, _ca) = cluster().await;
+    let heard = Arc::new(LowNodes::default());
+    heard.set(low.iter().copied().map(NodeId::new), [], Duration::ZERO);
     let yields = |node: &Node| {
-        let word = DiskWord { disk: Some(node.disk.clone()), low: Arc::default() };
+        let word = DiskWord { disk: Some(node.disk.clone()), low: heard.clone() };
         tokio::spawn(yield_when_low(node.store_group.clone(), node.id, word))
     };
     let tasks = nodes.iter().map(yields).collect();
@@ -24,7 +27,7 @@ fn leads(node: &Node) -> bool {
 /// What it was about to write is written by another leader, for its own clients too, and it catches up when there is room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_disk_is_full_at_once_is_followed_by_another() {
-    let (nodes, _dirs, _tasks) = yielding().await;
+    let (nodes, _dirs, _tasks) = yielding(&[]).await;
     let full = &nodes[nodes.iter().position(leads).unwrap()];
     let rows: Vec<_> = (0..40).map(|number| Bytes::from(format!("row {number}"))).collect();
     let write = |node: &Node, row: &Bytes| {
@@ -50,10 +53,10 @@ async fn a_leader_whose_disk_is_full_at_once_is_followed_by_another() {
     assert_eq!(has, wanted);
 }
 
-/// A leader that can write nothing at all learns of no vote. It keeps the others from nothing.
+/// It can write no vote, and hands nothing on, for the others have little room too; but they have some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_without_a_byte_left_is_followed_by_another() {
-    let (nodes, _dirs, _tasks) = yielding().await;
+    let (nodes, _dirs, _tasks) = yielding(&[1, 2, 3]).await;
     let full = nodes.iter().position(leads).unwrap();
     nodes[full].disk.set(Room::Nothing);
     let others: Vec<_> = nodes.iter().filter(|node| node.id != nodes[full].id).collect();

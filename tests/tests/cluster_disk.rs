@@ -1,5 +1,5 @@
-//! The disk of one node of three is full: as a follower, as the leader of both groups, and wholly, so that not a byte is
-//! left. The others go on, its own clients are served by them, nothing that was acknowledged is lost, and it catches up
+//! The disk of one node of three is full: as a follower, as the leader of the store, and, as the leader of the routes, wholly,
+//! so that not a byte is left. The others go on, its own clients are served by them, nothing that was acknowledged is lost, and it catches up
 //! without a restart. Where two of three are nearly full nothing new is taken. Needs root and `mount`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the whole file is a test")]
@@ -13,7 +13,7 @@ use althing_tests::cluster::{CLOSE, DOWN, SHORT_TIMES, TestCluster};
 use althing_tests::deadline::within_time;
 use althing_tests::disk::SmallDisk;
 use althing_tests::login::{Account, newcomer, register_at};
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 /// A disk of that many mebibytes, in memory; its last mebibytes are the reserve.
 const DISK_MIB: u64 = 256;
@@ -110,21 +110,20 @@ impl Scene {
         wait.await.map(drop)
     }
 
-    /// Who leads the store, by what itself says.
-    async fn leader(&mut self) -> Result<usize> {
-        let mut found = None;
-        self.cluster
-            .wait_until(LATE, "a leader of the store", |view| {
-                view.iter().flatten().any(|status| status.group("store").is_some_and(|g| g.leader.is_some()))
-            })
-            .await?;
-        for node in 0..3 {
-            let leads = self.cluster.metric(node, "althing_raft_is_leader{group=\"store\"}").await;
-            if leads.is_ok_and(|leads| leads > 0.5) {
-                found = Some(node);
+    /// Who leads a group, by what itself says.
+    async fn leader(&mut self, group: &str) -> Result<usize> {
+        let name = format!("althing_raft_is_leader{{group=\"{group}\"}}");
+        let wait = async {
+            loop {
+                for node in 0..3 {
+                    if self.cluster.metric(node, &name).await.is_ok_and(|leads| leads > 0.5) {
+                        return Ok(node);
+                    }
+                }
+                tokio::time::sleep(POLL).await;
             }
-        }
-        found.context("nobody leads")
+        };
+        within_time(LATE, &name, wait).await
     }
 }
 
@@ -134,7 +133,7 @@ async fn one_full_disk_of_three_stops_nobody_and_costs_nothing() {
         eprintln!("SKIPPED: it needs root, and `mount`");
         return;
     };
-    let leader = scene.leader().await.unwrap();
+    let leader = scene.leader("store").await.unwrap();
     let follower = (leader + 1) % 3;
     for (what, full) in [("a follower", follower), ("the leader", leader)] {
         eprintln!("{what}, node-{full}, has no room for the store");
@@ -167,14 +166,15 @@ async fn one_full_disk_of_three_stops_nobody_and_costs_nothing() {
         scene.write_at(&mut here).await.unwrap();
     }
 
-    eprintln!("node-{follower} has no byte left");
-    let other = (follower + 1) % 3;
+    let full = scene.leader("routes").await.unwrap();
+    eprintln!("the leader of the routes, node-{full}, has no byte left");
+    let other = (full + 1) % 3;
     let mut there = scene.newcomer(other).await.unwrap();
-    scene.disks[follower].fill(0).unwrap();
+    scene.disks[full].fill(0).unwrap();
     scene.write_at(&mut there).await.unwrap();
     // It does not learn who comes now, so it may not go on to serve.
     let mut here = scene.newcomer(other).await.unwrap();
-    let name = format!("node-{follower}");
+    let name = format!("node-{full}");
     scene
         .cluster
         .wait_until(CLOSE + DOWN + LATE, "the others doing without it", |view| {
@@ -184,24 +184,24 @@ async fn one_full_disk_of_three_stops_nobody_and_costs_nothing() {
         .unwrap();
     scene.write_at(&mut there).await.unwrap();
     scene.write_at(&mut here).await.unwrap();
-    assert!(scene.cluster.node_mut(follower).is_alive(), "{}", scene.cluster.node(follower).log_end());
-    scene.disks[follower].clear().unwrap();
+    assert!(scene.cluster.node_mut(full).is_alive(), "{}", scene.cluster.node(full).log_end());
+    scene.disks[full].clear().unwrap();
     scene.cluster.until_settled().await.unwrap();
-    scene.until_caught_up(follower).await.unwrap();
+    scene.until_caught_up(full).await.unwrap();
 
     // It has all that the others have: with one of them gone it serves on.
-    let gone = (follower + 2) % 3;
+    let gone = (full + 2) % 3;
     scene.cluster.node_mut(gone).kill().unwrap();
     scene
         .cluster
         .wait_until(DOWN + LATE, "service by two", |view| {
             let serves = |index: usize| view[index].as_ref().is_some_and(|s| s.settled() && s.up() == 2);
-            serves(other) && serves(follower)
+            serves(other) && serves(full)
         })
         .await
         .unwrap();
-    scene.take(follower).await.unwrap();
-    for node in [other, follower] {
+    scene.take(full).await.unwrap();
+    for node in [other, full] {
         let log = scene.cluster.node(node).log();
         assert!(!log.contains("panicked") && !log.contains("writes no more"), "node-{node} has failed");
     }

@@ -17,11 +17,13 @@ pub(super) struct Letter {
     pub(super) planned: Option<Planned>,
     /// Its place among those that are being kept, where it has waited for one.
     pub(super) place: Option<Place>,
+    /// What has kept the stanza from being safe while it has waited.
+    pub(super) hold: Option<Hold>,
 }
 
 impl From<Stanza> for Letter {
     fn from(stanza: Stanza) -> Self {
-        Letter { stanza, planned: None, place: None }
+        Letter { stanza, planned: None, place: None, hold: None }
     }
 }
 

@@ -24,7 +24,6 @@ use crate::metrics::{Delivery, Dropped};
 use crate::node::NodeContext;
 use crate::pipeline::{self, Effects, Packet, Pass, View};
 use crate::session::core::SessionState;
-use crate::session::inbound::Hold;
 
 /// Where the chain has led.
 pub enum Routed {
@@ -65,7 +64,7 @@ pub enum Origin<'a> {
 
 /// Walks the chain.
 pub fn route(node: &Arc<NodeContext>, stanza: Stanza, origin: Origin<'_>) -> Routed {
-    Walk { node, origin, tries: 0, hold: None }.route(stanza.into())
+    Walk { node, origin, tries: 0 }.route(stanza.into())
 }
 
 /// The one session on another node that `stanza` would go to now, if there is just one and it is not here; or the
@@ -95,7 +94,7 @@ pub fn only_remote(node: &NodeContext, stanza: &Stanza) -> Option<(FullJid, Rout
 /// Walks the chain for a stanza that `tries` attempts have not delivered: after the first as if it had just come,
 /// after more as if the resource it is for were absent, whatever the table says.
 pub fn once_more(node: &Arc<NodeContext>, stanza: Stanza, tries: u8) -> BoxFuture<'static, Effects> {
-    let walk = Walk { node, origin: Origin::Elsewhere, tries: tries.max(1), hold: None };
+    let walk = Walk { node, origin: Origin::Elsewhere, tries: tries.max(1) };
     let target = classify(stanza.to(), stanza.from(), &node.config().xmpp.domains);
     let routed = match target {
         Target::Resource(full) if tries > 1 => walk.absent(stanza.into(), &full),
@@ -129,8 +128,6 @@ pub(super) struct Walk<'a> {
     /// Attempts on other nodes that have failed for this stanza. With any, it waits behind nobody: those that do
     /// wait behind it.
     pub(super) tries: u8,
-    /// What sees to it that the stanza is not safe, where it does not come from the session that has it in hand.
-    pub(super) hold: Option<Hold>,
 }
 
 impl Walk<'_> {
@@ -162,7 +159,8 @@ impl Walk<'_> {
             ) {
                 Behind::Nothing => {}
                 Behind::Queued => {
-                    letter.keep_live(self.node, &[], self.hold());
+                    let hold = self.hold(&mut letter);
+                    letter.keep_live(self.node, &[], hold);
                     return self.until_found(address);
                 }
                 Behind::Full => return Routed::Done(bounce::congested(self.node, &letter.stanza)),
@@ -171,11 +169,13 @@ impl Walk<'_> {
         let stanza = letter.stanza.clone();
         match component::give(self.node, &stanza, place, self.tries) {
             Given::Taken => {
-                letter.keep_live(self.node, &[], self.hold());
+                let hold = self.hold(&mut letter);
+                letter.keep_live(self.node, &[], hold);
                 Routed::Done(Vec::new())
             }
             Given::Braked(pause) => {
-                letter.keep_live(self.node, &[], self.hold());
+                let hold = self.hold(&mut letter);
+                letter.keep_live(self.node, &[], hold);
                 self.pause(pause)
             }
             Given::Congested => Routed::Done(bounce::congested(self.node, &stanza)),
@@ -231,7 +231,7 @@ impl Walk<'_> {
         let (node, account) = (self.node, full.to_bare());
         let route = node.routes.locate(full);
         if matches!(letter.stanza.kind(), Kind::Message(_)) {
-            let wait = || route.and_then(|_| self.behind(&letter, &account));
+            let mut wait = || route.and_then(|_| self.behind(&mut letter, &account));
             if let Some(wait) = wait() {
                 return wait;
             }
@@ -249,7 +249,8 @@ impl Walk<'_> {
             ) {
                 Behind::Nothing => {}
                 Behind::Queued => {
-                    letter.keep_live(node, receiver.as_slice(), self.hold());
+                    let hold = self.hold(&mut letter);
+                    letter.keep_live(node, receiver.as_slice(), hold);
                     let copies = self.copies(&marked, &account, |jid, _| jid == full);
                     return self.until_found(full).and(copies);
                 }
@@ -281,7 +282,7 @@ impl Walk<'_> {
         let rule = rules::rule(letter.stanza.kind(), there);
         debug!(stop = "router.rules", ?rule);
         if matches!(rule, Rule::ToMostAvailable | Rule::ToNonNegative)
-            && let Some(wait) = self.behind(&letter, &account)
+            && let Some(wait) = self.behind(&mut letter, &account)
         {
             return wait;
         }
@@ -319,7 +320,8 @@ impl Walk<'_> {
             Err(Untaken::Nobody) => {
                 let copies = self.copies_but_for(&marked, &account, &receivers);
                 let planned = letter.planned.take().unwrap_or(Planned::Not);
-                let nobody = keep::taken_by_nobody(node, &letter.stanza, &account, planned, self.hold());
+                let hold = self.hold(&mut letter);
+                let nobody = keep::taken_by_nobody(node, &letter.stanza, &account, planned, hold);
                 Routed::from(nobody).and(copies)
             }
         }
@@ -341,7 +343,8 @@ impl Walk<'_> {
             Delivered::None => return Err(Untaken::Nobody),
             Delivered::Congested => return Err(Untaken::Congested),
         };
-        letter.keep_live(self.node, receivers, self.hold());
+        let hold = self.hold(letter);
+        letter.keep_live(self.node, receivers, hold);
         Ok(routed.and(self.copies_but_for(marked, account, receivers)))
     }
 
@@ -366,9 +369,9 @@ impl Walk<'_> {
     }
 
     /// Nobody of the account is there: what is to wait waits, and is not safe before.
-    fn keep(&self, letter: Letter, account: &BareJid) -> Routed {
-        let planned = letter.planned.unwrap_or(Planned::Not);
-        keep::for_absent(self.node, &letter.stanza, account, planned, self.hold()).into()
+    fn keep(&self, mut letter: Letter, account: &BareJid) -> Routed {
+        let (hold, planned) = (self.hold(&mut letter), letter.planned.take().unwrap_or(Planned::Not));
+        keep::for_absent(self.node, &letter.stanza, account, planned, hold).into()
     }
 }
 

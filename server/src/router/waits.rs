@@ -25,7 +25,7 @@ impl Walk<'_> {
             return None;
         }
         let place = letter.place.take();
-        let planned = keep::plan(self.node, &letter.stanza, account, (self.in_hand(), place));
+        let planned = keep::plan(self.node, &letter.stanza, account, (self.in_hand(letter), place));
         if matches!(planned, Planned::NoRoom) {
             return Some(Routed::Done(bounce::no_room(self.node, &letter.stanza)));
         }
@@ -39,7 +39,7 @@ impl Walk<'_> {
 
     /// Whether a message for somebody who is there has to wait for earlier ones that are being kept because nobody was:
     /// they come first.
-    pub(super) fn behind(&self, letter: &Letter, account: &BareJid) -> Option<Routed> {
+    pub(super) fn behind(&self, letter: &mut Letter, account: &BareJid) -> Option<Routed> {
         let behind = self.tries == 0
             && matches!(letter.stanza.kind(), Kind::Message(_))
             && self.node.waiting.absent.holds(account);
@@ -57,28 +57,32 @@ impl Walk<'_> {
     /// Walks anew when that is done, with the place that it gives.
     fn later(
         &self,
-        letter: &Letter,
+        letter: &mut Letter,
         until: impl FnOnce(Arc<NodeContext>) -> BoxFuture<'static, Option<Place>>,
     ) -> Routed {
-        let (node, tries, hold) = (Arc::clone(self.node), self.tries, self.hold());
+        let (node, tries, hold) = (Arc::clone(self.node), self.tries, self.hold(letter));
         let (stanza, until) = (letter.stanza.clone(), until(Arc::clone(self.node)));
         Routed::Later(Box::pin(async move {
-            let letter = Letter { place: until.await, ..Letter::from(stanza) };
-            let routed = Walk { node: &node, origin: Origin::Elsewhere, tries, hold }.route(letter);
+            let letter = Letter { place: until.await, hold, ..Letter::from(stanza) };
+            let routed = Walk { node: &node, origin: Origin::Elsewhere, tries }.route(letter);
             BoxFuture::from(routed).await
         }))
     }
 
-    /// What sees to it that the stanza is not safe meanwhile.
-    pub(super) fn hold(&self) -> Option<Hold> {
-        self.in_hand().cloned()
+    /// What sees to it that the stanza is not safe meanwhile. A letter that has waited gives away what it has: whatever else is
+    /// outstanding when the stanza gets its place in the order of the store keeps its number out of that change.
+    pub(super) fn hold(&self, letter: &mut Letter) -> Option<Hold> {
+        match self.origin {
+            Origin::Client(session) | Origin::Session(session) => session.in_hand().cloned(),
+            Origin::Elsewhere => letter.hold.take(),
+        }
     }
 
     /// The same, where it is.
-    fn in_hand(&self) -> Option<&Hold> {
+    fn in_hand<'b>(&'b self, letter: &'b Letter) -> Option<&'b Hold> {
         match self.origin {
             Origin::Client(session) | Origin::Session(session) => session.in_hand(),
-            Origin::Elsewhere => self.hold.as_ref(),
+            Origin::Elsewhere => letter.hold.as_ref(),
         }
     }
 

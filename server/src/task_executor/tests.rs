@@ -2,6 +2,7 @@
 
 mod component;
 mod contacts;
+mod crowded;
 mod lease;
 mod left;
 mod log;

@@ -163,7 +163,7 @@ impl Session {
                 match effect {
                     Effect::Aside(job) => self.submit_for_client(job),
                     effect => {
-                        self.is_last(&effect, work.effects.is_empty());
+                        self.is_last(&effect, work.effects.iter().all(Effect::keeps_nothing));
                         self.perform(effect, Lane::Client)
                     }
                 }

@@ -21,6 +21,7 @@ use super::avatar::Avatar;
 use super::core::LoadedPrivacy;
 use super::rules::{Decision, Rules};
 use crate::aside::Job;
+use crate::delivery::carbons;
 use crate::pipeline::Packet;
 
 /// Something to be done. Effects of one packet are performed in order.
@@ -68,6 +69,18 @@ pub enum Effect {
     Aside(Job),
     /// A packet goes on through the pipeline: a preprocessor that had to wait lets it pass.
     Resume(Box<Resumed>),
+}
+
+impl Effect {
+    /// PURE: whether nothing of it is to be kept, nor of what follows from it: what is copied to another resource.
+    #[must_use]
+    pub fn keeps_nothing(&self) -> bool {
+        match self {
+            Effect::Route(stanza) => carbons::copied(stanza).is_some(),
+            Effect::Session(SessionChange::Copied(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Effects that something else has to yield first.

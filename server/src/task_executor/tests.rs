@@ -2,7 +2,8 @@
 
 mod component;
 mod contacts;
-mod crowded;
+
+mod handled;
 mod lease;
 mod left;
 mod log;

@@ -38,7 +38,8 @@ impl Session {
         }))
     }
 
-    /// An effect of the stanza in hand is about to be performed: whether it is the last one, a stanza that goes to somebody.
+    /// An effect of the stanza in hand is about to be performed: whether it is the last one of which something may be kept, a
+    /// stanza that goes to somebody.
     pub(super) fn is_last(&self, effect: &Effect, alone: bool) {
         if let Some(hold) = self.state.in_hand() {
             hold.is_last(alone && matches!(effect, Effect::Route(_)));

@@ -100,6 +100,8 @@ pub struct Figures {
     pub delivered: usize,
     /// Copies beyond the first.
     pub repeated: usize,
+    /// Messages that came under two ids: delivered, not committed when their node was lost, and so written anew.
+    pub twice: usize,
     /// Messages that came back with an error.
     pub refused: usize,
     /// Streams that were resumed.
@@ -114,11 +116,12 @@ pub struct Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { acknowledged, delivered, repeated, refused, resumed, failed, forgotten, lost } = self;
+        let Figures { acknowledged, delivered, repeated, twice, refused, resumed, failed, forgotten, lost } =
+            self;
         write!(
             f,
             "resumed {resumed} failed {failed} forgotten {forgotten} refused {refused} \
-             acknowledged {acknowledged} delivered {delivered} repeated {repeated} lost {lost}"
+             acknowledged {acknowledged} delivered {delivered} repeated {repeated} twice {twice} lost {lost}"
         )
     }
 }
@@ -276,6 +279,7 @@ impl Findings {
             self.figures.repeated += copies.len() - 1;
             let written = self.written.get(number).copied().unwrap_or_default();
             let ids: BTreeSet<&str> = copies.iter().filter_map(|copy| copy.id.as_deref()).collect();
+            self.figures.twice += usize::from(ids.len() > 1);
             if ids.len() > written {
                 self.breaches.push(Breach::Doubled(*number));
             }

@@ -49,7 +49,7 @@ fn what_is_acknowledged_and_arrives_is_fine() {
     assert_eq!(breaches, []);
     let expected = Figures { acknowledged: 2, delivered: 2, ..Figures::default() };
     assert_eq!(figures, expected);
-    assert!(figures.to_string().ends_with("acknowledged 2 delivered 2 repeated 0 lost 0"));
+    assert!(figures.to_string().ends_with("acknowledged 2 delivered 2 repeated 0 twice 0 lost 0"));
 }
 
 /// An acknowledgement before the commit: the node dies in between.

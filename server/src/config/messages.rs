@@ -154,7 +154,8 @@ section! {
         /// Whether clients may fetch what waits in batches, in the namespace `http://jabber.org/protocol/offmsg`, as clients of
         /// old do. XEP-0013 and XEP-0313 are there either way.
         batches: bool = false;
-        /// Whether a message waits for each device of its receiver, and not only for the first that comes.
+        /// Whether a message waits for each device of its receiver, and not only for the first that comes. What waits for a device
+        /// that does not come counts as waiting for the user too, until the device is forgotten.
         per_device: bool = false;
         /// Days after which a device that was not seen is forgotten, where messages wait for each.
         device_days: u32 = 30, in 1..=3650;

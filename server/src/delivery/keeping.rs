@@ -84,7 +84,8 @@ enum Weight {
 fn weight(child: &Element) -> Weight {
     const MARKERS: [&str; 3] = ["received", "displayed", "acknowledged"];
     match (child.name(), child.ns().as_str()) {
-        ("body", ns::CLIENT) | ("received", ns::RECEIPTS) => Weight::Lasting,
+        // XEP-0424 §5: who has fetched the message before learns from the archive that it was retracted.
+        ("body", ns::CLIENT) | ("received", ns::RECEIPTS) | ("retract", ns::RETRACTION) => Weight::Lasting,
         (name, ns::CHAT_MARKERS) if MARKERS.contains(&name) => Weight::Lasting,
         // They ask for something, or say how the rest is to be taken.
         (_, ns::RECEIPTS | ns::CHAT_MARKERS | ns::CHAT_STATES | ns::HINTS | ns::STANZA_ID | ns::DELAY)

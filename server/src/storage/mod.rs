@@ -121,7 +121,7 @@ pub trait Accounts: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roster {
     /// Grows by one with each change that is pushed. It begins at the time at which the account was made, in
-    /// milliseconds: an account that is made again repeats none.
+    /// milliseconds: an account that is made again repeats none. Nor does one that comes out of a backup.
     pub version: u64,
     /// All items, those that are not [`listed`](RosterItem::listed) too, ordered by domain, then
     /// local part of the contact.

@@ -15,6 +15,12 @@ use super::RosterLimits;
 /// How many changes of a roster are remembered, for clients that come back with an older version.
 pub(super) const HISTORY: u64 = 100;
 
+/// Above the versions of rosters that were in no backup: they begin at milliseconds since 1970.
+const CHANGES: u64 = 1 << 42;
+
+/// So many restores are told apart.
+const RESTORES: u64 = 1 << 20;
+
 /// What is kept of a roster beside its items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct RosterHead {
@@ -31,6 +37,13 @@ impl RosterHead {
     /// again never has a version that a client knows from its predecessor.
     pub(super) fn of_new(created: Timestamp) -> Self {
         RosterHead { version: created.as_millis(), ..RosterHead::default() }
+    }
+
+    /// The same from a backup, in the restore of that number: versions are others than before, and than those of other
+    /// restores, for clients know some that are not in the backup.
+    pub(super) fn restored(self, restore: u64) -> Self {
+        let epoch = 1 + restore % RESTORES;
+        RosterHead { version: self.version % CHANGES + epoch * CHANGES, ..self }
     }
 
     /// Applies `change` to the item that the roster has for `contact`: the head afterwards, and the

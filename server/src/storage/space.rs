@@ -72,12 +72,12 @@ impl Space {
         Ok(Room { free, is_low: now < Level::Enough })
     }
 
-    /// Refuses what takes room for longer, while there is too little.
+    /// Refuses what needs that much, while there is less.
     ///
     /// # Errors
     /// [`StorageError::NoRoom`].
-    pub(super) fn admit(&self, takes_room: bool) -> Result<(), StorageError> {
-        if takes_room && *self.level.borrow() < Level::Enough { Err(self.refusal()) } else { Ok(()) }
+    pub(super) fn admit(&self, least: Level) -> Result<(), StorageError> {
+        if *self.level.borrow() < least { Err(self.refusal()) } else { Ok(()) }
     }
 
     fn refusal(&self) -> StorageError {
@@ -153,12 +153,12 @@ mod tests {
     fn a_disk_that_is_too_small_refuses_what_takes_room_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let space = Space::new(dir.path(), u64::MAX);
-        assert_eq!(space.admit(true), Ok(()), "nobody has looked");
+        assert_eq!(space.admit(Level::Enough), Ok(()), "nobody has looked");
         let room = space.look().unwrap();
         assert!(room.is_low && room.free > 0, "{room:?}");
-        let refused = space.admit(true).unwrap_err().to_string();
+        let refused = space.admit(Level::Enough).unwrap_err().to_string();
         assert!(refused.contains("storage.reserve_mib"), "{refused}");
-        assert_eq!(space.admit(false), Ok(()));
+        assert_eq!(space.admit(Level::Nothing), Ok(()));
         assert_eq!(space.spare(Level::Enough), 0);
         assert!(space.spare(Level::Nothing) > 0);
         let all = Space::new(dir.path(), 0);

@@ -15,6 +15,7 @@ use althing_proto::time::Timestamp;
 use althing_proto::xml::build::{BuilderExt, ElementExt};
 use althing_proto::xml::{Element, name};
 
+use crate::delivery::keeping::keeping;
 use crate::node::NodeContext;
 use crate::pipeline::packet::is_of_account;
 use crate::pipeline::{Packet, Pass, Verdict, View};
@@ -35,14 +36,16 @@ pub(super) fn retract(packet: &Packet, view: &View<'_>) -> Verdict {
     let retracted =
         packet.stanza.element().get_child("retract", ns::RETRACTION).and_then(|child| child.attr("id"));
     let (Some(retracted), Some(peer)) = (retracted, packet.stanza.to()) else { return Verdict::Pass };
+    // A tombstone names the message that has retracted it, which is in the archive too.
+    let Some(by) = packet.stanza.id().filter(|_| keeping(&packet.stanza).archive) else { return Verdict::Pass };
     if !view.node.config().archive.enabled {
         return Verdict::Pass;
     }
     let (node, account) = (Arc::clone(view.node), session.account().clone());
     let (retracted, peer) = (retracted.to_owned(), Jid::from(peer.to_bare()));
-    let (by, now) = (packet.stanza.id().map(str::to_owned), view.now);
+    let (by, now) = (by.to_owned(), view.now);
     Verdict::Later(Box::pin(async move {
-        match replace(&node, &account, peer, &retracted, (by.as_deref(), now)).await {
+        match replace(&node, &account, peer, &retracted, (&by, now)).await {
             Ok(true) => debug!(jid = %account, "a message was retracted"),
             Ok(false) => debug!(jid = %account, "a message that is to be retracted is not in the archive"),
             // Who it was for is told all the same; the archives have both then.
@@ -58,7 +61,7 @@ async fn replace(
     account: &BareJid,
     peer: Jid,
     retracted: &str,
-    (by, now): (Option<&str>, Timestamp),
+    (by, now): (&str, Timestamp),
 ) -> Result<bool, StorageError> {
     // What the same client has sent just before may be on its way into the store.
     node.storage.kept_so_far(account).await?;
@@ -88,12 +91,9 @@ fn is_that(stanza: &Stanza, account: &BareJid, id: &str) -> bool {
 }
 
 /// What stays: addresses, type and id, and that it was retracted by which message and when.
-fn tombstone(original: &Stanza, by: Option<&str>, now: Timestamp) -> Bytes {
-    let mut retracted =
-        Element::builder("retracted", ns::RETRACTION).set(name!("stamp"), now.to_xep0082()).build();
-    if let Some(by) = by {
-        retracted.set(name!("id"), by);
-    }
+fn tombstone(original: &Stanza, by: &str, now: Timestamp) -> Bytes {
+    let retracted = Element::builder("retracted", ns::RETRACTION).set(name!("stamp"), now.to_xep0082());
+    let retracted = retracted.set(name!("id"), by).build();
     let mut element = Element::bare("message", ns::CLIENT);
     for (attribute, value) in [(name!("type"), original.element().attr("type")), (name!("id"), original.id())]
     {
@@ -158,7 +158,7 @@ mod tests {
         for number in 0..20 {
             let name = format!("m{number}");
             let keeping = keeping(&node, number, &message("alice@localhost/x", "bob@localhost", &name));
-            let by = (Some("r1"), Timestamp::from_millis(5));
+            let by = ("r1", Timestamp::from_millis(5));
             assert!(replace(&node, &alice, bob.clone().into(), &name, by).await.unwrap(), "{name}");
             keeping.await.unwrap();
         }
@@ -179,7 +179,7 @@ mod tests {
             let id = StanzaId::derived(b"test", &[&number.to_be_bytes()]);
             keeping_as(&node, id, &stanza).await.unwrap();
         }
-        let by = (Some("r1"), Timestamp::from_millis(5));
+        let by = ("r1", Timestamp::from_millis(5));
         assert!(replace(&node, &alice, bob.clone().into(), "old", by).await.unwrap());
         let query = |number| ArchiveQuery {
             ids: vec![StanzaId::from_bytes([number; 16])],
@@ -205,7 +205,7 @@ mod tests {
             keep(&node, number, &message(from, to, &format!("m{number}"))).await;
         }
         let gone = async |owner: &BareJid, peer: &BareJid, id: &str| {
-            replace(&node, owner, peer.clone().into(), id, (Some("r1"), Timestamp::from_millis(5)))
+            replace(&node, owner, peer.clone().into(), id, ("r1", Timestamp::from_millis(5)))
                 .await
                 .unwrap()
         };

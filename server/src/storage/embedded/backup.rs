@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::super::backup::{Backups, RestoreStep};
 use super::super::messages::rules::InboxRow;
 use super::super::privacy_rules::PrivacyHead;
-use super::super::{Engine as _, StorageError};
+use super::super::roster_rules::RosterHead;
+use super::super::{Account, Engine as _, StorageError};
 use super::apply::{View, Writes, put};
 use super::chunk::{self, Chunk};
 use super::command::Command;
@@ -106,22 +107,40 @@ pub fn cut(bytes: &[u8]) -> Result<(Vec<Bytes>, u64, u64), String> {
     Ok((parts, accounts, all))
 }
 
-/// What another server keeps of a row: nothing that is about the binds and streams of the one that made it.
-fn taken(key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-    if keys::is_of_the_server(key) {
-        return Ok(None);
+/// What another server keeps of a row in that restore: nothing that is about the binds and streams of the one that made it.
+fn taken(key: &[u8], value: &[u8], id: u64, writes: &mut Writes) -> Result<(), Fault> {
+    // No client knows a version that the changes would lead from.
+    if keys::is_of_the_server(key) || keys::is_roster_change(key) {
+        return Ok(());
+    }
+    if keys::is_account(key)
+        && let Some(user) = keys::user(key)
+    {
+        // Its own head, if it has one, comes behind.
+        let account: Account = decode(key, value)?;
+        put(writes, keys::roster(&user), &RosterHead::of_new(account.created).restored(id))?;
+    }
+    writes.push((key.to_vec(), Some(changed(key, value, id)?.into())));
+    Ok(())
+}
+
+/// Its value there.
+fn changed(key: &[u8], value: &[u8], id: u64) -> Result<Vec<u8>, Fault> {
+    if keys::is_roster_head(key) {
+        let head: RosterHead = decode(key, value)?;
+        return encode(key, &head.restored(id));
     }
     if keys::is_inbox(key) {
         // Whoever it was on its way to is not there any more: it waits.
         let mut row: InboxRow = decode(key, value)?;
         row.takers.clear();
-        return encode(key, &row).map(Some);
+        return encode(key, &row);
     }
     if keys::is_privacy_head(key) {
         let head: PrivacyHead = decode(key, value)?;
-        return encode(key, &head.without_sessions()).map(Some);
+        return encode(key, &head.without_sessions());
     }
-    Ok(Some(value.to_vec()))
+    Ok(value.to_vec())
 }
 
 fn encode<T: Serialize>(key: &[u8], row: &T) -> Result<Vec<u8>, Fault> {
@@ -141,18 +160,18 @@ impl View<'_> {
                 let Some(rows) = chunk::rows(&rows) else {
                     return Ok(Reply::NotRestored(RestoreRefusal::Damaged));
                 };
-                for (key, value) in rows {
-                    match taken(key, value) {
-                        Ok(Some(value)) => writes.push((key.to_vec(), Some(value.into()))),
-                        Ok(None) => {}
-                        // It came from outside: no damage of this store.
-                        Err(_) => return Ok(Reply::NotRestored(RestoreRefusal::Damaged)),
-                    }
+                let mut new = Writes::new();
+                if rows.into_iter().try_for_each(|(key, value)| taken(key, value, id, &mut new)).is_err() {
+                    // It came from outside: no damage of this store.
+                    return Ok(Reply::NotRestored(RestoreRefusal::Damaged));
                 }
+                writes.append(&mut new);
+                put(writes, keys::RESTORING_ROWS.to_vec(), &id)?;
                 Ok(Reply::Done(true))
             }
             Command::FinishRestore(Restore { id }) if self.number(keys::RESTORING)? == Some(id) => {
                 writes.push((keys::RESTORING.to_vec(), None));
+                writes.push((keys::RESTORING_ROWS.to_vec(), None));
                 put(writes, keys::RESTORED.to_vec(), &id)?;
                 Ok(Reply::Done(true))
             }
@@ -168,6 +187,10 @@ impl View<'_> {
         let before = self.number(keys::RESTORING)?;
         if before.is_none() && !self.rows(keys::ACCOUNTS, 1)?.is_empty() {
             return Ok(Reply::NotRestored(RestoreRefusal::Occupied));
+        }
+        if before == Some(id) && self.number(keys::RESTORING_ROWS)? == Some(id) {
+            // Asked twice, and late: its rows have begun to come.
+            return Ok(Reply::Done(true));
         }
         if before != Some(id) {
             put(writes, keys::RESTORING.to_vec(), &id)?;

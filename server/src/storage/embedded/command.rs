@@ -1,5 +1,6 @@
 //! Everything that changes the embedded store, as values with a form on the wire that lasts (`tagged.rs`).
 
+use althing_cluster::disk::Room as Level;
 use althing_proto::jid::BareJid;
 use althing_proto::privacy::PrivacyChange;
 use althing_proto::roster::RosterChange;
@@ -239,10 +240,14 @@ impl Command {
             | Command::PutPrivateWithin(_)
             | Command::PutPart(_)
             | Command::SealDocument(_)
-            | Command::KeepMessage(_)
             | Command::KeepOfStream(_)
             | Command::SetArchivePreferences(_)
+            | Command::BeginRestore(_)
             | Command::RestoreRows(_) => true,
+            // Without an owner that has it anywhere it only asks for what is kept so far.
+            Command::KeepMessage(message) => {
+                message.owners.iter().any(|owner| owner.archive.is_some() || owner.inbox.is_some())
+            }
             Command::ChangeRoster(change) => !matches!(change.change, RosterChange::Remove),
             Command::SetCredentials(_)
             | Command::DeleteAccount(_)
@@ -261,8 +266,24 @@ impl Command {
             | Command::SweepMessages(_)
             | Command::ChangeStreams(_)
             | Command::MakeStreamSecret(_)
-            | Command::BeginRestore(_)
             | Command::FinishRestore(_) => false,
+        }
+    }
+
+    /// How much room there must be for it on the disk of a store that nobody else has a copy of.
+    #[must_use]
+    pub fn least_room(&self) -> Level {
+        match self {
+            command if command.takes_room() => Level::Enough,
+            Command::DeleteAccount(_)
+            | Command::DeletePrivate(_)
+            | Command::RetractMessage(_)
+            | Command::SettleMessages(_)
+            | Command::ArrivedMessages(_)
+            | Command::PurgeInbox(_)
+            | Command::SweepMessages(_) => Level::Nothing,
+            // The last of the reserve is for what makes room.
+            _ => Level::Routes,
         }
     }
 

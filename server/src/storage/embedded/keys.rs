@@ -33,6 +33,7 @@
 //! | mark           | `m` `mark`                                      | as the store group gave it |
 //! | commands after the mark | `m` `ahead`                            | their number, a big-endian u64 |
 //! | being restored | `m` `restoring`                               | the number of the restore |
+//! | its rows have begun to come | `m` `restoring-rows`        | the number of the restore |
 //! | restored       | `m` `restored`                                | the number of the restore |
 //! | being replaced | `m` `replacing`                                 | empty                     |
 //!
@@ -53,6 +54,7 @@ use super::super::profile::Word;
 use super::fault::Fault;
 pub(super) use kinds::{
     ACCOUNTS, STORE_ROWS, is_account, is_inbox, is_known, is_of_the_server, is_of_the_store, is_privacy_head,
+    is_roster_change, is_roster_head,
 };
 
 /// The directory of the database below the data directory.
@@ -115,6 +117,9 @@ pub(super) const RESTORING: &[u8] = b"mrestoring";
 
 /// Which restore has come to its end.
 pub(super) const RESTORED: &[u8] = b"mrestored";
+
+/// Rows of the restore of that number have come.
+pub(super) const RESTORING_ROWS: &[u8] = b"mrestoring-rows";
 
 /// Whether a row is about this store and not about the data: it goes to no other replica.
 pub(super) fn is_local(key: &[u8]) -> bool {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use althing_cluster::disk::Room as Level;
 use althing_proto::jid::{BareJid, Jid};
 use althing_proto::privacy::{Lists, PrivacyChange, PrivacyChanged, PrivacyError};
 use althing_proto::roster::{RosterChange, RosterError, RosterItem};
@@ -111,9 +112,10 @@ impl Embedded {
         Arc::clone(&self.space)
     }
 
-    /// Refuses a change that takes room, where the disk has too little. Asked before a change is ordered.
+    /// Refuses a change that needs more room than the disk has: a write that the system refuses would be the last. Asked before a
+    /// change is ordered.
     fn admit(&self, command: &Command) -> Result<(), StorageError> {
-        self.space.admit(command.takes_room())
+        self.space.admit(command.least_room())
     }
 
     async fn write(&self, command: impl Into<Option<Command>>) -> Result<Reply, StorageError> {
@@ -411,6 +413,6 @@ impl Engine for Embedded {
     }
 
     fn is_full(&self) -> bool {
-        self.space.admit(true).is_err()
+        self.space.admit(Level::Enough).is_err()
     }
 }

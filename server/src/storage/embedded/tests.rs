@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use althing_proto::time::Timestamp;
+
 use super::super::conformance::{account, change, jid, named};
 use super::super::{Accounts as _, Engine as _, Roster, Storage, StorageError};
 use super::apply::DELETIONS_PER_BATCH;
@@ -195,4 +197,28 @@ async fn a_full_queue_refuses_and_what_it_took_is_done() {
     taken.sort_by(|one, other| one.node().cmp(&other.node()));
     assert_eq!(store.list("example.com", None, usize::MAX).await, Ok(taken));
     assert_eq!(store.failure(), None);
+}
+
+/// The last of the reserve is for what makes room: a write that the system refuses would be the end of the store.
+#[tokio::test]
+async fn on_a_full_disk_only_what_makes_room_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let juliet = jid("juliet@example.com");
+    let storage = open(dir.path()).unwrap();
+    let roster = fill(&storage).await;
+    storage.close().await.unwrap();
+    // More than any disk has.
+    let options = EmbeddedOptions { reserve_bytes: u64::MAX, ..OPTIONS };
+    let storage = Storage::open_embedded(dir.path(), options).unwrap();
+    let since = Some(Timestamp::from_millis(5));
+    assert_eq!(storage.accounts.set_disabled(&juliet, since).await, Ok(true), "nobody has looked");
+    assert!(storage.engine.room().await.unwrap().unwrap().is_low);
+    let refused = storage.accounts.set_disabled(&juliet, None).await;
+    assert!(matches!(refused, Err(StorageError::NoRoom { .. })), "{refused:?}");
+    assert_eq!(storage.private.delete(&juliet, "urn:a", "k").await, Ok(true));
+    storage.close().await.unwrap();
+    // Nothing is to be mended when there is room again.
+    let storage = open(dir.path()).unwrap();
+    assert_eq!(storage.rosters.load(&juliet).await, Ok(roster));
+    assert_eq!(storage.accounts.set_disabled(&juliet, None).await, Ok(true));
 }

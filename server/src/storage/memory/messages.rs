@@ -269,6 +269,14 @@ impl Messages for Memory {
             });
             if sent {
                 (body.xml, body.retracted) = (tombstone, true);
+                // What retracts it waits for itself.
+                for (owner, seq) in &body.owners {
+                    let Some(user) = users.get_mut(owner) else { continue };
+                    if let Some(row) = user.mailbox.inbox.remove(seq) {
+                        user.mailbox.head.arrive(row.size);
+                    }
+                }
+                state.drop_bodies();
             }
             sent
         })

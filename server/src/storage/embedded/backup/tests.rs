@@ -9,7 +9,7 @@ use super::super::super::Accounts as _;
 use super::super::super::conformance::messages::{JULIET, id, message};
 use super::super::super::conformance::{account, change, jid, named};
 use super::super::super::messages::{Drain, Taker};
-use super::super::super::{EmbeddedOptions, PrivacyLimits, Storage};
+use super::super::super::{EmbeddedOptions, PrivacyLimits, RosterNews, Storage};
 use super::super::EmbeddedReplica;
 use super::super::tagged::assert_golden;
 use super::super::tests::with_sled;
@@ -76,7 +76,8 @@ fn rows(dir: &std::path::Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
     with_sled(dir, |_, tree| {
         let rows = tree.iter().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap());
-        found = rows.filter(|(key, _)| !keys::is_of_the_server(key)).collect();
+        let is_version = |key: &[u8]| keys::is_roster_head(key) || keys::is_roster_change(key);
+        found = rows.filter(|(key, _)| !keys::is_of_the_server(key) && !is_version(key)).collect();
     });
     found
 }
@@ -103,6 +104,62 @@ async fn all_that_users_have_comes_along_and_nothing_of_the_server_that_had_it()
     let differ = from.iter().zip(&to).filter(|(one, other)| one != other).map(|((key, _), _)| key);
     let differ: Vec<_> = differ.filter(|key| !keys::is_inbox(key)).collect();
     assert!(differ.len() == 1 && keys::is_privacy_head(differ[0]), "{differ:?}");
+}
+
+/// A client knows versions of its roster that came after the backup. None of them is one of the restored roster, where others
+/// changes have been made since (RFC 6121 §2.6).
+#[tokio::test]
+async fn what_a_client_knows_of_a_roster_from_before_a_restore_is_no_version_of_it() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [from, one, other] = [0, 1, 2].map(|number| open(dirs[number].path()));
+    fill(&from).await;
+    let romeo = "romeo@example.com";
+    let parts = all(&from).await;
+    let mut known = Vec::new();
+    for owner in [JULIET, romeo] {
+        let lost = change(&from, owner, "lost@example.com", named("Lost")).await.unwrap();
+        known.push((owner, lost.version, 1));
+    }
+    put_back(&one, 7, parts.clone()).await;
+    for owner in [JULIET, romeo] {
+        let lost = change(&one, owner, "lost-too@example.com", named("Lost")).await.unwrap();
+        known.push((owner, lost.version, 1));
+    }
+    put_back(&other, 8, parts).await;
+    for owner in [JULIET, romeo] {
+        change(&other, owner, "friar@example.com", named("Friar")).await.unwrap();
+    }
+    for (owner, version, most) in known {
+        let news = other.rosters.since(&jid(owner), version, most).await.unwrap();
+        let RosterNews::Whole(roster) = news else {
+            panic!("{owner} is told of changes since {version}: {news:?}")
+        };
+        assert_eq!(roster.items.len(), if owner == JULIET { 2 } else { 1 });
+    }
+    // From here on as ever.
+    let version = other.rosters.load(&jid(JULIET)).await.unwrap().version;
+    change(&other, JULIET, "paris@example.com", named("Paris")).await.unwrap();
+    let news = other.rosters.since(&jid(JULIET), version, 9).await.unwrap();
+    assert!(!matches!(news, RosterNews::Whole(_)), "{news:?}");
+}
+
+/// A beginning whose answer was lost is asked for once more, and may come late.
+#[tokio::test]
+async fn a_late_beginning_takes_nothing_away() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (open(one.path()), open(other.path()));
+    fill(&from).await;
+    let parts = all(&from).await;
+    while !to.backups.restore(4, RestoreStep::Begin).await.unwrap() {}
+    for (number, rows) in parts.into_iter().enumerate() {
+        to.backups.restore(4, RestoreStep::Rows(rows)).await.unwrap();
+        if number == 1 {
+            assert!(to.backups.restore(4, RestoreStep::Begin).await.unwrap());
+        }
+    }
+    to.backups.restore(4, RestoreStep::Finish).await.unwrap();
+    assert_eq!(to.accounts.get(&jid(JULIET)).await.unwrap(), Some(account(1)));
+    assert_eq!(to.inbox.summary(&jid(JULIET)).await.unwrap().messages, 40);
 }
 
 #[tokio::test]

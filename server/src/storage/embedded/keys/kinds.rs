@@ -64,3 +64,13 @@ pub(in super::super) fn is_inbox(key: &[u8]) -> bool {
 pub(in super::super) fn is_privacy_head(key: &[u8]) -> bool {
     key.first() == Some(&PRIVACY) && user(key).is_some()
 }
+
+/// Whether it is the key of what is kept of somebody's roster beside its items.
+pub(in super::super) fn is_roster_head(key: &[u8]) -> bool {
+    key.first() == Some(&ROSTER) && user(key).is_some()
+}
+
+/// Whether it is the key of a change of a roster.
+pub(in super::super) fn is_roster_change(key: &[u8]) -> bool {
+    key.first() == Some(&HISTORY)
+}

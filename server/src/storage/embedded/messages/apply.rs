@@ -173,6 +173,13 @@ impl Scope<'_, '_> {
         body.retracted = true;
         let row = body.join(&key, &retract.tombstone)?;
         self.put_raw(key, row);
+        // What retracts it waits for itself.
+        for (owner, seq) in &body.owners {
+            let waiting: Option<InboxRow> = self.read(&keys::inbox_row(owner, *seq))?;
+            if let Some(row) = waiting.filter(|row| row.id == retract.id) {
+                self.take_waiting(owner, *seq, &row)?;
+            }
+        }
         Ok(Reply::Done(true))
     }
 

@@ -37,7 +37,9 @@ pub(super) fn retract(packet: &Packet, view: &View<'_>) -> Verdict {
         packet.stanza.element().get_child("retract", ns::RETRACTION).and_then(|child| child.attr("id"));
     let (Some(retracted), Some(peer)) = (retracted, packet.stanza.to()) else { return Verdict::Pass };
     // A tombstone names the message that has retracted it, which is in the archive too.
-    let Some(by) = packet.stanza.id().filter(|_| keeping(&packet.stanza).archive) else { return Verdict::Pass };
+    let Some(by) = packet.stanza.id().filter(|_| keeping(&packet.stanza).archive) else {
+        return Verdict::Pass;
+    };
     if !view.node.config().archive.enabled {
         return Verdict::Pass;
     }
@@ -205,9 +207,7 @@ mod tests {
             keep(&node, number, &message(from, to, &format!("m{number}"))).await;
         }
         let gone = async |owner: &BareJid, peer: &BareJid, id: &str| {
-            replace(&node, owner, peer.clone().into(), id, ("r1", Timestamp::from_millis(5)))
-                .await
-                .unwrap()
+            replace(&node, owner, peer.clone().into(), id, ("r1", Timestamp::from_millis(5))).await.unwrap()
         };
         assert!(!gone(&bob, &alice, "m2").await, "not his");
         assert!(!gone(&alice, &bob, "m121").await, "unknown");

@@ -1,5 +1,7 @@
 //! Puts what a node wants changed into the log, in batches: while one is on its way the next gathers.
 //!
+//! Where many commands come at the same time a batch gathers for some milliseconds from its first one on.
+//!
 //! One batch a node is under way at a time, so that each has a number and is done once, however often it must be
 //! sent before somebody answers.
 //!
@@ -30,6 +32,11 @@ use crate::disk::Gate;
 pub const QUEUE: usize = 16_384;
 /// Most bytes of one batch, about: the log keeps larger values badly.
 const MAX_BYTES: usize = 64 << 10;
+
+/// So many commands of one batch say that the next ones come together too.
+const BUSY: usize = 4;
+/// How long a batch gathers then.
+const GATHERS: Duration = Duration::from_millis(4);
 
 /// Why a command has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -200,9 +207,16 @@ impl<C: Group> Gathered<C> {
     }
 }
 
+/// PURE: how long the next batch gathers from its first command on, after one of so many and with so many that
+/// wait. Where many change something at the same time they begin anew when they are answered: without a pause two batches of
+/// half of them take turns, and each batch costs all nodes a write to disk.
+fn gathers_for(previous: usize, waiting: usize) -> Duration {
+    if previous < BUSY || waiting >= previous { Duration::ZERO } else { GATHERS }
+}
+
 impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
     async fn run(mut self, mut queue: mpsc::Receiver<Job<C>>, own: mpsc::WeakSender<Job<C>>) {
-        let mut held: Option<Job<C>> = None;
+        let (mut held, mut previous) = (None::<Job<C>>, 0);
         loop {
             let first = match held.take() {
                 Some(job) => job,
@@ -211,6 +225,10 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                     None => return,
                 },
             };
+            let pause = gathers_for(previous, queue.len() + 1);
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let (mut gathered, now) = (Gathered::new(), Instant::now());
             let mut bytes = 0;
             let mut next = Some(first);
@@ -225,6 +243,7 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                     next = queue.try_recv().ok();
                 }
             }
+            previous = gathered.commands.len();
             if !gathered.commands.is_empty() {
                 self.submit(gathered, &own).await;
             }
@@ -277,5 +296,18 @@ impl<C: Group, M: RaftStateMachine<C>> Worker<C, M> {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gathers_only_where_more_are_to_be_expected() {
+        assert_eq!(gathers_for(BUSY - 1, 1), Duration::ZERO, "who is alone waits for nobody");
+        assert_eq!(gathers_for(BUSY, 1), GATHERS);
+        assert_eq!(gathers_for(9, 8), GATHERS);
+        assert_eq!(gathers_for(9, 9), Duration::ZERO, "as many are there already");
     }
 }

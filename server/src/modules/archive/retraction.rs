@@ -40,7 +40,8 @@ pub(super) fn retract(packet: &Packet, view: &View<'_>) -> Verdict {
     let Some(by) = packet.stanza.id().filter(|_| keeping(&packet.stanza).archive) else {
         return Verdict::Pass;
     };
-    if !view.node.config().archive.enabled {
+    // On a nearly full disk what retracts it is refused.
+    if !view.node.config().archive.enabled || view.node.storage.engine.is_full() {
         return Verdict::Pass;
     }
     let (node, account) = (Arc::clone(view.node), session.account().clone());

@@ -11,7 +11,7 @@ use super::super::messages::{
 };
 use super::super::{Storage, StorageError};
 use super::messages::{JULIET, ROMEO, id, keep, message};
-use super::{change, jid, named, with_users};
+use super::{account, change, jid, named, with_users};
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -268,4 +268,10 @@ pub(super) async fn a_retraction_leaves_a_tombstone(storage: Storage) {
     storage.keep(new).await.unwrap();
     assert_eq!(retract(ROMEO, 4).await, Ok(true));
     assert_eq!(storage.inbox.summary(&jid(JULIET)).await.unwrap().messages, 2);
+    // One of an account that was deleted, and made again: there another message has its number.
+    storage.accounts.delete(&jid(JULIET)).await.unwrap();
+    storage.accounts.create(&jid(JULIET), account(3)).await.unwrap();
+    keep(&storage, 5..=5).await;
+    assert_eq!(retract(ROMEO, 1).await, Ok(true));
+    assert_eq!(storage.inbox.summary(&jid(JULIET)).await.unwrap().messages, 1);
 }

@@ -272,7 +272,10 @@ impl Messages for Memory {
                 // What retracts it waits for itself.
                 for (owner, seq) in &body.owners {
                     let Some(user) = users.get_mut(owner) else { continue };
-                    if let Some(row) = user.mailbox.inbox.remove(seq) {
+                    // The account may have been made again, and have another message of that number.
+                    if user.mailbox.inbox.get(seq).is_some_and(|row| row.id == id)
+                        && let Some(row) = user.mailbox.inbox.remove(seq)
+                    {
                         user.mailbox.head.arrive(row.size);
                     }
                 }

@@ -131,6 +131,10 @@ impl Routes for RaftRoutes {
         self.table.index()
     }
 
+    fn shown(&self) -> u64 {
+        self.table.shown()
+    }
+
     fn losses(&self) -> u64 {
         self.table.losses()
     }

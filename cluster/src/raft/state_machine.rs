@@ -99,6 +99,12 @@ impl AppliedRoutes {
         *self.index.borrow()
     }
 
+    /// The index of the last entry that the table shows; it is [`AppliedRoutes::index`] as soon as its losses are told.
+    #[must_use]
+    pub fn shown(&self) -> u64 {
+        self.state.read().last.as_ref().map_or(0, |id| id.index)
+    }
+
     /// Follows [`AppliedRoutes::index`].
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {

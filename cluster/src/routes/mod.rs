@@ -106,6 +106,12 @@ pub trait Routes: Send + Sync {
     /// The index of the last log entry that this node has applied.
     fn applied(&self) -> u64;
 
+    /// The index of the last entry that the table shows. It may be ahead of [`applied`](Self::applied) for a moment, while
+    /// losses are being told.
+    fn shown(&self) -> u64 {
+        self.applied()
+    }
+
     /// Waits until this node has applied the entry at `index`. `false` if it never will. The caller sets the
     /// deadline.
     async fn wait_for(&self, index: u64) -> bool;

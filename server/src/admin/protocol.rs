@@ -184,7 +184,7 @@ pub struct RouteReport {
     pub jid: String,
     /// Name of the node that answers.
     pub seen_by: String,
-    /// Index of the last log entry that it has applied.
+    /// Index of the last log entry that its table shows.
     pub applied: u64,
     /// The sessions in the order of their binds, at most [`SESSIONS`].
     pub sessions: Vec<SessionReport>,

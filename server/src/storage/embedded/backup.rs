@@ -108,12 +108,13 @@ pub fn cut(bytes: &[u8]) -> Result<(Vec<Bytes>, u64, u64), String> {
 }
 
 /// What another server keeps of a row in that restore: nothing that is about the binds and streams of the one that made it.
-fn taken(key: &[u8], value: &[u8], id: u64, writes: &mut Writes) -> Result<(), Fault> {
+fn taken((key, value): (&[u8], &[u8]), has_head: bool, id: u64, writes: &mut Writes) -> Result<(), Fault> {
     // No client knows a version that the changes would lead from.
     if keys::is_of_the_server(key) || keys::is_roster_change(key) {
         return Ok(());
     }
-    if keys::is_account(key)
+    if !has_head
+        && keys::is_account(key)
         && let Some(user) = keys::user(key)
     {
         // Its own head, if it has one, comes behind.
@@ -161,9 +162,17 @@ impl View<'_> {
                     return Ok(Reply::NotRestored(RestoreRefusal::Damaged));
                 };
                 let mut new = Writes::new();
-                if rows.into_iter().try_for_each(|(key, value)| taken(key, value, id, &mut new)).is_err() {
-                    // It came from outside: no damage of this store.
-                    return Ok(Reply::NotRestored(RestoreRefusal::Damaged));
+                for row in rows {
+                    let user = keys::user(row.0).filter(|_| keys::is_account(row.0));
+                    // Where these rows come once more.
+                    let has_head = match user {
+                        Some(user) => self.get(&keys::roster(&user))?.is_some(),
+                        None => false,
+                    };
+                    if taken(row, has_head, id, &mut new).is_err() {
+                        // It came from outside: no damage of this store.
+                        return Ok(Reply::NotRestored(RestoreRefusal::Damaged));
+                    }
                 }
                 writes.append(&mut new);
                 put(writes, keys::RESTORING_ROWS.to_vec(), &id)?;

@@ -157,8 +157,13 @@ async fn a_late_beginning_takes_nothing_away() {
             assert!(to.backups.restore(4, RestoreStep::Begin).await.unwrap());
         }
     }
+    let accounts = all(&from).await.remove(0);
+    to.backups.restore(4, RestoreStep::Rows(accounts)).await.unwrap();
     to.backups.restore(4, RestoreStep::Finish).await.unwrap();
     assert_eq!(to.accounts.get(&jid(JULIET)).await.unwrap(), Some(account(1)));
+    let version = async |storage: &Storage| storage.rosters.load(&jid(JULIET)).await.unwrap().version;
+    let (before, after) = (version(&from).await, version(&to).await);
+    assert_eq!(after % (1 << 42), before, "its accounts came twice");
     assert_eq!(to.inbox.summary(&jid(JULIET)).await.unwrap().messages, 40);
 }
 
